@@ -1,0 +1,74 @@
+"""What is allowed: limits, verdicts, the ledger and the governor of a cluster.
+
+The Ray shells are `safety.actor` and `safety.tune`; importing this package starts and needs no Ray.
+"""
+
+from safety.budgets import Budget
+from safety.claim import Claim, Measured, Usage
+from safety.clock import Clock, system_clock
+from safety.document import Document, StrictModel, read_yaml, validate
+from safety.errors import (
+    DocumentError,
+    GovernorUnreachable,
+    KeyReused,
+    LeaseLost,
+    LedgerError,
+    LooserLimits,
+    SafetyError,
+    SearchExhausted,
+)
+from safety.governor import Authority, Governor, Status
+from safety.improvement import improvement, max_improvement_rate
+from safety.keeper import KernelTimer, LeaseKeeper, Switch
+from safety.lease import Grant, Lease, Request, request_digest
+from safety.ledger import Ledger
+from safety.limits import Bounds, Budgets, Limits, limits_from_dict, limits_from_yaml
+from safety.rules import Report, judge, judge_claim, judge_report
+from safety.verdict import Allow, Deny, Hold, Verdict
+
+__all__ = [
+    "Allow",
+    "Authority",
+    "Bounds",
+    "Budget",
+    "Budgets",
+    "Claim",
+    "Clock",
+    "Deny",
+    "Document",
+    "DocumentError",
+    "Governor",
+    "GovernorUnreachable",
+    "Grant",
+    "Hold",
+    "KernelTimer",
+    "KeyReused",
+    "Lease",
+    "LeaseKeeper",
+    "LeaseLost",
+    "Ledger",
+    "LedgerError",
+    "Limits",
+    "LooserLimits",
+    "Measured",
+    "Report",
+    "Request",
+    "SafetyError",
+    "SearchExhausted",
+    "Status",
+    "StrictModel",
+    "Switch",
+    "Usage",
+    "Verdict",
+    "improvement",
+    "judge",
+    "judge_claim",
+    "judge_report",
+    "limits_from_dict",
+    "limits_from_yaml",
+    "max_improvement_rate",
+    "read_yaml",
+    "request_digest",
+    "system_clock",
+    "validate",
+]

@@ -1,0 +1,98 @@
+"""What a trial asks for, what it used, and which budgets that touches."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+
+from safety.document import MAX_SIZE
+
+FLOPS_PER_GFLOP = 10**9
+
+TRAIN_GFLOP = "train_gflop"
+TRIALS = "trials"
+CONCURRENT_PARAMS = "concurrent_params"
+GPU_MS = "gpu_ms"
+WALL_MS = "wall_ms"
+RESOURCES = (TRAIN_GFLOP, TRIALS, CONCURRENT_PARAMS, GPU_MS, WALL_MS)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """What one trial would take, whole.
+
+    Attributes:
+        params: trainable parameters.
+        forward_flops: FLOPs of one forward pass of one sample.
+        memory_bytes: bytes held while training.
+        train_flops: FLOPs of everything that the trial computes, from its first to its last report.
+        wall_ms: longest time that it may run.
+        gpu_ms: longest GPU time that it may use.
+        reports: reports that it will make; train_flops is spread evenly over them.
+    """
+
+    params: int
+    forward_flops: int
+    memory_bytes: int
+    train_flops: int
+    wall_ms: int
+    gpu_ms: int = 0
+    reports: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what is no exact 64-bit amount: a claim is arithmetic, so that is a fault."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if type(value) is not int or not 0 <= value <= MAX_SIZE:
+                raise ValueError(f"{field.name}: expected a whole number from 0 to 2^62, found {value!r}")
+        if self.reports == 0:
+            raise ValueError("reports: expected at least 1, found 0")
+
+    def charges(self) -> dict[str, int]:
+        """Amount to hold of each resource; GFLOP are rounded up."""
+        return {
+            TRAIN_GFLOP: -(-self.train_flops // FLOPS_PER_GFLOP),
+            TRIALS: 1,
+            CONCURRENT_PARAMS: self.params,
+            GPU_MS: self.gpu_ms,
+            WALL_MS: self.wall_ms,
+        }
+
+    def as_dict(self) -> dict[str, int]:
+        """Fields by name, for storage."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Usage:
+    """What a trial has used so far, as its worker tells it.
+
+    Attributes:
+        train_flops: FLOPs computed.
+        wall_ms: time since its lease began.
+        gpu_ms: GPU time.
+        reports: reports made.
+    """
+
+    train_flops: int = 0
+    wall_ms: int = 0
+    gpu_ms: int = 0
+    reports: int = 0
+
+    def charges(self, claim: Claim) -> dict[str, int]:
+        """Amount to spend of each resource; less FLOPs than the arithmetic says are not believed."""
+        arithmetic = -(-claim.train_flops * self.reports // claim.reports)
+        return {
+            TRAIN_GFLOP: -(-max(self.train_flops, arithmetic) // FLOPS_PER_GFLOP),
+            TRIALS: 1,
+            CONCURRENT_PARAMS: 0,
+            GPU_MS: self.gpu_ms,
+            WALL_MS: self.wall_ms,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """What the built model really has, counted by the worker before it allocates."""
+
+    params: int
+    forward_flops: int

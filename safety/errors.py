@@ -1,0 +1,43 @@
+"""The tree of errors of this package.
+
+SafetyError
+├── DocumentError          a file or mapping from outside is not what was expected (a usage error)
+├── LedgerError            the ledger can't be opened, read or written
+│   ├── KeyReused          an idempotency key came again with another request
+│   ├── LeaseLost          the lease is over for this holder: fenced, revoked, expired or frozen
+│   └── LooserLimits       a cap above the one in force was asked for; that takes an approval
+├── GovernorUnreachable    no answer from the governor; silence denies
+└── SearchExhausted        nothing that may be proposed is left
+"""
+
+
+class SafetyError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class DocumentError(SafetyError):
+    """A document from outside is refused; the message is one line: where, what, what was expected."""
+
+
+class LedgerError(SafetyError):
+    """The ledger can't do what was asked; nothing was changed."""
+
+
+class KeyReused(LedgerError):
+    """The same idempotency key with another request."""
+
+
+class LeaseLost(LedgerError):
+    """The lease is over for this holder; it must compute nothing more."""
+
+
+class LooserLimits(LedgerError):
+    """A cap above the one in force was asked for."""
+
+
+class GovernorUnreachable(SafetyError):
+    """The governor gave no answer."""
+
+
+class SearchExhausted(SafetyError):
+    """No proposal that the limits admit is left; the message says why."""

@@ -1,0 +1,161 @@
+"""Judge, record, answer: the one place where a decision is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from safety.budgets import Budget
+from safety.claim import Measured, Usage
+from safety.errors import LeaseLost
+from safety.lease import Grant, Request
+from safety.ledger import Ledger
+from safety.limits import Limits
+from safety.rules import Report, as_reserved, judge_claim, judge_report
+from safety.verdict import Allow, Deny, Verdict
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Status:
+    """A sweep as people watch it.
+
+    Attributes:
+        state: open, frozen or closed.
+        reason: why it is frozen.
+        budgets: the cluster's and its own.
+    """
+
+    state: str
+    reason: str
+    budgets: tuple[Budget, ...]
+
+
+class Authority(Protocol):
+    """What plugins and workers ask: a `Governor`, or the client of its actor."""
+
+    def admit(self, request: Request) -> Verdict:
+        """Judge a claim and reserve it."""
+        ...
+
+    def activate(self, key: str, digest: str, holder: str, measured: Measured) -> Grant:
+        """Begin a lease, if what was built is what was reserved."""
+        ...
+
+    def renew(self, lease: int, fence: int) -> int:
+        """Milliseconds until the new deadline."""
+        ...
+
+    def settle(self, lease: int, fence: int, usage: Usage) -> None:
+        """End a lease."""
+        ...
+
+    def report(self, key: str, report: Report) -> Verdict:
+        """Judge one report of a running trial."""
+        ...
+
+    def void(self, key: str, reason: str) -> None:
+        """Give back a lease that never began."""
+        ...
+
+    def verdict(self, key: str) -> Verdict:
+        """What was decided of a trial in the end."""
+        ...
+
+    def pulse(self, sweep: str) -> str:
+        """Say that the driver is alive; answers the sweep's state."""
+        ...
+
+
+class Governor:
+    """The authority over a ledger; it keeps no memory of its own."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def open_sweep(self, sweep: str, limits: Limits) -> None:
+        """Bind a sweep to its limits; see `Ledger.open_sweep`."""
+        self._ledger.open_sweep(sweep, limits)
+
+    def close_sweep(self, sweep: str, usage: Mapping[str, Usage]) -> None:
+        """End a sweep whose workers are dead; see `Ledger.close_sweep`."""
+        self._ledger.close_sweep(sweep, usage)
+
+    def freeze(self, sweep: str, reason: str) -> None:
+        """Admit and renew nothing of a sweep any more."""
+        self._ledger.freeze(sweep, reason)
+
+    def admit(self, request: Request) -> Verdict:
+        """Gates 1 and 2: every ceiling, then every budget; what is allowed is reserved."""
+        verdict = judge_claim(self._ledger.sweep(request.sweep).limits, request.claim)
+        if isinstance(verdict, Allow):
+            verdict = self._ledger.reserve(request)
+            if not isinstance(verdict, Allow) and self._ledger.reap():
+                verdict = self._ledger.reserve(request)
+        if isinstance(verdict, Deny):
+            self._ledger.refuse(request.sweep, request.key, verdict)
+        return verdict
+
+    def activate(self, key: str, digest: str, holder: str, measured: Measured) -> Grant:
+        """Gate 3: the worker's first renewal, refused where what was built isn't what was reserved.
+
+        Raises:
+            LeaseLost: nothing may be computed.
+        """
+        lease = self._ledger.lease(key)
+        if lease is None:
+            raise LeaseLost(f"{key}: nothing was reserved for this candidate")
+        verdict = as_reserved(lease.claim, measured)
+        if isinstance(verdict, Deny):
+            self._ledger.refuse(lease.sweep, key, verdict, kind="incident")
+            self._ledger.void(key, verdict.reason)
+            raise LeaseLost(f"{key}: {verdict.reason}")
+        return self._ledger.activate(key, digest, holder)
+
+    def renew(self, lease: int, fence: int) -> int:
+        """Milliseconds until the new deadline; see `Ledger.renew`."""
+        return self._ledger.renew(lease, fence)
+
+    def settle(self, lease: int, fence: int, usage: Usage) -> None:
+        """End a lease; see `Ledger.settle`."""
+        self._ledger.settle(lease, fence, usage)
+
+    def report(self, key: str, report: Report) -> Verdict:
+        """Judge one report; a trial without an active lease is denied whatever it reports."""
+        lease = self._ledger.lease(key)
+        if lease is None or lease.state != "active":
+            return Deny("lease", f"{key}: no active lease ({lease.state if lease else 'none was reserved'})")
+        verdict = judge_report(self._ledger.sweep(lease.sweep).limits, lease.claim, report)
+        if isinstance(verdict, Deny):
+            self._ledger.refuse(lease.sweep, key, verdict, kind="incident")
+        return verdict
+
+    def void(self, key: str, reason: str) -> None:
+        """Give back a lease that never began."""
+        self._ledger.void(key, reason)
+
+    def revoke(self, key: str, rule: str, reason: str) -> None:
+        """Renew a lease no more."""
+        self._ledger.revoke(key, rule, reason)
+
+    def verdict(self, key: str) -> Verdict:
+        """The refusal recorded on a trial's lease, or Allow."""
+        lease = self._ledger.lease(key)
+        if lease is not None and lease.rule:
+            return Deny(lease.rule, lease.reason, {lease.rule: 1.0})
+        return Allow()
+
+    def pulse(self, sweep: str) -> str:
+        """The driver is alive: keep its reservations, end what nobody looks after."""
+        state = self._ledger.pulse(sweep)
+        self._ledger.reap()
+        return state
+
+    def status(self, sweep: str) -> Status:
+        """State and budgets of a sweep."""
+        known = self._ledger.sweep(sweep)
+        return Status(state=known.state, reason=known.reason, budgets=tuple(self._ledger.budgets(sweep)))
+
+    def ledger_url(self) -> str:
+        """Which ledger this governor fronts."""
+        return self._ledger.url

@@ -1,0 +1,149 @@
+"""One pure function per limit; `judge` combines them: Deny over Hold over Allow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import SupportsFloat, TypeGuard
+
+from safety.claim import Claim, Measured, Usage
+from safety.limits import Limits
+from safety.verdict import Allow, Deny, Hold, Verdict
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """One report of a trial, as it came; nothing in it is trusted.
+
+    Attributes:
+        score: the metric that the sweep optimizes.
+        domains: score per capability domain.
+        usage: what the trial says it has used.
+    """
+
+    score: object
+    domains: Mapping[str, object] = field(default_factory=dict)
+    usage: Usage = field(default_factory=Usage)
+
+
+def _ceiling(rule: str, value: float, ceiling: float, unit: str) -> Verdict:
+    # written as "not <=" so that NaN never passes
+    if not value <= ceiling:
+        over = (value - ceiling) / ceiling if ceiling else math.inf
+        reason = f"{_count(value)} {unit} is over the ceiling of {_count(ceiling)}"
+        return Deny(rule, reason, {rule: over})
+    return Allow()
+
+
+def _count(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+
+
+def max_params(limits: Limits, claim: Claim) -> Verdict:
+    """Parameters of the candidate against `bounds.max_params`."""
+    return _ceiling("max_params", claim.params, limits.bounds.max_params, "parameters")
+
+
+def max_flops(limits: Limits, claim: Claim) -> Verdict:
+    """FLOPs of one forward pass against `bounds.max_flops`."""
+    return _ceiling("max_flops", claim.forward_flops, limits.bounds.max_flops, "FLOPs per forward pass")
+
+
+def max_memory(limits: Limits, claim: Claim) -> Verdict:
+    """Bytes held in training against `bounds.max_memory`."""
+    return _ceiling("max_memory", claim.memory_bytes, limits.bounds.max_memory, "bytes of memory")
+
+
+ADMISSION: tuple[Callable[[Limits, Claim], Verdict], ...] = (max_params, max_flops, max_memory)
+
+
+def judge_claim(limits: Limits, claim: Claim) -> Verdict:
+    """Every ceiling of one candidate; a Deny carries the excess over each of them."""
+    return judge(_guarded(rule, limits, claim) for rule in ADMISSION)
+
+
+def as_reserved(claim: Claim, measured: Measured) -> Verdict:
+    """The model that was built against the one that was reserved: they must be the same."""
+    wanted = Measured(params=claim.params, forward_flops=claim.forward_flops)
+    if measured != wanted:
+        return Deny(
+            "as_reserved",
+            f"built {measured.params:,} parameters and {measured.forward_flops:,} FLOPs, "
+            f"reserved {wanted.params:,} and {wanted.forward_flops:,}",
+        )
+    return Allow()
+
+
+def finite_score(_limits: Limits, _claim: Claim, report: Report) -> Verdict:
+    """Score and domains are finite real numbers: not NaN, missing, text, bool or beyond a float."""
+    for name, value in {"score": report.score, **report.domains}.items():
+        if not is_finite_number(value):
+            return Deny("finite_score", f"{name} is {value!r:.60}, expected a finite number")
+    return Allow()
+
+
+def is_finite_number(value: object) -> TypeGuard[SupportsFloat]:
+    """Whether a value can stand as a metric."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    try:
+        return math.isfinite(float(value))
+    except OverflowError:
+        return False
+
+
+def within_reservation(_limits: Limits, claim: Claim, report: Report) -> Verdict:
+    """FLOPs, time and number of reports against what was reserved."""
+    usage = report.usage
+    for name in ("train_flops", "wall_ms", "gpu_ms", "reports"):
+        used, reserved = getattr(usage, name), getattr(claim, name)
+        if not used <= reserved:
+            return Deny("within_reservation", f"{name}: used {used:,}, reserved {reserved:,}")
+    return Allow()
+
+
+def max_performance(limits: Limits, _claim: Claim, report: Report) -> Verdict:
+    """Each domain's score against its capability ceiling."""
+    ceilings = limits.bounds.max_performance
+    return judge(
+        _ceiling(f"max_performance.{domain}", float(score), ceilings[domain], f"in {domain}")
+        for domain, score in report.domains.items()
+        if domain in ceilings and is_finite_number(score)
+    )
+
+
+REPORT: tuple[Callable[[Limits, Claim, Report], Verdict], ...] = (
+    finite_score,
+    within_reservation,
+    max_performance,
+)
+
+
+def judge_report(limits: Limits, claim: Claim, report: Report) -> Verdict:
+    """Every rule on one report, in order; the first refusal decides."""
+    for rule in REPORT:
+        verdict = _guarded(rule, limits, claim, report)
+        if not isinstance(verdict, Allow):
+            return verdict
+    return Allow()
+
+
+def judge(verdicts: Iterable[Verdict]) -> Verdict:
+    """Combine verdicts: Deny over Hold over Allow. Excesses of all denials are kept."""
+    found = list(verdicts)
+    denials = [verdict for verdict in found if isinstance(verdict, Deny)]
+    if denials:
+        excess = {name: over for denial in denials for name, over in denial.excess.items()}
+        return Deny(denials[0].rule, "; ".join(denial.reason for denial in denials), excess)
+    return next((verdict for verdict in found if isinstance(verdict, Hold)), Allow())
+
+
+def _guarded(rule: Callable[..., Verdict], *arguments: object) -> Verdict:
+    """A rule that raises denies."""
+    try:
+        return rule(*arguments)
+    except Exception as error:
+        name = getattr(rule, "__name__", "rule")
+        return Deny(name, f"the rule raised {type(error).__name__}: {error}")

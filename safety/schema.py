@@ -1,0 +1,137 @@
+"""The ledger's tables, and how a database that holds them is opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import make_url
+
+from safety.errors import LedgerError
+
+BUSY_TIMEOUT_MS = 30_000
+
+metadata = sa.MetaData()
+
+# a STRICT table knows INTEGER, which is 64 bits wide there
+Int64 = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+def _table(name: str, *columns: Any) -> sa.Table:
+    # STRICT: in another SQLite table an int64 overflow becomes a float
+    return sa.Table(name, metadata, *columns, sqlite_strict=True)
+
+
+def _state(*states: str) -> sa.CheckConstraint:
+    return sa.CheckConstraint("state IN ({})".format(", ".join(f"'{state}'" for state in states)))
+
+
+policies = _table(
+    "policies",
+    sa.Column("digest", sa.Text, primary_key=True),
+    sa.Column("limits", sa.Text, nullable=False),
+)
+
+sweeps = _table(
+    "sweeps",
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("policy", sa.Text, sa.ForeignKey("policies.digest"), nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False, default=""),
+    sa.Column("seen_ms", Int64, nullable=False),
+    sa.Column("boot", sa.Text, nullable=False),
+    _state("open", "frozen", "closed"),
+)
+
+# `target` is the cap that the limits name. `cap` is it, or what is out already where the limits were
+# tightened below that; so that spent + held <= cap can be a CHECK at every moment.
+budgets = _table(
+    "budgets",
+    sa.Column("scope", sa.Text, primary_key=True),
+    sa.Column("resource", sa.Text, primary_key=True),
+    sa.Column("target", Int64, nullable=False),
+    sa.Column("cap", Int64, nullable=False),
+    sa.Column("held", Int64, nullable=False, default=0),
+    sa.Column("spent", Int64, nullable=False, default=0),
+    sa.Column("overrun", Int64, nullable=False, default=0),
+    sa.CheckConstraint("held >= 0 AND spent >= 0 AND overrun >= 0", name="not_negative"),
+    sa.CheckConstraint("spent + held <= cap AND target <= cap", name="within_cap"),
+)
+
+leases = _table(
+    "leases",
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("key", sa.Text, unique=True, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("sweep", sa.Text, sa.ForeignKey("sweeps.name"), nullable=False, index=True),
+    sa.Column("claim", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False, index=True),
+    sa.Column("fence", Int64, nullable=False, default=0),
+    sa.Column("holder", sa.Text, nullable=False, default=""),
+    sa.Column("deadline_ms", Int64, nullable=False, default=0),
+    sa.Column("began_ms", Int64, nullable=False, default=0),
+    sa.Column("boot", sa.Text, nullable=False, default=""),
+    sa.Column("rule", sa.Text, nullable=False, default=""),
+    sa.Column("reason", sa.Text, nullable=False, default=""),
+    _state("reserved", "active", "revoked", "void", "settled", "forfeited"),
+)
+
+holds = _table(
+    "holds",
+    sa.Column("lease", sa.Integer, sa.ForeignKey("leases.id"), primary_key=True),
+    sa.Column("scope", sa.Text, primary_key=True),
+    sa.Column("resource", sa.Text, primary_key=True),
+    sa.Column("amount", Int64, nullable=False),
+    sa.Column("used", Int64),
+)
+
+audit = _table(
+    "audit",
+    sa.Column("seq", sa.Integer, primary_key=True),
+    sa.Column("at_ms", Int64, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("sweep", sa.Text, nullable=False),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("rule", sa.Text, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("hash", sa.Text, nullable=False),
+)
+
+
+def open_database(url: str) -> sa.Engine:
+    """Open the ledger's database and make its tables where they are missing.
+
+    Raises:
+        LedgerError: the URL is not understood, or the database can't be opened.
+    """
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() == "sqlite" and parsed.database:
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = sa.create_engine(parsed)
+        if engine.dialect.name == "sqlite":
+            sa.event.listen(engine, "connect", _configure_sqlite)
+            sa.event.listen(engine, "begin", _begin_immediate)
+        metadata.create_all(engine)
+    except (sa.exc.SQLAlchemyError, OSError) as error:
+        cause = getattr(error, "orig", None) or error
+        raise LedgerError(f"ledger {url}: cannot be opened: {cause}") from None
+    return engine
+
+
+def _configure_sqlite(connection: Any, _record: object) -> None:
+    # the driver must not begin transactions by itself: it would begin them deferred
+    connection.isolation_level = None
+    for pragma in (
+        f"busy_timeout = {BUSY_TIMEOUT_MS}",
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_immediate(connection: sa.Connection) -> None:
+    # a deferred BEGIN that later writes is answered SQLITE_BUSY under contention
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,0 +1,325 @@
+"""Ray shell: gates 1 and 2 and the judge of reports, as Tune plugins.
+
+A plugin that Tune restores comes back as it was pickled; so none holds a limit or a history of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+from ray.tune.stopper import Stopper
+
+from safety.claim import Claim, Usage
+from safety.errors import LeaseLost, SafetyError, SearchExhausted
+from safety.governor import Authority
+from safety.lease import Request, request_digest
+from safety.rules import Report, is_finite_number
+from safety.verdict import Allow, Deny, Hold, Verdict
+
+DOMAINS = "domains"
+PULSE_SECONDS = 1.0
+HOLD_SECONDS = 0.05
+
+logger = logging.getLogger(__name__)
+
+Price = Callable[[Mapping[str, Any]], Claim]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Governance:
+    """What the plugins of one sweep share.
+
+    Attributes:
+        authority: the governor.
+        sweep: name of the sweep.
+        price: claim of a configuration, by arithmetic.
+    """
+
+    authority: Authority
+    sweep: str
+    price: Price
+
+    def key(self, trial_id: str) -> str:
+        """Idempotency key of a trial."""
+        return f"{self.sweep}/{trial_id}"
+
+    def admit(self, trial_id: str, config: Mapping[str, Any]) -> Verdict:
+        """Price a configuration and ask for a lease; a price that raises denies."""
+        try:
+            request = Request(
+                key=self.key(trial_id),
+                digest=request_digest(config),
+                sweep=self.sweep,
+                claim=self.price(config),
+            )
+        except Exception as error:
+            return Deny("price", f"this configuration can't be priced: {type(error).__name__}: {error}")
+        return self.authority.admit(request)
+
+
+def usage_of(result: Mapping[str, Any]) -> Usage:
+    """What a worker tells of its use in each result."""
+    return Usage(
+        train_flops=result["used_flops"],
+        wall_ms=result["used_wall_ms"],
+        gpu_ms=result["used_gpu_ms"],
+        reports=result["training_iteration"],
+    )
+
+
+def report_of(result: Mapping[str, Any], metric: str) -> Report:
+    """A result as the rules read it; a worker that tells no usage is judged without."""
+    domains = result.get(DOMAINS)
+    usage = usage_of(result) if "used_flops" in result else Usage()
+    return Report(
+        score=result.get(metric), domains=domains if isinstance(domains, Mapping) else {}, usage=usage
+    )
+
+
+class GovernedSearch(Searcher):
+    """Gate 1: asks the governor before a proposal becomes a trial.
+
+    Refused proposals go back to the inner searcher, by `on_trial_refused(trial_id, denial)` where it has
+    one, and it proposes again. A proposal that must wait is kept and asked for again.
+
+    Args:
+        inner: the searcher that proposes.
+        governance: governor, sweep and price.
+        max_refusals: refusals in a row after which the search ends with SearchExhausted.
+    """
+
+    def __init__(self, inner: Searcher, governance: Governance, *, max_refusals: int = 200) -> None:
+        super().__init__(metric=inner.metric, mode=inner.mode)
+        self._inner = inner
+        self._governance = governance
+        self._max_refusals = max_refusals
+        self._refusals = 0
+        self._waiting: tuple[str, dict[str, Any]] | None = None
+        # Tune names a trial anew each time it asks; the inner searcher knows the name it proposed under
+        self._proposed_as: dict[str, str] = {}
+
+    def set_search_properties(
+        self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
+    ) -> bool:
+        """Pass the metric on."""
+        accepted: bool = self._inner.set_search_properties(metric, mode, config, **spec)
+        self._metric, self._mode = self._inner.metric, self._inner.mode
+        return accepted
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next proposal that the governor admits; None while none can be.
+
+        Raises:
+            SearchExhausted: too many refusals in a row.
+        """
+        while True:
+            proposer, config = self._waiting or (trial_id, self._inner.suggest(trial_id))
+            if not isinstance(config, dict):
+                return config
+            verdict = self._governance.admit(trial_id, config)
+            self._waiting = (proposer, config) if isinstance(verdict, Hold) else None
+            if isinstance(verdict, Allow):
+                self._refusals = 0
+                self._proposed_as[trial_id] = proposer
+                return config
+            if isinstance(verdict, Hold):
+                time.sleep(HOLD_SECONDS)
+                return None
+            self._refuse(proposer, verdict)
+            if verdict.rule == "budget.trials":
+                return str(Searcher.FINISHED)
+
+    def _refuse(self, trial_id: str, denial: Deny) -> None:
+        if hasattr(self._inner, "on_trial_refused"):
+            self._inner.on_trial_refused(trial_id, denial)
+        else:
+            self._inner.on_trial_complete(trial_id, error=True)
+        self._refusals += 1
+        if self._refusals >= self._max_refusals:
+            raise SearchExhausted(
+                f"{self._refusals} proposals in a row were refused, the last one because {denial.reason}"
+            )
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Pass a result on."""
+        self._inner.on_trial_result(self._proposed_as.get(trial_id, trial_id), result)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Pass the end on: a denied trial as a refusal, one without a finite metric as an error."""
+        inner_id = self._proposed_as.pop(trial_id, trial_id)
+        verdict = self._governance.authority.verdict(self._governance.key(trial_id))
+        if isinstance(verdict, Deny) and hasattr(self._inner, "on_trial_refused"):
+            self._inner.on_trial_refused(inner_id, verdict)
+            return
+        measured = result is not None and is_finite_number(result.get(str(self._metric)))
+        self._inner.on_trial_complete(inner_id, result if measured else None, error or not measured)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Save the inner searcher."""
+        self._inner.save(checkpoint_path)
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Restore the inner searcher."""
+        self._inner.restore(checkpoint_path)
+
+
+class _WithoutHeld:
+    """A controller that shows an inner scheduler no trial that is held."""
+
+    def __init__(self, controller: Any, held: Mapping[str, Trial]) -> None:
+        self._controller = controller
+        self._held = held
+
+    def get_trials(self) -> list[Trial]:
+        """Trials that are not held."""
+        return [trial for trial in self._controller.get_trials() if trial.trial_id not in self._held]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._controller, name)
+
+
+class GovernedScheduler(TrialScheduler):
+    """Gate 2: holds every trial on arrival until the governor admits it, however it reached Tune.
+
+    Args:
+        inner: the scheduler that decides on early stopping.
+        governance: governor, sweep and price.
+    """
+
+    def __init__(self, inner: TrialScheduler, governance: Governance) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._inner = inner
+        self._governance = governance
+        self._held: dict[str, Trial] = {}
+
+    @property
+    def metric(self) -> str | None:
+        """The inner scheduler's metric."""
+        name: str | None = self._inner.metric
+        return name
+
+    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
+        """Pass the metric on."""
+        accepted: bool = self._inner.set_search_properties(metric, mode, **spec)
+        return accepted
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """Admit at once, or pause: Tune starts every pending trial in the same step, a paused one never."""
+        if isinstance(self._governance.admit(trial.trial_id, trial.config), Allow):
+            self._inner.on_trial_add(tune_controller, trial)
+            return
+        trial.set_status(Trial.PAUSED)
+        self._held[trial.trial_id] = trial
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """A held trial that is admitted now, else the inner scheduler's choice."""
+        for trial_id, trial in list(self._held.items()):
+            verdict = self._governance.admit(trial_id, trial.config)
+            if isinstance(verdict, Allow):
+                del self._held[trial_id]
+                self._inner.on_trial_add(tune_controller, trial)
+                return trial
+            if isinstance(verdict, Deny):
+                self._stop_held(tune_controller, trial)
+        if self._held:
+            time.sleep(HOLD_SECONDS)  # the controller would spin
+        shown: Any = _WithoutHeld(tune_controller, self._held)
+        return self._inner.choose_trial_to_run(shown)
+
+    def _stop_held(self, tune_controller: Any, trial: Trial) -> None:
+        # without a local path, building the ResultGrid fails
+        trial.init_local_path()
+        tune_controller.stop_trial(trial)
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """The inner scheduler's decision."""
+        decision: str = self._inner.on_trial_result(tune_controller, trial, result)
+        return decision
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        """Settle the lease: a class trainable computes only in a step, and none is under way here."""
+        self._settle(result)
+        self._inner.on_trial_complete(tune_controller, trial, result)
+
+    def _settle(self, result: Mapping[str, Any]) -> None:
+        if "lease_id" not in result:
+            return  # no report came: the lease is reaped, or settled when the sweep is closed
+        try:
+            fence = result["lease_fence"]
+            self._governance.authority.settle(result["lease_id"], fence, usage_of(result))
+        except LeaseLost as error:
+            logger.warning("not settled, its hold is spent: %s", error)
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        """A dead actor is no proof that its process is: its hold stays until it is reaped."""
+        self._inner.on_trial_error(tune_controller, trial)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
+        """Give back the lease of a trial that never began."""
+        if self._held.pop(trial.trial_id, None) is None:
+            self._inner.on_trial_remove(tune_controller, trial)
+        self._governance.authority.void(self._governance.key(trial.trial_id), "removed before it began")
+
+    def debug_string(self) -> str:
+        """The inner scheduler's, and what is held."""
+        return f"Governed, {len(self._held)} held; {self._inner.debug_string()}"
+
+    def save(self, checkpoint_path: str) -> None:
+        """Save the inner scheduler."""
+        self._inner.save(checkpoint_path)
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Restore the inner scheduler."""
+        self._inner.restore(checkpoint_path)
+
+
+def never() -> bool:
+    """Nobody asks for a stop."""
+    return False
+
+
+class GovernedStopper(Stopper):
+    """Judges every report, and ends the sweep when it is frozen or somebody asks for it.
+
+    Args:
+        governance: governor, sweep and price.
+        metric: the metric that is optimized.
+        stop_asked: whether somebody asks for the end of the sweep.
+    """
+
+    def __init__(
+        self, governance: Governance, metric: str, *, stop_asked: Callable[[], bool] = never
+    ) -> None:
+        self._governance = governance
+        self._metric = metric
+        self._stop_asked = stop_asked
+        self._pulsed = -PULSE_SECONDS
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether to stop this trial."""
+        key = self._governance.key(trial_id)
+        try:
+            verdict = self._governance.authority.report(key, report_of(result, self._metric))
+        except (SafetyError, KeyError, TypeError) as error:
+            logger.error("%s: stopped, its report could not be judged: %s", key, error)
+            return True
+        return not isinstance(verdict, Allow)
+
+    def stop_all(self) -> bool:
+        """Whether to stop the sweep; asks the governor at most once a second."""
+        if self._stop_asked():
+            return True
+        now = time.monotonic()
+        if now - self._pulsed < PULSE_SECONDS:
+            return False
+        self._pulsed = now
+        return self._governance.authority.pulse(self._governance.sweep) != "open"
