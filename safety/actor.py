@@ -107,6 +107,15 @@ class GovernorClient:
         """Renew a lease no more."""
         self._ask("revoke", key, rule, reason)
 
+    def judge_improvement(self, sweep: str, old: float, new: float) -> Verdict:
+        """Judge a sweep's best against what it would replace."""
+        verdict: Verdict = self._ask("judge_improvement", sweep, old, new)
+        return verdict
+
+    def fail(self, sweep: str, key: str, reason: str) -> None:
+        """Record that a trial failed."""
+        self._ask("fail", sweep, key, reason)
+
     def verdict(self, key: str) -> Verdict:
         """What was decided of a trial in the end."""
         verdict: Verdict = self._ask("verdict", key)

@@ -9,11 +9,14 @@ from typing import Protocol
 from safety.budgets import Budget
 from safety.claim import Measured, Usage
 from safety.errors import LeaseLost
+from safety.improvement import max_improvement_rate
 from safety.lease import Grant, Request
 from safety.ledger import Ledger
 from safety.limits import Limits
 from safety.rules import Report, as_reserved, judge_claim, judge_report
 from safety.verdict import Allow, Deny, Verdict
+
+FAILED = "failed"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +59,10 @@ class Authority(Protocol):
 
     def void(self, key: str, reason: str) -> None:
         """Give back a lease that never began."""
+        ...
+
+    def fail(self, sweep: str, key: str, reason: str) -> None:
+        """Record that a trial failed."""
         ...
 
     def verdict(self, key: str) -> Verdict:
@@ -137,6 +144,17 @@ class Governor:
     def revoke(self, key: str, rule: str, reason: str) -> None:
         """Renew a lease no more."""
         self._ledger.revoke(key, rule, reason)
+
+    def judge_improvement(self, sweep: str, old: float, new: float) -> Verdict:
+        """Judge a sweep's best against what it would replace; a hold is recorded."""
+        verdict = max_improvement_rate(self._ledger.sweep(sweep).limits, old=old, new=new)
+        if not isinstance(verdict, Allow):
+            self._ledger.refuse(sweep, "", verdict, kind="hold")
+        return verdict
+
+    def fail(self, sweep: str, key: str, reason: str) -> None:
+        """Record that a trial failed by itself; its lease is not touched."""
+        self._ledger.refuse(sweep, key, Deny(FAILED, reason), kind="fail")
 
     def verdict(self, key: str) -> Verdict:
         """The refusal recorded on a trial's lease, or Allow."""

@@ -17,7 +17,7 @@ from safety.clock import Clock, system_clock
 from safety.errors import KeyReused, LeaseLost, LedgerError, LooserLimits
 from safety.lease import OPEN_STATES, Grant, Lease, Request
 from safety.limits import Limits
-from safety.verdict import Allow, Deny, Verdict
+from safety.verdict import Allow, Deny, Hold, Verdict
 
 # a driver that is silent for longer has left its reserved leases behind
 SWEEP_SILENCE_MS = 60_000
@@ -277,11 +277,11 @@ class Ledger:
                     connection, "revoke", sweep=lease.sweep, key=key, rule=rule, detail={"reason": reason}
                 )
 
-    def refuse(self, sweep: str, key: str, denial: Deny, *, kind: str = "deny") -> None:
-        """Record a denial; on a lease that is open it becomes the verdict on it."""
+    def refuse(self, sweep: str, key: str, denial: Deny | Hold, *, kind: str = "deny") -> None:
+        """Record a refusal; where there is a lease, the first one is the verdict on it."""
         with self._transaction() as connection:
             lease = self._lease(connection, key)
-            if lease and lease.state in OPEN_STATES:
+            if lease and not lease.rule:
                 self._update(connection, lease, rule=denial.rule, reason=denial.reason)
             detail = {"reason": denial.reason}
             self._note(connection, kind, sweep=sweep, key=key, rule=denial.rule, detail=detail)

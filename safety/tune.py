@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ray.tune.experiment import Trial
@@ -26,10 +27,16 @@ from safety.verdict import Allow, Deny, Hold, Verdict
 DOMAINS = "domains"
 PULSE_SECONDS = 1.0
 HOLD_SECONDS = 0.05
+# proposals in a row without room in a budget, after which it counts as used up
+BUDGET_REFUSALS = 20
 
 logger = logging.getLogger(__name__)
 
 Price = Callable[[Mapping[str, Any]], Claim]
+
+
+def _never() -> bool:
+    return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +47,13 @@ class Governance:
         authority: the governor.
         sweep: name of the sweep.
         price: claim of a configuration, by arithmetic.
+        stop_asked: whether somebody asks for the end of the sweep.
     """
 
     authority: Authority
     sweep: str
     price: Price
+    stop_asked: Callable[[], bool] = _never
 
     def key(self, trial_id: str) -> str:
         """Idempotency key of a trial."""
@@ -119,7 +128,7 @@ class GovernedSearch(Searcher):
         Raises:
             SearchExhausted: too many refusals in a row.
         """
-        while True:
+        while not self._governance.stop_asked():
             proposer, config = self._waiting or (trial_id, self._inner.suggest(trial_id))
             if not isinstance(config, dict):
                 return config
@@ -132,20 +141,28 @@ class GovernedSearch(Searcher):
             if isinstance(verdict, Hold):
                 time.sleep(HOLD_SECONDS)
                 return None
-            self._refuse(proposer, verdict)
-            if verdict.rule == "budget.trials":
-                return str(Searcher.FINISHED)
+            self._tell_refused(proposer, verdict)
+            if self._is_over(verdict):
+                break
+        return Searcher.FINISHED
 
-    def _refuse(self, trial_id: str, denial: Deny) -> None:
+    def _tell_refused(self, trial_id: str, denial: Deny) -> None:
         if hasattr(self._inner, "on_trial_refused"):
             self._inner.on_trial_refused(trial_id, denial)
         else:
             self._inner.on_trial_complete(trial_id, error=True)
+
+    def _is_over(self, denial: Deny) -> bool:
         self._refusals += 1
+        spent = denial.rule.startswith("budget.")
+        if denial.rule == "budget.trials" or (spent and self._refusals >= BUDGET_REFUSALS):
+            logger.info("the search ends: %s", denial.reason)
+            return True
         if self._refusals >= self._max_refusals:
             raise SearchExhausted(
                 f"{self._refusals} proposals in a row were refused, the last one because {denial.reason}"
             )
+        return False
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Pass a result on."""
@@ -157,8 +174,8 @@ class GovernedSearch(Searcher):
         """Pass the end on: a denied trial as a refusal, one without a finite metric as an error."""
         inner_id = self._proposed_as.pop(trial_id, trial_id)
         verdict = self._governance.authority.verdict(self._governance.key(trial_id))
-        if isinstance(verdict, Deny) and hasattr(self._inner, "on_trial_refused"):
-            self._inner.on_trial_refused(inner_id, verdict)
+        if isinstance(verdict, Deny):
+            self._tell_refused(inner_id, verdict)
             return
         measured = result is not None and is_finite_number(result.get(str(self._metric)))
         self._inner.on_trial_complete(inner_id, result if measured else None, error or not measured)
@@ -170,6 +187,17 @@ class GovernedSearch(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Restore the inner searcher."""
         self._inner.restore(checkpoint_path)
+
+
+def failure_of(trial: Trial) -> str:
+    """Why a trial failed, in one line, from the error that Tune wrote down."""
+    path = Path(trial.error_file) if trial.error_file else None
+    lines = path.read_text().strip().splitlines() if path and path.exists() else []
+    if not lines:
+        return "it failed without a word"
+    if any("ActorDiedError" in line or "actor died" in line for line in lines):
+        return "its worker died: past its time limit or lease, out of memory, or killed"
+    return lines[-1].strip()
 
 
 class _WithoutHeld:
@@ -261,6 +289,8 @@ class GovernedScheduler(TrialScheduler):
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """A dead actor is no proof that its process is: its hold stays until it is reaped."""
+        key = self._governance.key(trial.trial_id)
+        self._governance.authority.fail(self._governance.sweep, key, failure_of(trial))
         self._inner.on_trial_error(tune_controller, trial)
 
     def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
@@ -282,26 +312,17 @@ class GovernedScheduler(TrialScheduler):
         self._inner.restore(checkpoint_path)
 
 
-def never() -> bool:
-    """Nobody asks for a stop."""
-    return False
-
-
 class GovernedStopper(Stopper):
     """Judges every report, and ends the sweep when it is frozen or somebody asks for it.
 
     Args:
         governance: governor, sweep and price.
         metric: the metric that is optimized.
-        stop_asked: whether somebody asks for the end of the sweep.
     """
 
-    def __init__(
-        self, governance: Governance, metric: str, *, stop_asked: Callable[[], bool] = never
-    ) -> None:
+    def __init__(self, governance: Governance, metric: str) -> None:
         self._governance = governance
         self._metric = metric
-        self._stop_asked = stop_asked
         self._pulsed = -PULSE_SECONDS
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -316,7 +337,7 @@ class GovernedStopper(Stopper):
 
     def stop_all(self) -> bool:
         """Whether to stop the sweep; asks the governor at most once a second."""
-        if self._stop_asked():
+        if self._governance.stop_asked():
             return True
         now = time.monotonic()
         if now - self._pulsed < PULSE_SECONDS:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from search_spaces.cost import Cost
@@ -32,6 +33,19 @@ class Suggest(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """One input of one task head, described without torch.
+
+    Attributes:
+        shape: of one sample; a batch has one more dimension before it.
+        dtype: torch's name of it, such as "int64" or "float32".
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
 class SearchSpace(Protocol[SpecT]):
     """A set of architectures: suggest one, price it, build it."""
 
@@ -41,6 +55,10 @@ class SearchSpace(Protocol[SpecT]):
 
     def cost(self, spec: SpecT) -> Cost:
         """Price the spec by arithmetic alone: no torch, no allocation."""
+        ...
+
+    def samples(self) -> Mapping[str, Sample]:
+        """One sample of every head by its name: what `cost` prices and the built model is called with."""
         ...
 
     def build(self, spec: SpecT) -> nn.Module:

@@ -1,0 +1,1 @@
+"""Governed architecture search on Ray: what to do next."""

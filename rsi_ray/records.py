@@ -1,0 +1,98 @@
+"""What is kept of every candidate, and the tables made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import optuna
+import pandas as pd
+from optuna.trial import FrozenTrial, TrialState
+
+RECORD = "record"
+
+
+class Verdict:
+    """How a candidate ended, as the tables name it."""
+
+    MEASURED = "measured"
+    STOPPED = "stopped early"
+    REFUSED = "refused"
+    FAILED = "failed"
+    KNOWN = "known"
+    CUT = "interrupted"
+
+
+def record_of(trial: FrozenTrial) -> dict[str, Any]:
+    """A candidate's record; a trial that was never told has been interrupted."""
+    record: dict[str, Any] = dict(trial.user_attrs.get(RECORD, {}))
+    if not record:
+        record = {"verdict": Verdict.CUT, "config": trial.params}
+    return {"number": trial.number, **record}
+
+
+def frame(study: optuna.Study) -> pd.DataFrame:
+    """All candidates of a study, one row each, in the order of their proposal.
+
+    Columns: number, verdict, score, reports, seconds, params, forward_flops, train_flops, one
+    `score/DOMAIN` per domain, one `config/NAME` per parameter, rule, reason, same_as, trial_id, baseline.
+    """
+    rows = [_row(record_of(trial)) for trial in study.get_trials(deepcopy=False)]
+    table = pd.DataFrame(rows, columns=_columns(rows))
+    domains = {name: "float64" for name in table.columns if name.startswith("score/")}
+    return table.astype(TYPES | domains).sort_values("number", ignore_index=True)
+
+
+TYPES = {
+    "number": "int64",
+    "trial_id": "string",
+    "verdict": "string",
+    "score": "float64",
+    "reports": "Int64",
+    "seconds": "float64",
+    "params": "Int64",
+    "forward_flops": "Int64",
+    "memory_bytes": "Int64",
+    "train_flops": "Int64",
+    "rule": "string",
+    "reason": "string",
+    "same_as": "Int64",
+    "baseline": "bool",
+}
+
+
+def _row(record: Mapping[str, Any]) -> dict[str, Any]:
+    claim = record.get("claim", {})
+    row = {
+        "number": record["number"],
+        "trial_id": record.get("trial_id"),
+        "verdict": record["verdict"],
+        "score": record.get("score"),
+        "reports": record.get("reports"),
+        "seconds": record.get("seconds"),
+        "params": claim.get("params"),
+        "forward_flops": claim.get("forward_flops"),
+        "memory_bytes": claim.get("memory_bytes"),
+        "train_flops": record.get("train_flops"),
+        "rule": record.get("rule"),
+        "reason": record.get("reason"),
+        "same_as": record.get("same_as"),
+        "baseline": bool(record.get("baseline")),
+    }
+    row |= {f"score/{name}": score for name, score in record.get("domains", {}).items()}
+    return row | {f"config/{name}": value for name, value in record.get("config", {}).items()}
+
+
+def _columns(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    names: dict[str, None] = dict.fromkeys(TYPES)
+    for row in rows:
+        names |= dict.fromkeys(row)
+    return list(names)
+
+
+def best(study: optuna.Study) -> dict[str, Any] | None:
+    """Record of the best candidate that was trained to the end; None where there is none."""
+    complete = [trial for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.COMPLETE]
+    run = [record_of(trial) for trial in complete]
+    measured = [record for record in run if record["verdict"] == Verdict.MEASURED]
+    return max(measured, key=lambda record: float(record["score"]), default=None)

@@ -1,0 +1,279 @@
+"""Our Optuna-backed Tune searcher: ask and tell on a real study, and a record of every candidate."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from rsi_ray.records import RECORD, Verdict
+from safety import Allow, Claim, Deny, SearchExhausted, request_digest
+from safety import Verdict as SafetyVerdict
+from search_spaces.random_trial import RandomTrial
+from search_spaces.space import SearchSpace
+
+METRIC = "score"
+# proposals of the sampler for one trial, before one is drawn elsewhere
+PATIENCE = 3
+RANDOM_DRAWS = 1000
+
+SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
+    "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, constant_liar=True),
+    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
+}
+
+
+def open_study(path: Path, name: str, sampler: optuna.samplers.BaseSampler) -> optuna.Study:
+    """Open a study in a journal file, which optuna-dashboard opens as it is."""
+    backend = JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path)))
+    return optuna.create_study(
+        storage=JournalStorage(backend),
+        study_name=name,
+        sampler=sampler,
+        direction="maximize",
+        load_if_exists=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a candidate ended: enough to answer the same configuration again.
+
+    Attributes:
+        number: of the Optuna trial that was run.
+        state: what the study is told.
+        value: score, where it is complete.
+        scores: score by report.
+        excess: violated constraints, above 0.
+    """
+
+    number: int
+    state: TrialState
+    value: float | None
+    scores: Mapping[int, float]
+    excess: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Live:
+    trial: optuna.Trial
+    config: dict[str, Any]
+    digest: str
+    scores: dict[int, float]
+
+
+class OptunaSearcher(Searcher):
+    """Proposes a space's specs by an Optuna sampler.
+
+    Stopped candidates are told PRUNED with their intermediate values, refused ones PRUNED with the
+    violated constraint, failed ones FAIL. A configuration that is known is answered from its outcome, not
+    run again. After a few proposals that can't be used, one is drawn at random among the feasible.
+
+    Args:
+        study: where candidates are told, and their records kept.
+        space: what is searched.
+        price: claim of a configuration.
+        judge: ceilings of a claim, without budgets.
+        reports: of a full training.
+        baseline: configuration that is run first and alone; None for none.
+        seed: of the draws elsewhere.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        space: SearchSpace[Any],
+        *,
+        price: Callable[[Mapping[str, Any]], Claim],
+        judge: Callable[[Claim], SafetyVerdict],
+        reports: int,
+        baseline: Mapping[str, Any] | None,
+        seed: int,
+    ) -> None:
+        super().__init__(metric=METRIC, mode="max")
+        self.study, self._space = study, space
+        self.failures_in_a_row = 0
+        self.stopped_by = ""
+        self._price, self._judge = price, judge
+        self._reports = reports
+        self._baseline = dict(baseline) if baseline else None
+        self._baseline_id: str | None = None
+        self._rng = random.Random(seed)
+        self._live: dict[str, _Live] = {}
+        self._outcomes: dict[str, Outcome] = {}
+        self._twins: dict[str, list[optuna.Trial]] = {}
+        self._attempts: Counter[str] = Counter()
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next configuration that is not known; None while the baseline is trained.
+
+        Raises:
+            SearchExhausted: no spec of the space seems to be under the ceilings.
+        """
+        if self._baseline_id in self._live:
+            return None
+        if self.stopped_by:
+            return Searcher.FINISHED
+        if self._attempts[trial_id] == 0:
+            self._attempts.clear()
+        while True:
+            self._attempts[trial_id] += 1
+            trial = self._ask(trial_id)
+            if trial is None:
+                return Searcher.FINISHED
+            config = dict(trial.params)
+            digest = request_digest(config)
+            if not self._answer_from_record(trial, digest):
+                self._live[trial_id] = _Live(trial=trial, config=config, digest=digest, scores={})
+                return config
+
+    def _ask(self, trial_id: str) -> optuna.Trial | None:
+        if self._baseline and self._baseline_id is None:
+            self._baseline_id = trial_id
+            self.study.enqueue_trial(self._baseline)
+        elif self._attempts[trial_id] > PATIENCE:
+            elsewhere = self._draw_elsewhere()
+            if elsewhere is None:
+                return None
+            self.study.enqueue_trial(elsewhere)
+        trial = self.study.ask()
+        self._space.suggest(trial)
+        return trial
+
+    def _draw_elsewhere(self) -> dict[str, Any] | None:
+        """A feasible configuration that is not known; None where all that were drawn are."""
+        known = {live.digest for live in self._live.values()} | self._outcomes.keys()
+        feasible = 0
+        for _ in range(RANDOM_DRAWS):
+            config = random_config(self._space, self._rng)
+            if isinstance(self._judge(self._price(config)), Allow):
+                feasible += 1
+                if request_digest(config) not in known:
+                    return config
+        if not feasible:
+            raise SearchExhausted(f"none of {RANDOM_DRAWS} random specs of the space is under every ceiling")
+        return None
+
+    def _answer_from_record(self, trial: optuna.Trial, digest: str) -> bool:
+        running = next((live for live in self._live.values() if live.digest == digest), None)
+        if running is not None:
+            self._twins.setdefault(digest, []).append(trial)
+        elif digest in self._outcomes:
+            self._tell_twin(trial, self._outcomes[digest])
+        return running is not None or digest in self._outcomes
+
+    def _tell_twin(self, trial: optuna.Trial, outcome: Outcome) -> None:
+        trial.set_user_attr(RECORD, {"verdict": Verdict.KNOWN, "same_as": outcome.number})
+        for step, score in outcome.scores.items():
+            trial.report(score, step)
+        for name, over in outcome.excess.items():
+            trial.set_constraint(name, over)
+        self.study.tell(trial, outcome.value, outcome.state)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Tell an intermediate score."""
+        live = self._live[trial_id]
+        step = int(result["training_iteration"])
+        if step not in live.scores:
+            live.scores[step] = float(result[METRIC])
+            live.trial.report(live.scores[step], step)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Tell the end: complete, stopped early, or failed."""
+        if trial_id not in self._live:
+            return
+        if error or result is None:
+            self._end(trial_id, TrialState.FAIL, {"verdict": Verdict.FAILED, "reason": "it failed"})
+            return
+        self.on_trial_result(trial_id, result)
+        whole = int(result["training_iteration"]) >= self._reports
+        state = TrialState.COMPLETE if whole else TrialState.PRUNED
+        verdict = Verdict.MEASURED if whole else Verdict.STOPPED
+        self._end(trial_id, state, {"verdict": verdict, **_measured(result)})
+
+    def on_trial_refused(self, trial_id: str, denial: Deny) -> None:
+        """Tell a refusal: PRUNED with the constraint set, or FAIL where the candidate itself failed."""
+        if trial_id not in self._live:
+            return
+        failed = denial.rule in ("failed", "finite_score")
+        record = {
+            "verdict": Verdict.FAILED if failed else Verdict.REFUSED,
+            "rule": denial.rule,
+            "reason": denial.reason,
+        }
+        state = TrialState.FAIL if failed else TrialState.PRUNED
+        # a budget's refusal says nothing of the candidate for good, but the sampler should move on
+        excess = {} if failed else denial.excess or {denial.rule: 1.0}
+        self._end(trial_id, state, record, excess)
+
+    def _end(
+        self,
+        trial_id: str,
+        state: TrialState,
+        record: Mapping[str, Any],
+        excess: Mapping[str, float] | None = None,
+    ) -> None:
+        live = self._live.pop(trial_id)
+        if record["verdict"] != Verdict.REFUSED:
+            self.failures_in_a_row = self.failures_in_a_row + 1 if state == TrialState.FAIL else 0
+        trial, claim = live.trial, self._price(live.config)
+        whole = {"trial_id": trial_id, "config": live.config, "claim": claim.as_dict(), **record}
+        if trial_id == self._baseline_id:
+            whole["baseline"] = True
+            if state != TrialState.COMPLETE:
+                self.stopped_by = f"the baseline was {record['verdict']}: {record.get('reason', '')}"
+        trial.set_user_attr(RECORD, whole)
+        for name, over in (excess or {}).items():
+            trial.set_constraint(name, min(over, 1e300))
+        value = live.scores[max(live.scores)] if state == TrialState.COMPLETE else None
+        self.study.tell(trial, value, state)
+        outcome = Outcome(
+            number=trial.number, state=state, value=value, scores=live.scores, excess=excess or {}
+        )
+        self._outcomes[live.digest] = outcome
+        for twin in self._twins.pop(live.digest, []):
+            self._tell_twin(twin, outcome)
+
+    def live_numbers(self) -> dict[str, int]:
+        """Optuna numbers of the trials that run, by Tune id."""
+        return {trial_id: live.trial.number for trial_id, live in self._live.items()}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Name the study: it is durable already, and the whole state."""
+        Path(checkpoint_path).write_text(json.dumps({"study": self.study.study_name}))
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to load: the study is the state."""
+        json.loads(Path(checkpoint_path).read_text())
+
+
+def random_config(space: SearchSpace[Any], rng: random.Random) -> dict[str, Any]:
+    """A random configuration of a space."""
+    trial = RandomTrial(rng)
+    space.suggest(trial)
+    return dict(trial.params)
+
+
+def _measured(result: Mapping[str, Any]) -> dict[str, Any]:
+    prefix = "domains/"
+    return {
+        "score": float(result[METRIC]),
+        "domains": {
+            name.removeprefix(prefix): value for name, value in result.items() if name.startswith(prefix)
+        },
+        "reports": int(result["training_iteration"]),
+        "train_flops": int(result["used_flops"]),
+        "seconds": round(result["used_wall_ms"] / 1000, 3),
+    }

@@ -1,0 +1,1 @@
+"""What candidates learn and are scored on."""

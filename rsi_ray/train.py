@@ -1,0 +1,264 @@
+"""Trains one candidate, epoch by epoch: what it will compute is known exactly before it starts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rsi_ray.tasks.task import Batch, Task
+from search_spaces.cost import Cost
+
+if TYPE_CHECKING:
+    from search_spaces.space import SearchSpace
+
+SpecT = TypeVar("SpecT")
+
+EVALUATION_CHUNK = 128
+"""Hold-out samples per forward pass: bounds the memory of an evaluation."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Training:
+    """How every candidate of a sweep is trained; an epoch ends with an evaluation and a report.
+
+    Attributes:
+        epochs: reports of one full training.
+        steps_per_epoch: optimizer steps per epoch.
+        batch_size: samples per head and step; the batch size that the space prices.
+        learning_rate: peak of the schedule.
+        warmup_steps: steps of linear rise to the peak; a cosine falls from there to `final_share` of it.
+        final_share: last learning rate as a share of the peak.
+        weight_decay: AdamW's, on matrices only.
+        max_grad_norm: gradients with a larger norm are scaled down to it.
+
+    Raises:
+        ValueError: a value is out of its range; the message names it.
+    """
+
+    epochs: int = 9
+    steps_per_epoch: int = 30
+    batch_size: int = 32
+    learning_rate: float = 3e-3
+    warmup_steps: int = 20
+    final_share: float = 0.1
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "steps_per_epoch", "batch_size"):
+            _require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        for name in ("learning_rate", "max_grad_norm"):
+            _require(name, getattr(self, name), 0 < getattr(self, name) < math.inf, "positive and finite")
+        for name in ("warmup_steps", "weight_decay"):
+            _require(name, getattr(self, name), 0 <= getattr(self, name) < math.inf, "zero or more")
+        _require("final_share", self.final_share, 0 <= self.final_share <= 1, "from 0 to 1")
+
+
+def _require(name: str, value: float, holds: bool, demand: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} must be {demand}, not {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """One epoch's outcome.
+
+    Attributes:
+        epoch: epochs done, counted from 1.
+        score: mean of the domains' scores, in [0, 1]; NaN where one of them is.
+        domains: share of hold-out answers exactly right, per domain; NaN where a logit is not finite.
+        loss: mean training loss over the epoch, nats per answer averaged over the heads; NaN and
+            infinity are reported as they are.
+        flops: computed since the training began, evaluations included.
+        samples: training samples since the training began, those of all heads together.
+    """
+
+    epoch: int
+    score: float
+    domains: Mapping[str, float]
+    loss: float
+    flops: int
+    samples: int
+
+
+def flops_after(epochs: int, cost: Cost, training: Training, holdout_size: int) -> int:
+    """Return the FLOPs of the first so many epochs: every training step and every evaluation."""
+    evaluation = holdout_size * cost.forward_flops
+    return epochs * (training.steps_per_epoch * cost.train_step_flops + evaluation)
+
+
+def planned_flops(cost: Cost, training: Training, holdout_size: int) -> int:
+    """Return the FLOPs of one full training: what a candidate must reserve before it starts."""
+    return flops_after(training.epochs, cost, training, holdout_size)
+
+
+def build(space: SearchSpace[SpecT], spec: SpecT, *, seed: int, device: torch.device) -> nn.Module:
+    """Build a model whose first weights depend on spec and seed alone, whatever the device."""
+    torch.manual_seed(seed)
+    # Drawn on the CPU: a GPU's generator would give other weights for the same seed.
+    with torch.device("cpu"):
+        return space.build(spec).to(device)
+
+
+class Trainer:
+    """One candidate in training.
+
+    On a CPU, with one thread, the reports depend on the model's first weights, the task, the training and
+    the seed alone, bit for bit; so does a trainer that continues from another's `state`.
+    """
+
+    def __init__(
+        self, model: nn.Module, task: Task, training: Training, *, cost: Cost, seed: int, device: torch.device
+    ) -> None:
+        """Take a model that is on the device already; `cost` prices its reports."""
+        self.model = model
+        self.epoch = 0
+        self._task, self._training = task, training
+        self._cost, self._seed, self._device = cost, seed, device
+        self._optimizer = _optimizer(model, training)
+
+    def run_epoch(self) -> Report:
+        """Train one epoch and evaluate."""
+        training, start = self._training, self.epoch * self._training.steps_per_epoch
+        # A stream per epoch: to resume, it takes no more than the number of the epoch.
+        rng = np.random.default_rng((self._seed, self.epoch))
+        self.model.train()
+        total = torch.zeros((), device=self._device)
+        for step in range(start, start + training.steps_per_epoch):
+            total += self._step(step, self._task.batch(rng, training.batch_size))
+        self.epoch += 1
+        return self._report(total.item() / training.steps_per_epoch)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return a copy of all that changes while training, as flat and unshared tensors."""
+        tensors = {f"model.{name}": tensor for name, tensor in _distinct(self.model)}
+        for name, parameter in self.model.named_parameters():
+            for moment in self._optimizer.state[parameter]:
+                tensors[f"optimizer.{name}.{moment}"] = self._optimizer.state[parameter][moment]
+        copies = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+        return copies | {"epoch": torch.tensor(self.epoch)}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from a `state` of the same model and training.
+
+        Raises:
+            ValueError: the tensors are not those of this model; nothing is changed.
+        """
+        own = dict(_distinct(self.model))
+        given = {name.removeprefix("model."): name for name in state if name.startswith("model.")}
+        if given.keys() != own.keys() or any(own[name].shape != state[given[name]].shape for name in own):
+            raise ValueError("the saved state belongs to another architecture")
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(state[given[name]])
+        self.epoch = int(state["epoch"])
+        for name, parameter in self.model.named_parameters():
+            prefix = f"optimizer.{name}."
+            moments = {key.removeprefix(prefix): key for key in state if key.startswith(prefix)}
+            self._optimizer.state[parameter] = {
+                moment: state[key].to(self._device, copy=True) for moment, key in moments.items()
+            }
+
+    def _step(self, step: int, batches: Mapping[str, Batch]) -> Tensor:
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, self._training)
+        loss = _loss(self.model, batches, self._device)
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.model.parameters(), self._training.max_grad_norm)
+        self._optimizer.step()
+        return loss.detach()
+
+    def _report(self, loss: float) -> Report:
+        domains = evaluate(self.model, self._task, self._device)
+        steps = self.epoch * self._training.steps_per_epoch
+        return Report(
+            epoch=self.epoch,
+            score=sum(domains.values()) / len(domains),
+            domains=domains,
+            loss=loss,
+            flops=flops_after(self.epoch, self._cost, self._training, self._task.holdout_size),
+            samples=steps * self._training.batch_size * len(self._task.heads),
+        )
+
+
+def train(trainer: Trainer, training: Training) -> Iterator[Report]:
+    """Train to the end, one report per epoch."""
+    while trainer.epoch < training.epochs:
+        yield trainer.run_epoch()
+
+
+def evaluate(model: nn.Module, task: Task, device: torch.device) -> dict[str, float]:
+    """Return per domain the share of hold-out answers exactly right, NaN where a logit is not finite."""
+    model.eval()
+    with torch.inference_mode():
+        return {name: _accuracy(model, name, batch, device) for name, batch in task.holdout().items()}
+
+
+def learning_rate_at(step: int, training: Training) -> float:
+    """Return the learning rate of a step, counted from 0: linear warm-up, then a cosine."""
+    if step < training.warmup_steps:
+        return training.learning_rate * (step + 1) / training.warmup_steps
+    steps = training.epochs * training.steps_per_epoch
+    done = (step - training.warmup_steps) / max(1, steps - training.warmup_steps)
+    cosine = (1 + math.cos(math.pi * min(1.0, done))) / 2
+    return training.learning_rate * (training.final_share + (1 - training.final_share) * cosine)
+
+
+def _optimizer(model: nn.Module, training: Training) -> torch.optim.AdamW:
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
+    others = [parameter for parameter in model.parameters() if parameter.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": training.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]], lr=training.learning_rate, fused=True
+    )
+
+
+def _distinct(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the weights and saved buffers by name, tied ones once: a safetensors file takes no aliases."""
+    seen = set()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            yield name, tensor
+
+
+def _loss(model: nn.Module, batches: Mapping[str, Batch], device: torch.device) -> Tensor:
+    """Return the mean of the heads' cross-entropies, in nats."""
+    inputs = {name: torch.from_numpy(batch.inputs).to(device) for name, batch in batches.items()}
+    logits = _forward(model, inputs, device)
+    losses = [
+        F.cross_entropy(
+            logits[name].flatten(0, -2).float(), torch.from_numpy(batch.targets).to(device).flatten()
+        )
+        for name, batch in batches.items()
+    ]
+    return torch.stack(losses).mean()
+
+
+def _accuracy(model: nn.Module, name: str, batch: Batch, device: torch.device) -> float:
+    right = torch.zeros((), dtype=torch.int64, device=device)
+    finite = torch.ones((), dtype=torch.bool, device=device)
+    for start in range(0, len(batch.inputs), EVALUATION_CHUNK):
+        chunk = slice(start, start + EVALUATION_CHUNK)
+        logits = _forward(model, {name: torch.from_numpy(batch.inputs[chunk]).to(device)}, device)[name]
+        right += (logits.argmax(-1) == torch.from_numpy(batch.targets[chunk]).to(device)).sum()
+        finite &= logits.isfinite().all()
+    return right.item() / batch.targets.size if finite.item() else math.nan
+
+
+def _forward(model: nn.Module, inputs: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    # bfloat16 on a GPU only: on most CPUs it is emulated, and slower than float32.
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
+        logits: dict[str, Tensor] = model(inputs)
+    return logits

@@ -1,0 +1,155 @@
+"""Ray shell: the Trainable. Gate 3, lease, train, report."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray.tune import Trainable
+
+from rsi_ray.job import Job, Run
+from safety import (
+    Authority,
+    Grant,
+    KernelTimer,
+    LeaseKeeper,
+    LeaseLost,
+    SafetyError,
+    Usage,
+    request_digest,
+)
+
+STATE_FILE = "state.safetensors"
+
+
+class Candidate(Trainable):
+    """Trains one candidate after the other in one process; each under a lease of its own."""
+
+    def setup(  # type: ignore[override]  # tune.with_parameters passes the keywords
+        self,
+        config: dict[str, Any],
+        *,
+        job: Job,
+        authority: Authority,
+        sweep: str,
+        weights: Path,
+        threads: int = 1,
+    ) -> None:
+        """Take what all candidates of the sweep share.
+
+        Args:
+            config: the first candidate's configuration; Tune keeps it in `self.config`.
+            job: what a candidate does.
+            authority: the governor.
+            sweep: name of the sweep.
+            weights: folder for the weights of candidates that were trained to the end.
+            threads: of torch on the CPU.
+        """
+        del config
+        self._job, self._authority, self._sweep, self._weights = job, authority, sweep, weights
+        self._keeper = LeaseKeeper(authority, KernelTimer())
+        self._run: Run | None = None
+        torch.set_num_threads(threads)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Make room for the next candidate."""
+        del new_config
+        self._close()
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train to the next report; before the first one, gate 3."""
+        try:
+            if self._run is None:
+                self._begin()
+            return self._train_on(self._keeper.grant)
+        except LeaseLost as error:
+            self._close()
+            return {"done": True, "refused": str(error)}
+        except Exception:
+            self._settle_cut_short()
+            raise
+
+    def _train_on(self, grant: Grant) -> dict[str, Any]:
+        done = self.training_iteration + 1 >= grant.claim.reports
+        with self._keeper.computing():
+            report = dict(self._required_run().next_report())
+            if done:
+                self._export()
+        result = {**report, **self._used(grant), "done": done}
+        if done:
+            self._close()
+        return result
+
+    def _begin(self) -> None:
+        # measured before the lease: counting on the meta device allocates and trains nothing
+        measured = self._job.measure(self.config)
+        key, digest = f"{self._sweep}/{self.trial_id}", request_digest(self.config)
+        holder = f"{os.getpid()}@{self._local_ip}"
+        self._keeper.begin(key, digest, holder, measured)
+        with self._keeper.computing():
+            self._run = self._job.begin(self.config)
+
+    def _used(self, grant: Grant) -> dict[str, int]:
+        reports = self.training_iteration + 1
+        elapsed = self._keeper.elapsed_ms()
+        claim = grant.claim
+        return {
+            "lease_id": grant.lease,
+            "lease_fence": grant.fence,
+            "used_flops": claim.train_flops * reports // claim.reports,
+            "used_wall_ms": elapsed,
+            "used_gpu_ms": claim.gpu_ms * elapsed // max(1, claim.wall_ms),
+        }
+
+    def _settle_cut_short(self) -> None:
+        # what the failed step computed is not known, so all of it is charged
+        with suppress(SafetyError):  # unsettled, its hold is spent in the end
+            grant = self._keeper.grant
+            used = self._used(grant)
+            usage = Usage(
+                train_flops=used["used_flops"],
+                wall_ms=used["used_wall_ms"],
+                gpu_ms=used["used_gpu_ms"],
+                reports=self.training_iteration + 1,
+            )
+            self._authority.settle(grant.lease, grant.fence, usage)
+        self._close()
+
+    def _export(self) -> None:
+        self._weights.mkdir(parents=True, exist_ok=True)
+        target = self._weights / f"{self.trial_id}.safetensors"
+        partial = target.with_suffix(".partial")
+        self._required_run().export(partial)
+        partial.replace(target)
+
+    def _required_run(self) -> Run:
+        if self._run is None:
+            raise LeaseLost("no candidate is in training")
+        return self._run
+
+    def _close(self) -> None:
+        self._keeper.end()
+        self._run = None
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Write the candidate's state as safetensors."""
+        self._required_run().save(Path(checkpoint_dir) / STATE_FILE)
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | str | None) -> None:
+        """Continue from a saved state, under a lease as ever."""
+        if self._run is None:
+            self._begin()
+        with self._keeper.computing():
+            self._required_run().restore(Path(str(checkpoint)) / STATE_FILE)
+
+    def cleanup(self) -> None:
+        """End the lease's renewal."""
+        self._close()
+
+    def __repr__(self) -> str:
+        """Shown in the dashboard."""
+        return f"Candidate({self._sweep}/{self.trial_id})" if hasattr(self, "_sweep") else "Candidate"
