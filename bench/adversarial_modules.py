@@ -223,11 +223,17 @@ PRODUCTS = {
     "expanded and sum": calls(
         lambda x, y: (x[:, :, None].expand(3, 4, 5) * y[None].expand(3, 4, 5)).sum(1), M, N, flops=PRODUCT
     ),
+    "expanded slices and sum": calls(
+        lambda x, y: (x[:3, :, None].expand(3, 4, 5) * y[None, :4].expand(3, 4, 5)).sum(1),
+        (30, 4),
+        (40, 5),
+        flops=PRODUCT,
+    ),
     "windows and sum": calls(lambda x, w: (x.unfold(0, 3, 1) * w).sum(-1), (10,), (3,), flops=2 * 8 * 3),
     "distances by hand": calls(lambda x, y: (x[:, None] - y).square().sum(-1), M, (5, 4), flops=PRODUCT),
     "custom function": calls(Product.apply, M, N, flops=PRODUCT),
     "inference mode": calls(without_gradients, M, (5, 4), flops=PRODUCT),
-    "vmap": calls(torch.vmap(lambda x, y: x @ y), (2, 3, 4), (2, 4), flops=48),
+    "vmap": calls(torch.vmap(torch.mv), (2, 3, 4), (2, 4), flops=48),
     "checkpoint": calls(checkpointed, M, N, flops=PRODUCT),
     "causal attention": calls(attention(is_causal=True), *QKV, flops=ATTENTION),
     "masked attention": calls(masked_attention, *QKV, flops=ATTENTION),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from safety.actor import GovernorClient, connect
 from safety.tune import Governance, GovernedScheduler, GovernedSearch, GovernedStopper, usage_of
 from search_spaces.space import SearchSpace
 
+RUN_FILE = "run.json"
 FAILURES_IN_A_ROW = 3
 
 # read by Tune in the driver's process
@@ -68,6 +70,7 @@ class Sweep:
         cpus, gpus: of one trial.
         keep_weights: best candidates whose weights are kept.
         seed: of the draws that are not the sampler's.
+        about: what is written to run.json, for replays.
     """
 
     name: str
@@ -86,6 +89,7 @@ class Sweep:
     gpus: float = 0.0
     keep_weights: int = 3
     seed: int = 0
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +178,7 @@ def run_sweep(sweep: Sweep, watch: Watch = lambda _: None) -> Result:
     """
     check_sweep(sweep)
     sweep.folder.mkdir(parents=True)
+    (sweep.folder / RUN_FILE).write_text(json.dumps(dict(sweep.about), indent=2))
     os.environ.update(TUNE_ENVIRONMENT)
     with local_ray() as dashboard, _signals() as stop:
         governor = connect(sweep.ledger_url)

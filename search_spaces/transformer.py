@@ -195,7 +195,8 @@ class TransformerSpace:
         sees of forward and backward. A fused attention kernel that computes its scores again in the
         backward adds at most a sixth of attention's part, and is not charged.
         `memory_bytes` is, in float32, 16 bytes a parameter (weight, gradient, Adam's two moments), and
-        4 bytes for each value that the forward of one batch of every head keeps for the backward.
+        4 bytes for each value that the forward of one batch of every head keeps for the backward; attention
+        is taken to be fused, as it is on CPU and CUDA, and to keep no matrix of scores.
         """
         width, ffn_width = spec.width, spec.ffn_width
         kv_width = width // spec.heads * spec.kv_heads

@@ -33,12 +33,12 @@ class BuiltInOptions:
         ValueError: a value is out of its range; the message names it.
     """
 
-    text_length: int = 32
+    text_length: int = 16
     code_bytes: int = 1_000_000
-    list_length: int = 21
-    maze_side: int = 5
+    list_length: int = 15
+    maze_side: int = 4
     problems: int = 40_000
-    holdout_size: int = 512
+    holdout_size: int = 256
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -13,8 +13,8 @@ from search_spaces.transformer import Head
 Shape = tuple[int, ...]
 """Arguments of the outer list: 0 for a digit, k for an inner list of k digits."""
 
-OPERATIONS = b"^_~+"
-"""Largest, smallest, median (the lower of two), sum modulo 10."""
+OPERATIONS = b"^_~"
+"""Largest, smallest, median (the lower of two)."""
 
 PAD = 0
 
@@ -70,8 +70,7 @@ def _apply(operation: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[n
     """Apply to each row of `values` (count, k) the operation with that row's index."""
     ordered = np.sort(values, axis=1)
     median = ordered[:, (ordered.shape[1] - 1) // 2]
-    results = (ordered[:, -1], ordered[:, 0], median, values.sum(axis=1) % 10)
-    return np.choose(operation, results)
+    return np.choose(operation, (ordered[:, -1], ordered[:, 0], median))
 
 
 def _padded(text: NDArray[np.uint8], length: int) -> NDArray[np.uint8]:

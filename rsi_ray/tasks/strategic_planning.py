@@ -45,12 +45,12 @@ def _mazes(
 ) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64]]:
     """Draw mazes with a border of wall: free cells (count, (side + 2)^2), start and goal (count,)."""
     width = side + 2
-    free = np.zeros((count, width, width), dtype=bool)
-    free[:, 1:-1, 1:-1] = rng.random((count, side, side)) >= WALL_SHARE
+    cells = np.zeros((count, width, width), dtype=bool)
+    cells[:, 1:-1, 1:-1] = rng.random((count, side, side)) >= WALL_SHARE
+    free = cells.reshape(count, -1)
     inside = np.arange(width * width).reshape(width, width)[1:-1, 1:-1].ravel()
     start = rng.integers(len(inside), size=count)
     goal = (start + rng.integers(1, len(inside), size=count)) % len(inside)
-    free = free.reshape(count, -1)
     rows = np.arange(count)
     free[rows, inside[start]] = free[rows, inside[goal]] = True
     return free, inside[start], inside[goal]
@@ -83,7 +83,8 @@ def _best_moves(distance: NDArray[np.int8], start: NDArray[np.int64], width: int
     rows = np.arange(len(start))
     after = np.stack([distance[rows, start + step] for step in _steps(width)], axis=1)
     here = distance[rows, start]
-    return (after == here[:, None] - 1) & (here < UNREACHED)[:, None]
+    nearer: NDArray[np.bool_] = (after == here[:, None] - 1) & (here < UNREACHED)[:, None]
+    return nearer
 
 
 def _written(

@@ -1,0 +1,136 @@
+"""Trains a recorded candidate again, under the same limits, and compares the score."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rsi_ray.config import job_of, limits_of
+from rsi_ray.job import Job
+from rsi_ray.runs import StoredTrial, circumstances, find_trial
+from safety import (
+    Allow,
+    Governor,
+    KernelTimer,
+    LeaseKeeper,
+    Ledger,
+    Report,
+    Request,
+    SafetyError,
+    Usage,
+    request_digest,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """A candidate's score then and now.
+
+    Attributes:
+        trial: RUN/NUMBER.
+        reports: reports made, then as now.
+        recorded, found: the scores.
+        changed: what is not as it was: versions, data.
+    """
+
+    trial: str
+    reports: int
+    recorded: float
+    found: float
+    changed: tuple[str, ...]
+
+    @property
+    def same(self) -> bool:
+        """Whether the scores are equal, to the bit."""
+        return self.recorded == self.found
+
+    def text(self) -> str:
+        """One line for people, and one for each thing that has changed."""
+        word = "the same" if self.same else "not the same"
+        first = (
+            f"{self.trial}: {self.found!r} after {self.reports} reports, recorded {self.recorded!r}: {word}"
+        )
+        return "\n".join([first, *(f"changed since: {what}" for what in self.changed)])
+
+
+def replay(storage: Path, trial: str) -> Replay:
+    """Train a trial of any run again from its record; it takes a lease as every trial does.
+
+    Raises:
+        RunError: there is no such trial.
+        SafetyError: the limits or the budgets don't admit it.
+    """
+    stored = find_trial(storage, trial)
+    job = job_of(stored.config)
+    torch.set_num_threads(stored.config.resources.cpu)
+    ledger = Ledger(stored.about["ledger"])
+    sweep = f"replay-{stored.run}-{stored.record['number']}-{os.getpid()}"
+    governor = Governor(ledger)
+    governor.open_sweep(sweep, limits_of(stored.config))
+    try:
+        score = train_under_lease(
+            governor, job, sweep=sweep, config=stored.record["config"], reports=stored.record["reports"]
+        )
+    finally:
+        governor.close_sweep(sweep, {})
+        ledger.close()
+    return Replay(
+        trial=f"{stored.run}/{stored.record['number']}",
+        reports=stored.record["reports"],
+        recorded=stored.record["score"],
+        found=score,
+        changed=_changes(stored, circumstances(job.load_task().digest)),
+    )
+
+
+def train_under_lease(
+    governor: Governor, job: Job, *, sweep: str, config: Mapping[str, Any], reports: int
+) -> float:
+    """Train a candidate in this process, through the same gates as on a cluster; its last score.
+
+    Raises:
+        SafetyError: a gate refuses.
+    """
+    key, digest = f"{sweep}/replay", request_digest(config)
+    verdict = governor.admit(Request(key=key, digest=digest, sweep=sweep, claim=job.price(config)))
+    if not isinstance(verdict, Allow):
+        raise SafetyError(f"{key}: {verdict.reason}")
+    keeper = LeaseKeeper(governor, KernelTimer())
+    grant = keeper.begin(key, digest, str(os.getpid()), job.measure(config))
+    try:
+        run = _computing(keeper, lambda: job.begin(config))
+        for number in range(1, reports + 1):
+            told = _computing(keeper, run.next_report)
+            usage = Usage(
+                train_flops=grant.claim.train_flops * number // grant.claim.reports,
+                wall_ms=keeper.elapsed_ms(),
+                reports=number,
+            )
+            verdict = governor.report(key, Report(score=told["score"], domains=told["domains"], usage=usage))
+            if not isinstance(verdict, Allow):
+                raise SafetyError(f"{key}: {verdict.reason}")
+    finally:
+        keeper.end()
+    governor.settle(grant.lease, grant.fence, usage)
+    return float(told["score"])
+
+
+def _computing(keeper: LeaseKeeper, compute: Callable[[], Any]) -> Any:
+    with keeper.computing():
+        return compute()
+
+
+def _changes(stored: StoredTrial, now: Mapping[str, Any]) -> tuple[str, ...]:
+    then = stored.about
+    changes = [
+        f"{name} {then[name]} is {now[name]}" for name in ("python", "data") if then[name] != now[name]
+    ]
+    for name, version in now["libraries"].items():
+        if then["libraries"].get(name) != version:
+            changes.append(f"{name} {then['libraries'].get(name)} is {version}")
+    return tuple(changes)

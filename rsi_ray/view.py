@@ -1,0 +1,263 @@
+"""What people see in the terminal: a live table of candidates, budgets, and the words at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pandas as pd
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from rsi_ray.records import Verdict, record_of
+from rsi_ray.sweep import Result, Snapshot, Watch
+from safety import Allow, Budget, Status
+
+COLOURS = {
+    Verdict.MEASURED: "green",
+    Verdict.STOPPED: "dim",
+    Verdict.REFUSED: "yellow",
+    Verdict.FAILED: "red",
+    Verdict.CUT: "magenta",
+}
+NAMES = {
+    "train_gflop": "training FLOPs",
+    "trials": "trials",
+    "concurrent_params": "parameters at a time",
+    "gpu_ms": "GPU time",
+    "wall_ms": "trial time",
+}
+ROWS_BESIDE_TABLE = 16
+
+Row = dict[str, Any]
+
+
+@contextmanager
+def watching(console: Console) -> Iterator[Watch]:
+    """A watcher for `run_sweep`: a table updated in place, or lines where the output is no terminal."""
+    started = time.monotonic()
+    if not console.is_terminal:
+        yield _printer(console)
+        return
+    with Live(console=console, refresh_per_second=4, transient=True) as live:
+        yield lambda snapshot: live.update(screen(snapshot, time.monotonic() - started, console.height))
+
+
+def _printer(console: Console) -> Watch:
+    told: set[int] = set()
+
+    def watch(snapshot: Snapshot) -> None:
+        for row in rows_of(snapshot):
+            if row["number"] not in told and row["verdict"] != "training":
+                told.add(row["number"])
+                cells = "  ".join(cell.plain for cell in _cells(row))
+                console.print(cells, highlight=False, soft_wrap=True)
+
+    return watch
+
+
+def rows_of(snapshot: Snapshot) -> list[Row]:
+    """One row per candidate that was proposed; those answered from a record are left out."""
+    running = {snapshot.live.get(trial_id, -1): told for trial_id, told in snapshot.running.items()}
+    rows = []
+    for trial in snapshot.study.get_trials(deepcopy=False):
+        row = record_of(trial)
+        if trial.number in snapshot.live.values():
+            told = running.get(trial.number, {})
+            row |= {
+                "verdict": "training",
+                "score": told.get("score"),
+                "reports": told.get("training_iteration", 0),
+            }
+        if row["verdict"] not in (Verdict.KNOWN, Verdict.CUT):
+            rows.append(row)
+    return rows
+
+
+def screen(snapshot: Snapshot, seconds: float, height: int) -> RenderableType:
+    """The whole screen of a running sweep, as high as the terminal allows."""
+    rows = rows_of(snapshot)
+    done = sum(row["verdict"] in (Verdict.MEASURED, Verdict.STOPPED, Verdict.FAILED) for row in rows)
+    refused = sum(row["verdict"] == Verdict.REFUSED for row in rows)
+    head = Text(
+        f"{done} of {snapshot.trials} candidates, {refused} refused, {seconds:.0f} s", style="bold", end="\n"
+    )
+    bar = ProgressBar(total=max(1, snapshot.trials), completed=done, width=60)
+    return Group(
+        head,
+        bar,
+        table_of(_fitting(rows, max(4, height - ROWS_BESIDE_TABLE))),
+        budgets_of(snapshot.status),
+        Text(
+            f"Ray dashboard: http://{snapshot.dashboard}  (it asks for the token that `ray get-auth-token` prints)"
+        ),
+    )
+
+
+def _fitting(rows: list[Row], count: int) -> list[Row]:
+    """The rows most worth seeing: in training, then the best, then the newest."""
+
+    def worth(row: Row) -> tuple[bool, bool, int]:
+        best = row["verdict"] == Verdict.MEASURED and row["number"] in top
+        return row["verdict"] == "training", best, row["number"]
+
+    measured = [row for row in rows if row["verdict"] == Verdict.MEASURED]
+    top = {row["number"] for row in sorted(measured, key=lambda row: row["score"])[-max(1, count // 3) :]}
+    kept = sorted(rows, key=worth)[-count:]
+    return sorted(kept, key=lambda row: row["number"])
+
+
+def table_of(rows: Iterable[Row]) -> Table:
+    """Candidates as a table: trial, spec, params, FLOPs, score, verdict."""
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
+    table.add_column("trial", justify="right", no_wrap=True)
+    table.add_column("spec", ratio=3, overflow="ellipsis", no_wrap=True)
+    table.add_column("params", justify="right", no_wrap=True)
+    table.add_column("FLOPs", justify="right", no_wrap=True)
+    table.add_column("score", justify="right", no_wrap=True)
+    table.add_column("verdict", ratio=2, overflow="ellipsis", no_wrap=True)
+    for row in rows:
+        table.add_row(*_cells(row))
+    return table
+
+
+def _cells(row: Row) -> list[Text]:
+    claim = row.get("claim") or {}
+    score = row.get("score")
+    style = COLOURS.get(row["verdict"], "")
+    return [
+        Text(f"#{row['number']}"),
+        Text(spec_text(row.get("config") or {})),
+        Text(amount(claim["params"]) if claim else ""),
+        Text(amount(claim["forward_flops"]) if claim else ""),
+        Text("" if score is None else f"{score:.4f}"),
+        Text(verdict_text(row), style=style),
+    ]
+
+
+def verdict_text(row: Mapping[str, Any]) -> str:
+    """A verdict with what it needs to be understood."""
+    verdict = str(row["verdict"])
+    if row.get("baseline"):
+        verdict += " (baseline)"
+    if row["verdict"] in ("training", Verdict.STOPPED):
+        return f"{verdict}, report {row.get('reports') or 0}"
+    if row["verdict"] in (Verdict.REFUSED, Verdict.FAILED):
+        return f"{verdict}: {row.get('reason', '')}"
+    return verdict
+
+
+def spec_text(config: Mapping[str, Any]) -> str:
+    """A configuration in one short line: words as they are, numbers behind the stem of their name."""
+    words = []
+    for name, value in config.items():
+        stem = name.split("[", 1)[0].split("_", 1)[0]
+        if isinstance(value, bool):
+            words.append(stem if value else f"no-{stem}")
+        else:
+            words.append(value if isinstance(value, str) else f"{stem}{value:g}")
+    return " ".join(words)
+
+
+def amount(value: float) -> str:
+    """A number with three digits and a unit prefix."""
+    for power, prefix in ((15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if value >= 10**power:
+            return f"{value / 10**power:.3g}{prefix}"
+    return f"{value:.0f}"
+
+
+def budgets_of(status: Status) -> Table:
+    """The limited budgets with their share used."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("budget", "used", "of", "share", ""):
+        table.add_column(name, justify="left" if name in ("budget", "") else "right")
+    for budget in status.budgets:
+        if budget.limited:
+            used, cap = in_units(budget, budget.spent + budget.held), in_units(budget, budget.target)
+            bar = ProgressBar(total=1.0, completed=budget.share, width=20)
+            scope = budget.scope.split(":")[0]
+            table.add_row(f"{scope} {NAMES[budget.resource]}", used, cap, f"{budget.share:.1%}", bar)
+    return table
+
+
+def in_units(budget: Budget, value: int) -> str:
+    """An amount of a budget as people say it."""
+    if budget.resource.endswith("_ms"):
+        return f"{value / 1000:.0f} s"
+    return amount(value * 10**9 if budget.resource == "train_gflop" else value)
+
+
+def summary(result: Result) -> Group:
+    """The words at the end: the best, what was refused and why, where everything lies."""
+    rows = [dict(row) for row in result.table.to_dict("records")]
+    measured = result.table[result.table["verdict"] == Verdict.MEASURED].nlargest(5, "score")
+    parts: list[RenderableType] = []
+    if result.best:
+        parts += [
+            Text("Best candidates trained to the end", style="bold"),
+            table_of(_records(measured, rows)),
+        ]
+        parts.append(_best_text(result))
+    parts.append(_verdicts_text(result.table))
+    parts.append(budgets_of(result.status))
+    if result.ended:
+        parts.append(Text(f"The sweep ended early: {result.ended}", style="red"))
+    folder = result.folder
+    parts.append(
+        Text(
+            f"Results: {folder / 'results.parquet'}\n"
+            f"Study:   {folder / 'study.log'}  (optuna-dashboard {folder / 'study.log'})\n"
+            f"Weights: {folder / 'weights'}"
+        )
+    )
+    return Group(*parts)
+
+
+def _records(chosen: pd.DataFrame, rows: list[Row]) -> list[Row]:
+    numbers = list(chosen["number"])
+    by_number = {row["number"]: row for row in rows}
+    return [_as_record(by_number[number]) for number in numbers]
+
+
+def _as_record(row: Row) -> Row:
+    prefix = "config/"
+    config = {name.removeprefix(prefix): row[name] for name in row if name.startswith(prefix)}
+    config = {name: value for name, value in config.items() if not pd.isna(value)}
+    return {
+        **row,
+        "config": config,
+        "claim": {"params": int(row["params"]), "forward_flops": int(row["forward_flops"])},
+    }
+
+
+def _best_text(result: Result) -> Text:
+    best, baseline = result.best or {}, result.baseline
+    domains = ", ".join(f"{name} {score:.3f}" for name, score in best["domains"].items())
+    text = f"Best: #{best['number']} with a score of {best['score']:.4f} ({domains})"
+    if baseline:
+        gain = best["score"] / baseline["score"] - 1 if baseline["score"] else float("nan")
+        text += f"\nBaseline: #{baseline['number']} with {baseline['score']:.4f}; the best is {gain:+.1%}"
+    if not isinstance(result.improvement, Allow):
+        text += f"\nHeld for a human before it may replace anything: {result.improvement.reason}"
+    return Text(text)
+
+
+def _verdicts_text(table: pd.DataFrame) -> Text:
+    lines = []
+    for verdict, group in table.groupby("verdict"):
+        if verdict in (Verdict.REFUSED, Verdict.FAILED):
+            for rule, same in group.groupby("rule"):
+                example = same.iloc[0]
+                lines.append(f"{len(same)} {verdict} by {rule}; #{example['number']}: {example['reason']}")
+        else:
+            lines.append(f"{len(group)} {verdict}")
+    return Text("\n".join(lines))
+
+
+Printer = Callable[[RenderableType], None]

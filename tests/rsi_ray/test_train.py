@@ -1,0 +1,261 @@
+"""Training one candidate: exact plans, reproducible scores, states that continue bit by bit."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import multiprocessing
+from collections.abc import Iterator
+from dataclasses import astuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from rsi_ray.tasks.task import Batch
+from rsi_ray.train import (
+    Trainer,
+    Training,
+    build,
+    evaluate,
+    flops_after,
+    learning_rate_at,
+    planned_flops,
+    train,
+)
+from search_spaces.cost import Cost
+from search_spaces.transformer import Head, TransformerSpace, TransformerSpec
+
+CPU = torch.device("cpu")
+COST = Cost(params=1, forward_flops=7, train_step_flops=1_000, memory_bytes=1)
+TRAINING = Training(epochs=3, steps_per_epoch=5, batch_size=8, learning_rate=1e-2, warmup_steps=3)
+SPEC = TransformerSpec(
+    depth=1,
+    width=16,
+    heads=2,
+    kv_heads=1,
+    ffn_width=16,
+    ffn_kind="swiglu",
+    norm="rmsnorm",
+    position="learned",
+    tied=True,
+)
+
+
+class Echo:
+    """A task that is learned within a few steps: repeat each token, and say whether the last one is odd."""
+
+    heads = (
+        Head(name="echo", classes=16, length=6, dense=True),
+        Head(name="odd", classes=2, length=4, dense=False),
+    )
+    holdout_size = 300
+    digest = "echo"
+
+    def batch(self, rng: np.random.Generator, size: int) -> dict[str, Batch]:
+        echo, odd = rng.integers(16, size=(size, 6)), rng.integers(16, size=(size, 4))
+        return {"echo": Batch(inputs=echo, targets=echo), "odd": Batch(inputs=odd, targets=odd[:, -1] % 2)}
+
+    def holdout(self) -> dict[str, Batch]:
+        return self.batch(np.random.default_rng(99), self.holdout_size)
+
+
+SPACE = TransformerSpace(heads=Echo.heads, batch_size=8, vocab=16, head_sizes=(8,), widths=(16,))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def trainer(seed: int = 0, training: Training = TRAINING, task: Echo | None = None) -> Trainer:
+    model = build(SPACE, SPEC, seed=seed, device=CPU)
+    return Trainer(model, task or Echo(), training, cost=COST, seed=seed, device=CPU)
+
+
+def fingerprint(seed: int) -> str:
+    """Train to the end and digest every score, loss and weight; also called in other processes."""
+    torch.set_num_threads(1)
+    candidate = trainer(seed)
+    digest = hashlib.sha256(repr([astuple(report) for report in train(candidate, TRAINING)]).encode())
+    for tensor in candidate.state().values():
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def test_two_runs_with_one_seed_agree_bit_for_bit() -> None:
+    assert fingerprint(0) == fingerprint(0)
+
+
+def test_another_seed_gives_another_run() -> None:
+    assert fingerprint(0) != fingerprint(1)
+
+
+def test_the_seed_decides_the_batches_and_not_the_first_weights_alone() -> None:
+    model = build(SPACE, SPEC, seed=0, device=CPU)
+    other = build(SPACE, SPEC, seed=0, device=CPU)
+    losses = [
+        Trainer(m, Echo(), TRAINING, cost=COST, seed=seed, device=CPU).run_epoch().loss
+        for seed, m in enumerate((model, other))
+    ]
+    assert losses[0] != losses[1]
+
+
+def test_what_else_drew_random_numbers_before_changes_nothing() -> None:
+    torch.manual_seed(5)
+    np.random.seed(5)
+    first = fingerprint(0)
+    torch.rand(3)
+    assert fingerprint(0) == first
+
+
+def test_another_process_gets_the_same_scores_and_weights() -> None:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(fingerprint, (0,)) == fingerprint(0)
+
+
+def test_training_raises_the_score_of_every_domain() -> None:
+    candidate = trainer(training=Training(epochs=2, steps_per_epoch=40, batch_size=16, learning_rate=1e-2))
+    before = evaluate(candidate.model, Echo(), CPU)
+    report = [*train(candidate, Training(epochs=2, steps_per_epoch=40))][-1]
+    assert all(report.domains[name] > before[name] + 0.2 for name in before)
+    assert report.score == pytest.approx(sum(report.domains.values()) / 2)
+
+
+def test_one_report_per_epoch_counts_epochs_flops_and_samples_exactly() -> None:
+    reports = [(r.epoch, r.flops, r.samples) for r in train(trainer(), TRAINING)]
+    epoch_flops = 5 * 1_000 + 300 * 7
+    assert reports == [(n, n * epoch_flops, n * 5 * 8 * 2) for n in (1, 2, 3)]
+
+
+def test_the_plan_is_what_the_last_report_has_computed() -> None:
+    assert planned_flops(COST, TRAINING, 300) == [*train(trainer(), TRAINING)][-1].flops
+    assert flops_after(0, COST, TRAINING, 300) == 0
+
+
+def test_an_evaluation_computes_one_forward_pass_per_holdout_sample() -> None:
+    model = build(SPACE, SPEC, seed=0, device=CPU)
+    # The counter knows no fused attention on a CPU.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        evaluate(model, Echo(), CPU)
+    assert counter.get_total_flops() == Echo.holdout_size * SPACE.cost(SPEC).forward_flops
+
+
+def test_a_state_saved_to_a_file_continues_bit_for_bit(tmp_path: Path) -> None:
+    whole, first = trainer(), trainer()
+    reports = [*train(whole, TRAINING)]
+    first.run_epoch()
+    save_file(first.state(), tmp_path / "state.safetensors")
+    second = trainer(seed=0)
+    second.load_state(load_file(tmp_path / "state.safetensors"))
+    assert [*train(second, TRAINING)] == reports[1:]
+    assert all(torch.equal(second.state()[name], tensor) for name, tensor in whole.state().items())
+
+
+def test_a_state_is_a_copy_that_further_training_leaves_alone() -> None:
+    candidate = trainer()
+    candidate.run_epoch()
+    state = candidate.state()
+    kept = {name: tensor.clone() for name, tensor in state.items()}
+    candidate.run_epoch()
+    assert all(torch.equal(state[name], kept[name]) for name in kept)
+    candidate.load_state(state)
+    candidate.run_epoch()
+    assert all(torch.equal(state[name], kept[name]) for name in kept)
+
+
+def test_the_state_of_an_untrained_candidate_starts_it_afresh() -> None:
+    used, fresh = trainer(), trainer()
+    start = fresh.state()
+    used.run_epoch()
+    used.load_state(start)
+    assert used.run_epoch() == fresh.run_epoch()
+
+
+def test_a_state_of_another_architecture_is_refused_and_changes_nothing() -> None:
+    candidate = trainer()
+    candidate.run_epoch()
+    before = candidate.state()
+    with pytest.raises(ValueError, match="another architecture"):
+        candidate.load_state({name: tensor[None] for name, tensor in before.items()})
+    assert all(torch.equal(candidate.state()[name], tensor) for name, tensor in before.items())
+
+
+class Constant(nn.Module):
+    """Logits that are the same learned number everywhere."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.tensor(value))
+        self.largest = 0
+
+    def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        self.largest = max(self.largest, *(len(tokens) for tokens in inputs.values()))
+        shapes = {head.name: (6, 16) if head.dense else (2,) for head in Echo.heads}
+        return {name: self.value * torch.ones(len(tokens), *shapes[name]) for name, tokens in inputs.items()}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_is_reported_and_scores_nothing(value: float) -> None:
+    report = Trainer(Constant(value), Echo(), TRAINING, cost=COST, seed=0, device=CPU).run_epoch()
+    assert math.isnan(report.loss)
+    assert math.isnan(report.score)
+    assert all(math.isnan(score) for score in report.domains.values())
+
+
+def test_an_evaluation_goes_through_the_holdout_in_small_pieces() -> None:
+    model = Constant(0.0)
+    evaluate(model, Echo(), CPU)
+    assert 0 < model.largest <= 128
+
+
+def test_an_evaluation_scores_the_share_of_answers_exactly_right() -> None:
+    holdout = Echo().holdout()
+    scores = evaluate(Constant(0.0), Echo(), CPU)
+    assert scores == {name: (batch.targets == 0).mean() for name, batch in holdout.items()}
+
+
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_its_final_share() -> None:
+    training = Training(epochs=2, steps_per_epoch=50, learning_rate=1.0, warmup_steps=10, final_share=0.1)
+    rates = [learning_rate_at(step, training) for step in range(101)]
+    assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert rates[10] == 1.0
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[100] == pytest.approx(0.1)
+
+
+def test_the_optimizer_follows_the_schedule() -> None:
+    slow = Training(epochs=3, steps_per_epoch=5, batch_size=8, learning_rate=1e-2, warmup_steps=10**9)
+    candidate = trainer(training=slow)
+    before = candidate.state()
+    candidate.run_epoch()
+    after = candidate.state()
+    moved = [(after[name] - before[name]).abs().max() for name in before if name.startswith("model.")]
+    assert max(moved) < 1e-8
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", 0),
+        ("steps_per_epoch", 0),
+        ("batch_size", -1),
+        ("learning_rate", math.nan),
+        ("learning_rate", 0.0),
+        ("warmup_steps", -1),
+        ("weight_decay", math.inf),
+        ("final_share", 1.1),
+        ("max_grad_norm", 0.0),
+    ],
+)
+def test_a_training_out_of_its_range_is_refused_by_name(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"^{name} must be"):
+        Training(**{name: value})  # type: ignore[arg-type]
