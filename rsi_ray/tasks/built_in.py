@@ -22,7 +22,7 @@ class BuiltInOptions:
 
     Attributes:
         text_length: bytes per sample of language and code_generation.
-        code_bytes: standard library source that is read, at most.
+        code_bytes: standard library source that is kept, at most.
         list_length: bytes per problem of reasoning.
         maze_side: cells per row and per column of strategic_planning's mazes.
         problems: problems generated per domain, before unfit ones are dropped.

@@ -15,12 +15,12 @@ def code_generation(*, length: int, holdout_size: int, max_bytes: int) -> TextDo
     Args:
         length: bytes per sample.
         holdout_size: hold-out samples.
-        max_bytes: how much source is read; modules are left out evenly when there is more.
+        max_bytes: how much source is kept; where there is more, modules are left out evenly.
 
     Raises:
         ValueError: this Python carries no sources, or too few for the hold-out.
     """
-    text = without_repeats(_sources(Path(sysconfig.get_path("stdlib")), max_bytes))
+    text = without_repeats(_sources(Path(sysconfig.get_path("stdlib")), max_bytes))[:max_bytes]
     return text_domain("code_generation", text, length=length, holdout_size=holdout_size)
 
 

@@ -13,8 +13,8 @@ from search_spaces.transformer import Head
 Shape = tuple[int, ...]
 """Arguments of the outer list: 0 for a digit, k for an inner list of k digits."""
 
-OPERATIONS = b"^_~"
-"""Largest, smallest, median (the lower of two)."""
+OPERATIONS = b"^_<>"
+"""Largest, smallest, first, last."""
 
 PAD = 0
 
@@ -68,9 +68,7 @@ def _digits(rng: np.random.Generator, count: int) -> tuple[NDArray[np.uint8], ND
 
 def _apply(operation: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.int64]:
     """Apply to each row of `values` (count, k) the operation with that row's index."""
-    ordered = np.sort(values, axis=1)
-    median = ordered[:, (ordered.shape[1] - 1) // 2]
-    return np.choose(operation, (ordered[:, -1], ordered[:, 0], median))
+    return np.choose(operation, (values.max(axis=1), values.min(axis=1), values[:, 0], values[:, -1]))
 
 
 def _padded(text: NDArray[np.uint8], length: int) -> NDArray[np.uint8]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,6 @@ from rsi_ray.tasks.language import language
 from rsi_ray.tasks.problems import ProblemDomain, problem_domain
 from rsi_ray.tasks.reasoning import reasoning
 from rsi_ray.tasks.strategic_planning import MOVES, strategic_planning
-from rsi_ray.tasks.task import Domain
 from rsi_ray.tasks.text import TextDomain, text_domain, without_repeats
 from search_spaces.transformer import Head
 
@@ -89,6 +89,11 @@ def test_a_text_too_short_for_its_holdout_is_refused() -> None:
         text_domain("poem", bytes(range(100)), length=16, holdout_size=2)
 
 
+def test_no_more_source_is_kept_than_asked_for() -> None:
+    text = code_generation(length=16, holdout_size=64, max_bytes=1_000_000).text
+    assert 500_000 < len(text) <= 1_000_000
+
+
 def test_a_paragraph_that_several_texts_share_is_kept_once() -> None:
     assert without_repeats([b"licence\n\na", b"licence\n\nb"]) == b"licence\n\na\n\nb"
 
@@ -131,9 +136,9 @@ def test_too_few_distinct_problems_are_refused() -> None:
 
 def value_of(text: str) -> int:
     """Evaluate a list by rewriting its innermost parts until one digit is left."""
-    functions = {"^": max, "_": min, "~": lambda digits: sorted(digits)[(len(digits) - 1) // 2]}
+    functions = {"^": max, "_": min, "<": lambda digits: digits[0], ">": lambda digits: digits[-1]}
     while not text.isdigit():
-        text = re.sub(r"\(([\^_~])(\d+)\)", lambda match: functions[match[1]](match[2]), text)
+        text = re.sub(r"\(([\^_<>])(\d+)\)", lambda match: functions[match[1]](match[2]), text)
     return int(text)
 
 
@@ -235,12 +240,16 @@ def test_other_data_has_another_digest(task: BuiltInTask, other: BuiltInOptions)
 
 
 @pytest.mark.parametrize("domain", [texts()[0], *problems()], ids=["language", *ANSWERED])
-def test_one_changed_byte_changes_the_digest(domain: Domain) -> None:
-    before = domain.digest
-    data = domain.text.copy() if isinstance(domain, TextDomain) else domain.problems.copy()
+def test_one_changed_byte_changes_the_digest(domain: TextDomain | ProblemDomain) -> None:
+    name = "text" if isinstance(domain, TextDomain) else "problems"
+    data = getattr(domain, name).copy()
     data.flat[-1] ^= 1
-    object.__setattr__(domain, "text" if isinstance(domain, TextDomain) else "problems", data)
-    assert domain.digest != before
+    assert replace(domain, **{name: data}).digest != domain.digest
+
+
+def test_one_changed_answer_changes_the_digest() -> None:
+    domain = problems()[0]
+    assert replace(domain, answers=9 - domain.answers).digest != domain.digest
 
 
 def test_a_process_prepares_a_task_once() -> None:
@@ -251,7 +260,7 @@ def test_a_process_prepares_a_task_once() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("holdout_size", 0), ("text_length", -1), ("maze_side", 100), ("seed", 1.5), ("problems", True)],
+    [("holdout_size", 0), ("text_length", -1), ("maze_side", 100), ("seed", 1.5), ("seed", True)],
 )
 def test_an_option_out_of_its_range_is_refused_by_name(name: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"^{name} must be a whole number from"):

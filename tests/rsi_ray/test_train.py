@@ -196,8 +196,10 @@ class Constant(nn.Module):
         super().__init__()
         self.value = nn.Parameter(torch.tensor(value))
         self.largest = 0
+        self.modes: list[bool] = []
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        self.modes.append(self.training)
         self.largest = max(self.largest, *(len(tokens) for tokens in inputs.values()))
         shapes = {head.name: (6, 16) if head.dense else (2,) for head in Echo.heads}
         return {name: self.value * torch.ones(len(tokens), *shapes[name]) for name, tokens in inputs.items()}
@@ -221,6 +223,69 @@ def test_an_evaluation_scores_the_share_of_answers_exactly_right() -> None:
     holdout = Echo().holdout()
     scores = evaluate(Constant(0.0), Echo(), CPU)
     assert scores == {name: (batch.targets == 0).mean() for name, batch in holdout.items()}
+
+
+def test_a_candidate_learns_in_training_mode_and_is_scored_in_evaluation_mode() -> None:
+    model = Constant(0.0)
+    candidate = Trainer(model, Echo(), TRAINING, cost=COST, seed=0, device=CPU)
+    candidate.run_epoch()
+    one_epoch = list(model.modes)
+    candidate.run_epoch()
+    assert one_epoch == [True] * 5 + [False] * (len(one_epoch) - 5)
+    assert model.modes == one_epoch * 2
+
+
+def test_the_loss_is_the_mean_of_the_heads_cross_entropies() -> None:
+    one_step = Training(epochs=1, steps_per_epoch=1)
+    report = Trainer(Constant(0.0), Echo(), one_step, cost=COST, seed=0, device=CPU).run_epoch()
+    assert report.loss == pytest.approx((math.log(16) + math.log(2)) / 2)
+
+
+class Recorder(Echo):
+    """The same task, remembering what was drawn."""
+
+    def __init__(self) -> None:
+        self.drawn: list[bytes] = []
+
+    def batch(self, rng: np.random.Generator, size: int) -> dict[str, Batch]:
+        batch = super().batch(rng, size)
+        self.drawn.append(batch["echo"].inputs.tobytes())
+        return batch
+
+    def holdout(self) -> dict[str, Batch]:
+        return Echo().holdout()
+
+
+def test_no_batch_is_drawn_twice_in_the_course_of_a_training() -> None:
+    task = Recorder()
+    assert [*train(trainer(task=task), TRAINING)]
+    assert len(set(task.drawn)) == len(task.drawn) == 15
+
+
+def test_weights_that_two_modules_share_are_saved_once() -> None:
+    model = Constant(0.0)
+    model.again = model.value
+    candidate = Trainer(model, Echo(), TRAINING, cost=COST, seed=0, device=CPU)
+    candidate.run_epoch()
+    assert [name for name in candidate.state() if name.startswith("model.")] == ["model.value"]
+
+
+def test_gradients_are_clipped_to_the_largest_norm_allowed() -> None:
+    candidate = trainer(training=Training(epochs=1, steps_per_epoch=1, max_grad_norm=1e-3))
+    candidate.run_epoch()
+    gradients = [parameter.grad for parameter in candidate.model.parameters()]
+    assert torch.nn.utils.get_total_norm([g for g in gradients if g is not None]) <= 1.001e-3
+
+
+def test_weight_decay_shrinks_matrices_and_leaves_gains_alone() -> None:
+    states = []
+    for weight_decay in (0.0, 1.0):
+        candidate = trainer(training=Training(epochs=1, steps_per_epoch=1, weight_decay=weight_decay))
+        candidate.run_epoch()
+        states.append(candidate.state())
+    weights = [name for name in states[0] if name.startswith("model.")]
+    decayed = {name for name in weights if not torch.equal(states[0][name], states[1][name])}
+    assert decayed == {name for name in weights if states[0][name].ndim >= 2}
 
 
 def test_the_learning_rate_rises_to_its_peak_and_falls_to_its_final_share() -> None:
