@@ -15,6 +15,7 @@ from safety.lease import Grant, Request
 from safety.ledger import Ledger
 from safety.limits import Limits
 from safety.rules import Report
+from safety.schema import without_password
 from safety.verdict import Verdict
 
 NAME = "governor"
@@ -37,7 +38,7 @@ class GovernorActor:
 
     def __repr__(self) -> str:
         """Shown in the dashboard."""
-        return f"Governor({self._governor.ledger_url()})"
+        return f"Governor({without_password(self._governor.ledger_url())})"
 
 
 class GovernorClient:
@@ -158,5 +159,6 @@ def connect(ledger_url: str) -> GovernorClient:
     client = GovernorClient(actor.remote(ledger_url), answer_seconds=60.0)
     found = client.ledger_url()
     if found != ledger_url:
-        raise LedgerError(f"this cluster's governor keeps the ledger {found}, asked for was {ledger_url}")
+        kept, asked = without_password(found), without_password(ledger_url)
+        raise LedgerError(f"this cluster's governor keeps the ledger {kept}, asked for was {asked}")
     return GovernorClient(client._handle)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from safety import schema
+from safety.clock import Clock
 
 GENESIS = "0" * 64
 
@@ -65,6 +66,31 @@ def append(connection: sa.Connection, entry: Entry) -> None:
             hash=chained(previous, seq, entry),
         )
     )
+
+
+def note(
+    connection: sa.Connection,
+    clock: Clock,
+    kind: str,
+    *,
+    sweep: str = "",
+    key: str = "",
+    rule: str = "",
+    detail: Mapping[str, object] | None = None,
+) -> None:
+    """Add a row that says what happens in the caller's transaction."""
+    text = canonical(detail or {})
+    append(connection, Entry(at_ms=clock.wall_ms(), kind=kind, sweep=sweep, key=key, rule=rule, detail=text))
+
+
+def rows(connection: sa.Connection) -> list[tuple[int, Entry, str]]:
+    """All rows in order, as `verify` takes them."""
+    found = []
+    for row in connection.execute(sa.select(schema.audit).order_by(schema.audit.c.seq)).mappings():
+        fields = dict(row)
+        seq, row_hash = fields.pop("seq"), fields.pop("hash")
+        found.append((seq, Entry(**fields), row_hash))
+    return found
 
 
 def verify(rows: Iterable[tuple[int, Entry, str]]) -> int | None:

@@ -153,7 +153,10 @@ def release(connection: sa.Connection, lease: int, used: Mapping[str, int]) -> d
     spent = _bound().values(
         held=_table.c.held - sa.bindparam("b_amount"),
         spent=_table.c.spent + sa.bindparam("b_spent"),
-        overrun=_table.c.overrun + sa.bindparam("b_over"),
+        overrun=sa.case(
+            (_table.c.overrun > MAX_SIZE - sa.bindparam("b_over"), MAX_SIZE),  # never beyond 64 bits
+            else_=_table.c.overrun + sa.bindparam("b_over"),
+        ),
     )
     connection.execute(spent, changes)
     connection.execute(_mark_used(), marks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from typing import TypeGuard
 
 from safety.document import MAX_SIZE
 
@@ -14,6 +15,11 @@ CONCURRENT_PARAMS = "concurrent_params"
 GPU_MS = "gpu_ms"
 WALL_MS = "wall_ms"
 RESOURCES = (TRAIN_GFLOP, TRIALS, CONCURRENT_PARAMS, GPU_MS, WALL_MS)
+
+
+def is_amount(value: object) -> TypeGuard[int]:
+    """Whether a value is a whole number from 0 to 2^62, and an int: no bool, no float."""
+    return type(value) is int and 0 <= value <= MAX_SIZE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +48,7 @@ class Claim:
         """Refuse what is no exact 64-bit amount: a claim is arithmetic, so that is a fault."""
         for field in fields(self):
             value = getattr(self, field.name)
-            if type(value) is not int or not 0 <= value <= MAX_SIZE:
+            if not is_amount(value):
                 raise ValueError(f"{field.name}: expected a whole number from 0 to 2^62, found {value!r}")
         if self.reports == 0:
             raise ValueError("reports: expected at least 1, found 0")
@@ -64,7 +70,7 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Usage:
-    """What a trial has used so far, as its worker tells it.
+    """What a trial has used so far, as its worker tells it; it may be anything.
 
     Attributes:
         train_flops: FLOPs computed.
@@ -78,15 +84,24 @@ class Usage:
     gpu_ms: int = 0
     reports: int = 0
 
+    def credible(self, claim: Claim) -> Usage:
+        """The same, but the whole claim where what is told is no amount: negative, NaN, a text."""
+        told = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Usage(
+            **{name: value if is_amount(value) else getattr(claim, name) for name, value in told.items()}
+        )
+
     def charges(self, claim: Claim) -> dict[str, int]:
         """Amount to spend of each resource; less FLOPs than the arithmetic says are not believed."""
-        arithmetic = -(-claim.train_flops * self.reports // claim.reports)
+        told = self.credible(claim)
+        arithmetic = -(-claim.train_flops * told.reports // claim.reports)
+        gflop = -(-max(told.train_flops, arithmetic) // FLOPS_PER_GFLOP)
         return {
-            TRAIN_GFLOP: -(-max(self.train_flops, arithmetic) // FLOPS_PER_GFLOP),
+            TRAIN_GFLOP: min(gflop, MAX_SIZE),
             TRIALS: 1,
             CONCURRENT_PARAMS: 0,
-            GPU_MS: self.gpu_ms,
-            WALL_MS: self.wall_ms,
+            GPU_MS: told.gpu_ms,
+            WALL_MS: told.wall_ms,
         }
 
 

@@ -100,7 +100,7 @@ class Governor:
             if not isinstance(verdict, Allow) and self._ledger.reap():
                 verdict = self._ledger.reserve(request)
         if isinstance(verdict, Deny):
-            self._ledger.refuse(request.sweep, request.key, verdict)
+            self._ledger.deny(request, verdict)
         return verdict
 
     def activate(self, key: str, digest: str, holder: str, measured: Measured) -> Grant:
@@ -110,10 +110,11 @@ class Governor:
             LeaseLost: nothing may be computed.
         """
         lease = self._ledger.lease(key)
-        if lease is None:
+        if lease is None or lease.digest != digest:
             raise LeaseLost(f"{key}: nothing was reserved for this candidate")
         verdict = as_reserved(lease.claim, measured)
-        if isinstance(verdict, Deny):
+        # one that another holds is refused below, and left as it is
+        if isinstance(verdict, Deny) and lease.holder in ("", holder):
             self._ledger.refuse(lease.sweep, key, verdict, kind="incident")
             self._ledger.void(key, verdict.reason)
             raise LeaseLost(f"{key}: {verdict.reason}")
@@ -124,7 +125,8 @@ class Governor:
         return self._ledger.renew(lease, fence)
 
     def settle(self, lease: int, fence: int, usage: Usage) -> None:
-        """End a lease; see `Ledger.settle`."""
+        """End a lease; see `Ledger.settle`. One that is past its deadline and grace is forfeited first."""
+        self._ledger.reap()
         self._ledger.settle(lease, fence, usage)
 
     def report(self, key: str, report: Report) -> Verdict:

@@ -122,14 +122,15 @@ class LeaseKeeper:
         with self._lock:
             if self._grant is None or self._lost or self._clock() >= self._deadline:
                 raise LeaseLost(self._lost or "the lease is over")
-            self._computing = True
+            outer, self._computing = self._computing, True
             self._switch.arm(self._deadline - self._clock())
         try:
             yield
         finally:
             with self._lock:
-                self._computing = False
-                self._switch.disarm()
+                self._computing = outer
+                if not outer:
+                    self._switch.disarm()
 
     def _keep(self, grant: Grant, over: threading.Event) -> None:
         while not over.wait(grant.ttl_ms / 1000 / RENEWALS_PER_LEASE):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import SupportsFloat, TypeGuard
 
-from safety.claim import Claim, Measured, Usage
+from safety.claim import Claim, Measured, Usage, is_amount
 from safety.limits import Limits
 from safety.verdict import Allow, Deny, Hold, Verdict
 
@@ -32,8 +32,10 @@ def _ceiling(rule: str, value: float, ceiling: float, unit: str) -> Verdict:
     # written as "not <=" so that NaN never passes
     if not value <= ceiling:
         over = (value - ceiling) / ceiling if ceiling else math.inf
-        reason = f"{_count(value)} {unit} is over the ceiling of {_count(ceiling)}"
-        return Deny(rule, reason, {rule: over})
+        found, allowed = _count(value), _count(ceiling)
+        if found == allowed:  # they differ in the last digits alone
+            found, allowed = repr(value), repr(ceiling)
+        return Deny(rule, f"{found} {unit} is over the ceiling of {allowed}", {rule: over})
     return Allow()
 
 
@@ -78,7 +80,8 @@ def as_reserved(claim: Claim, measured: Measured) -> Verdict:
 
 def finite_score(_limits: Limits, _claim: Claim, report: Report) -> Verdict:
     """Score and domains are finite real numbers: not NaN, missing, text, bool or beyond a float."""
-    for name, value in {"score": report.score, **report.domains}.items():
+    # not one mapping: a domain may be named "score"
+    for name, value in (("score", report.score), *report.domains.items()):
         if not is_finite_number(value):
             return Deny("finite_score", f"{name} is {value!r:.60}, expected a finite number")
     return Allow()
@@ -99,6 +102,8 @@ def within_reservation(_limits: Limits, claim: Claim, report: Report) -> Verdict
     usage = report.usage
     for name in ("train_flops", "wall_ms", "gpu_ms", "reports"):
         used, reserved = getattr(usage, name), getattr(claim, name)
+        if not is_amount(used):
+            return Deny("within_reservation", f"{name}: told {used!r:.60}, expected a whole number from 0")
         if not used <= reserved:
             return Deny("within_reservation", f"{name}: used {used:,}, reserved {reserved:,}")
     return Allow()

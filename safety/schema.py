@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -114,10 +116,19 @@ def open_database(url: str) -> sa.Engine:
             sa.event.listen(engine, "connect", _configure_sqlite)
             sa.event.listen(engine, "begin", _begin_immediate)
         metadata.create_all(engine)
-    except (sa.exc.SQLAlchemyError, OSError) as error:
-        cause = getattr(error, "orig", None) or error
-        raise LedgerError(f"ledger {url}: cannot be opened: {cause}") from None
+    # ImportError: the database's driver is not installed
+    except (sa.exc.SQLAlchemyError, OSError, ImportError) as error:
+        cause = str(getattr(error, "orig", None) or error).splitlines()[0]
+        raise LedgerError(f"ledger {without_password(url)}: cannot be opened: {cause}") from None
     return engine
+
+
+def without_password(url: str) -> str:
+    """A database's URL as messages may show it."""
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except sa.exc.ArgumentError:
+        return url if "@" not in url else "(a URL that can't be parsed)"
 
 
 def _configure_sqlite(connection: Any, _record: object) -> None:
@@ -125,11 +136,30 @@ def _configure_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None
     for pragma in (
         f"busy_timeout = {BUSY_TIMEOUT_MS}",
-        "journal_mode = WAL",
         "synchronous = FULL",
         "foreign_keys = ON",
     ):
         connection.execute(f"PRAGMA {pragma}")
+    _write_ahead(connection)
+
+
+def _write_ahead(connection: Any) -> None:
+    # the step to WAL doesn't wait for another process that opens the same new file
+    until = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while not _is_write_ahead(connection):
+        if time.monotonic() > until:
+            raise sqlite3.OperationalError("database is locked")
+        time.sleep(0.01)
+
+
+def _is_write_ahead(connection: Any) -> bool:
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+    except sqlite3.OperationalError as error:
+        if "locked" not in str(error):
+            raise
+        return False
+    return True
 
 
 def _begin_immediate(connection: sa.Connection) -> None:

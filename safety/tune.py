@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,79 +16,29 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
-from safety.claim import Claim, Usage
-from safety.errors import LeaseLost, SafetyError, SearchExhausted
-from safety.governor import Authority
-from safety.lease import Request, request_digest
-from safety.rules import Report, is_finite_number
-from safety.verdict import Allow, Deny, Hold, Verdict
+from safety.errors import SafetyError, SearchExhausted
+from safety.governance import Governance, Price, report_of, usage_of
+from safety.rules import is_finite_number
+from safety.verdict import Allow, Deny, Hold
 
-DOMAINS = "domains"
+__all__ = [
+    "Governance",
+    "GovernedScheduler",
+    "GovernedSearch",
+    "GovernedStopper",
+    "Price",
+    "report_of",
+    "usage_of",
+]
+
 PULSE_SECONDS = 1.0
 HOLD_SECONDS = 0.05
 # proposals in a row without room in a budget, after which it counts as used up
 BUDGET_REFUSALS = 20
+# rules that refuse whatever is proposed
+ENDING_RULES = ("budget.trials", "frozen", "closed")
 
 logger = logging.getLogger(__name__)
-
-Price = Callable[[Mapping[str, Any]], Claim]
-
-
-def _never() -> bool:
-    return False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Governance:
-    """What the plugins of one sweep share.
-
-    Attributes:
-        authority: the governor.
-        sweep: name of the sweep.
-        price: claim of a configuration, by arithmetic.
-        stop_asked: whether somebody asks for the end of the sweep.
-    """
-
-    authority: Authority
-    sweep: str
-    price: Price
-    stop_asked: Callable[[], bool] = _never
-
-    def key(self, trial_id: str) -> str:
-        """Idempotency key of a trial."""
-        return f"{self.sweep}/{trial_id}"
-
-    def admit(self, trial_id: str, config: Mapping[str, Any]) -> Verdict:
-        """Price a configuration and ask for a lease; a price that raises denies."""
-        try:
-            request = Request(
-                key=self.key(trial_id),
-                digest=request_digest(config),
-                sweep=self.sweep,
-                claim=self.price(config),
-            )
-        except Exception as error:
-            return Deny("price", f"this configuration can't be priced: {type(error).__name__}: {error}")
-        return self.authority.admit(request)
-
-
-def usage_of(result: Mapping[str, Any]) -> Usage:
-    """What a worker tells of its use in each result."""
-    return Usage(
-        train_flops=result["used_flops"],
-        wall_ms=result["used_wall_ms"],
-        gpu_ms=result["used_gpu_ms"],
-        reports=result["training_iteration"],
-    )
-
-
-def report_of(result: Mapping[str, Any], metric: str) -> Report:
-    """A result as the rules read it; a worker that tells no usage is judged without."""
-    domains = result.get(DOMAINS)
-    usage = usage_of(result) if "used_flops" in result else Usage()
-    return Report(
-        score=result.get(metric), domains=domains if isinstance(domains, Mapping) else {}, usage=usage
-    )
 
 
 class GovernedSearch(Searcher):
@@ -109,10 +58,23 @@ class GovernedSearch(Searcher):
         self._inner = inner
         self._governance = governance
         self._max_refusals = max_refusals
-        self._refusals = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        self._refusals = self._without_room = 0
         self._waiting: tuple[str, dict[str, Any]] | None = None
         # Tune names a trial anew each time it asks; the inner searcher knows the name it proposed under
         self._proposed_as: dict[str, str] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle the wiring, not the history."""
+        forgotten = ("_refusals", "_without_room", "_waiting", "_proposed_as")
+        return {name: value for name, value in self.__dict__.items() if name not in forgotten}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Begin anew."""
+        self.__dict__.update(state)
+        self._forget()
 
     def set_search_properties(
         self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
@@ -135,7 +97,7 @@ class GovernedSearch(Searcher):
             verdict = self._governance.admit(trial_id, config)
             self._waiting = (proposer, config) if isinstance(verdict, Hold) else None
             if isinstance(verdict, Allow):
-                self._refusals = 0
+                self._refusals = self._without_room = 0
                 self._proposed_as[trial_id] = proposer
                 return config
             if isinstance(verdict, Hold):
@@ -154,8 +116,8 @@ class GovernedSearch(Searcher):
 
     def _is_over(self, denial: Deny) -> bool:
         self._refusals += 1
-        spent = denial.rule.startswith("budget.")
-        if denial.rule == "budget.trials" or (spent and self._refusals >= BUDGET_REFUSALS):
+        self._without_room = self._without_room + 1 if denial.rule.startswith("budget.") else 0
+        if denial.rule in ENDING_RULES or self._without_room >= BUDGET_REFUSALS:
             logger.info("the search ends: %s", denial.reason)
             return True
         if self._refusals >= self._max_refusals:
@@ -229,6 +191,10 @@ class GovernedScheduler(TrialScheduler):
         self._governance = governance
         self._held: dict[str, Trial] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle the wiring, not the history: Tune adds restored trials again."""
+        return {**self.__dict__, "_held": {}}
+
     @property
     def metric(self) -> str | None:
         """The inner scheduler's metric."""
@@ -284,8 +250,8 @@ class GovernedScheduler(TrialScheduler):
         try:
             fence = result["lease_fence"]
             self._governance.authority.settle(result["lease_id"], fence, usage_of(result))
-        except LeaseLost as error:
-            logger.warning("not settled, its hold is spent: %s", error)
+        except (SafetyError, KeyError) as error:
+            logger.warning("not settled, its hold is spent in the end: %s", error)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """A dead actor is no proof that its process is: its hold stays until it is reaped."""
@@ -325,12 +291,16 @@ class GovernedStopper(Stopper):
         self._metric = metric
         self._pulsed = -PULSE_SECONDS
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle the wiring, not the history: the clock of the last pulse may be another host's."""
+        return {**self.__dict__, "_pulsed": -PULSE_SECONDS}
+
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether to stop this trial."""
         key = self._governance.key(trial_id)
         try:
             verdict = self._governance.authority.report(key, report_of(result, self._metric))
-        except (SafetyError, KeyError, TypeError) as error:
+        except Exception as error:  # whatever it is: what can't be judged doesn't go on
             logger.error("%s: stopped, its report could not be judged: %s", key, error)
             return True
         return not isinstance(verdict, Allow)

@@ -1,0 +1,96 @@
+"""Sweeps in the ledger: which limits bind each, and whether it is open, frozen or closed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import sqlalchemy as sa
+
+from safety import audit, budgets, schema
+from safety.clock import Clock
+from safety.errors import LedgerError, LooserLimits
+from safety.limits import Limits
+
+_table = schema.sweeps
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sweep:
+    """A sweep as the ledger knows it: which limits bind it, whether it is open, frozen or closed."""
+
+    name: str
+    limits: Limits
+    state: str
+    reason: str
+
+
+def find(connection: sa.Connection, name: str) -> Sweep:
+    """A sweep.
+
+    Raises:
+        LedgerError: there is no such sweep.
+    """
+    policies = schema.policies
+    query = sa.select(_table, policies.c.limits).join(policies).where(_table.c.name == name)
+    row = connection.execute(query).first()
+    if row is None:
+        raise LedgerError(f"sweep {name}: not in the ledger; open it first")
+    return Sweep(name=name, limits=_parsed(row.limits), state=row.state, reason=row.reason)
+
+
+@lru_cache(maxsize=64)
+def _parsed(canonical: str) -> Limits:
+    return Limits.model_validate_json(canonical)
+
+
+def bind(connection: sa.Connection, clock: Clock, name: str, limits: Limits) -> None:
+    """Open a sweep under its limits, and tighten the cluster's budgets to them.
+
+    Raises:
+        LooserLimits: a cap above the one in force, or other limits for a sweep that exists.
+        LedgerError: the sweep is frozen.
+    """
+    known = connection.execute(sa.select(_table).where(_table.c.name == name)).first()
+    if known and known.policy != limits.digest:
+        raise LooserLimits(f"sweep {name}: bound to other limits; give the sweep another name")
+    if known and known.state == "frozen":
+        raise LedgerError(f"sweep {name}: frozen: {known.reason}")
+    if not known:
+        _store(connection, limits)
+        row = {"name": name, "policy": limits.digest, "state": "open", "seen_ms": 0, "boot": clock.boot}
+        connection.execute(_table.insert().values(**row))
+    change(connection, name, state="open")
+    see(connection, clock, name)
+    budgets.adopt(connection, name, limits)
+    audit.note(connection, clock, "open_sweep", sweep=name, detail={"policy": limits.digest})
+
+
+def _store(connection: sa.Connection, limits: Limits) -> None:
+    policies = schema.policies
+    if not connection.execute(sa.select(policies).where(policies.c.digest == limits.digest)).first():
+        connection.execute(policies.insert().values(digest=limits.digest, limits=limits.canonical))
+
+
+def see(connection: sa.Connection, clock: Clock, name: str) -> None:
+    """Write down that the sweep's driver is alive now."""
+    change(connection, name, seen_ms=clock.monotonic_ms(), boot=clock.boot)
+
+
+def freeze(connection: sa.Connection, clock: Clock, name: str, reason: str) -> None:
+    """Freeze a sweep; twice is once."""
+    if find(connection, name).state != "frozen":
+        change(connection, name, state="frozen", reason=reason)
+        audit.note(connection, clock, "freeze", sweep=name, detail={"reason": reason})
+
+
+def close(connection: sa.Connection, clock: Clock, name: str) -> None:
+    """Close a sweep that is open; a frozen one stays frozen."""
+    if find(connection, name).state == "open":
+        change(connection, name, state="closed")
+        audit.note(connection, clock, "close_sweep", sweep=name)
+
+
+def change(connection: sa.Connection, name: str, **values: object) -> None:
+    """Write fields of a sweep's row."""
+    connection.execute(_table.update().where(_table.c.name == name).values(**values))

@@ -1,0 +1,85 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from safety import Claim, Usage, request_digest
+from safety.document import MAX_SIZE
+from tests.safety.fakes import GFLOP, claim
+
+FIELDS = ["params", "forward_flops", "memory_bytes", "train_flops", "wall_ms", "gpu_ms", "reports"]
+
+
+@pytest.mark.parametrize(
+    ("flops", "gflop"), [(0, 0), (1, 1), (GFLOP, 1), (GFLOP + 1, 2), (2**62, 4611686019)]
+)
+def test_gflop_are_rounded_up(flops, gflop):
+    assert claim(train_flops=flops).charges()["train_gflop"] == gflop
+    assert Usage(train_flops=flops).charges(claim())["train_gflop"] == gflop
+
+
+def test_a_claim_charges_one_trial_its_parameters_and_its_time():
+    assert claim().charges() == {
+        "train_gflop": 10,
+        "trials": 1,
+        "concurrent_params": 100,
+        "gpu_ms": 6_000,
+        "wall_ms": 60_000,
+    }
+
+
+def test_parameters_are_held_and_never_spent():
+    assert Usage().charges(claim())["concurrent_params"] == 0
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("value", [-1, True, 1.0, 1e300, 2**62 + 1, 2**63, "12", None, math.nan])
+def test_what_is_no_exact_amount_is_refused_with_its_field(field, value):
+    with pytest.raises(ValueError, match=f"^{field}: expected a whole number from 0 to 2\\^62, found "):
+        claim(**{field: value})
+
+
+def test_a_claim_of_no_reports_is_refused():
+    with pytest.raises(ValueError, match="reports: expected at least 1"):
+        claim(reports=0)
+
+
+def test_the_largest_amounts_are_a_claim():
+    assert Claim(**dict.fromkeys(FIELDS, MAX_SIZE)).charges()["wall_ms"] == MAX_SIZE
+
+
+def test_flops_told_below_the_arithmetic_are_charged_by_the_arithmetic():
+    assert Usage(train_flops=1, reports=2).charges(claim())["train_gflop"] == 4
+
+
+def test_flops_told_above_the_arithmetic_are_charged_as_told():
+    assert Usage(train_flops=7 * GFLOP, reports=2).charges(claim())["train_gflop"] == 7
+
+
+@given(st.integers(0, 2**62), st.integers(1, 1000), st.integers(0, 1000))
+def test_the_arithmetic_of_a_part_is_rounded_up_to_the_next_gflop(flops, reports, made):
+    charged = Usage(reports=made).charges(claim(train_flops=flops, reports=reports))["train_gflop"]
+    assert (charged - 1) * GFLOP * reports < flops * made <= charged * GFLOP * reports or charged == 0
+
+
+@pytest.mark.parametrize("value", [-1, math.nan, 1.5, "12", None, True, 2**63])
+def test_a_usage_that_is_no_amount_is_charged_as_the_whole_claim(value):
+    usage = Usage(train_flops=value, wall_ms=value, gpu_ms=value, reports=value)
+    assert usage.charges(claim()) == {**claim().charges(), "concurrent_params": 0}
+
+
+def test_no_usage_charges_more_than_64_bits_hold():
+    usage = Usage(reports=MAX_SIZE)
+    assert usage.charges(claim(train_flops=MAX_SIZE, reports=1))["train_gflop"] == MAX_SIZE
+
+
+def test_a_requests_digest_is_of_its_values_and_not_of_their_order():
+    assert request_digest({"a": 1, "b": [2.5, None]}) == request_digest({"b": [2.5, None], "a": 1})
+    assert request_digest({"a": 1}) != request_digest({"a": 1.5})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, {1, 2}, object()])
+def test_a_configuration_that_json_can_not_tell_has_no_digest(value):
+    with pytest.raises(ValueError, match=r"JSON"):
+        request_digest({"a": value})

@@ -1,0 +1,207 @@
+import math
+
+import pytest
+
+from safety import Allow, Deny, Governor, Hold, KeyReused, LeaseLost, Measured, Report, Usage
+from safety.ledger import SWEEP_SILENCE_MS
+from tests.safety.fakes import GFLOP, amounts, claim, kinds, limits, measured, request
+
+
+def begun(governor, key="s/1"):
+    assert governor.admit(request(key)) == Allow()
+    return governor.activate(key, "d1", "w1", measured(claim()))
+
+
+def last(ledger):
+    _, entry, _ = ledger.audit()[-1]
+    return entry
+
+
+# --- admit
+
+
+def test_what_is_under_every_ceiling_and_budget_is_reserved(governor, ledger):
+    assert governor.admit(request()) == Allow()
+    assert ledger.lease("s/1").state == "reserved"
+
+
+def test_what_is_over_a_ceiling_is_recorded_and_holds_nothing(governor, ledger):
+    verdict = governor.admit(request(params=1001))
+    assert verdict.rule == "max_params"
+    assert ledger.lease("s/1") is None
+    assert (last(ledger).kind, last(ledger).key, last(ledger).rule) == ("deny", "s/1", "max_params")
+    assert "1,001 parameters" in last(ledger).detail
+
+
+def test_what_no_budget_has_room_for_is_recorded(governor, ledger):
+    assert governor.admit(request(train_flops=101 * GFLOP)).rule == "budget.train_gflop"
+    assert (last(ledger).kind, last(ledger).rule) == ("deny", "budget.train_gflop")
+
+
+def test_what_must_wait_is_not_recorded(governor, ledger):
+    governor.admit(request(train_flops=100 * GFLOP))
+    before = kinds(ledger)
+    assert isinstance(governor.admit(request("s/2")), Hold)
+    assert kinds(ledger) == before
+
+
+def test_room_that_silent_drivers_hold_is_found_when_it_is_needed(governor, ledger, clock):
+    ledger.open_sweep("gone", limits())
+    governor.admit(request("gone/1", sweep="gone", train_flops=100 * GFLOP))
+    clock.pass_ms(SWEEP_SILENCE_MS + 1)
+    ledger.pulse("s")
+    assert governor.admit(request()) == Allow()
+
+
+def test_a_key_used_again_for_something_over_a_ceiling_is_an_error_and_no_verdict_on_its_lease(
+    governor, ledger
+):
+    governor.admit(request())
+    before = ledger.lease("s/1"), kinds(ledger)
+    with pytest.raises(KeyReused):
+        governor.admit(request(params=1001))
+    assert (ledger.lease("s/1"), kinds(ledger)) == before
+
+
+def test_a_trial_that_is_asked_for_again_after_its_end_keeps_its_verdict(governor):
+    grant = begun(governor)
+    governor.settle(grant.lease, grant.fence, Usage(reports=5))
+    assert governor.admit(request()).rule == "ended"
+    assert governor.verdict("s/1") == Allow()
+
+
+# --- activate
+
+
+def test_a_model_as_it_was_reserved_begins(governor):
+    assert begun(governor).claim == claim()
+
+
+@pytest.mark.parametrize(
+    "built", [Measured(params=101, forward_flops=200), Measured(params=100, forward_flops=1)]
+)
+def test_a_model_other_than_reserved_is_an_incident_and_gives_its_hold_back(governor, ledger, built):
+    governor.admit(request())
+    with pytest.raises(LeaseLost, match=r"s/1: built .* reserved 100 and 200"):
+        governor.activate("s/1", "d1", "w1", built)
+    assert ledger.lease("s/1").state == "void"
+    assert amounts(ledger, "trials") == (0, 0, 0)
+    assert [kind for kind in kinds(ledger) if kind in ("incident", "activate")] == ["incident"]
+    assert governor.verdict("s/1").rule == "as_reserved"
+
+
+def test_nothing_begins_that_was_not_reserved(governor):
+    with pytest.raises(LeaseLost, match="s/1: nothing was reserved"):
+        governor.activate("s/1", "d1", "w1", measured(claim()))
+
+
+def test_a_stranger_with_another_candidate_changes_nothing(governor, ledger):
+    governor.admit(request())
+    before = ledger.lease("s/1"), kinds(ledger)
+    with pytest.raises(LeaseLost, match="nothing was reserved for this candidate"):
+        governor.activate("s/1", "d2", "w2", Measured(params=9, forward_flops=9))
+    assert (ledger.lease("s/1"), kinds(ledger)) == before
+
+
+def test_a_second_holder_changes_nothing_whatever_it_has_built(governor, ledger):
+    begun(governor)
+    before = ledger.lease("s/1"), kinds(ledger)
+    with pytest.raises(LeaseLost, match="active already"):
+        governor.activate("s/1", "d1", "w2", Measured(params=9, forward_flops=9))
+    assert (ledger.lease("s/1"), kinds(ledger)) == before
+
+
+# --- report
+
+
+def test_a_good_report_goes_on(governor):
+    begun(governor)
+    assert governor.report("s/1", Report(score=0.5)) == Allow()
+
+
+def test_a_refused_report_is_an_incident_and_the_verdict_on_the_trial(governor, ledger):
+    begun(governor)
+    assert governor.report("s/1", Report(score=math.nan)).rule == "finite_score"
+    assert last(ledger).kind == "incident"
+    assert governor.verdict("s/1").rule == "finite_score"
+
+
+def test_the_first_refusal_is_the_verdict(governor):
+    begun(governor)
+    governor.report("s/1", Report(score=math.nan))
+    governor.report("s/1", Report(score=0.5, domains={"reasoning": 1.0}))
+    assert governor.verdict("s/1").rule == "finite_score"
+
+
+def test_a_report_without_an_active_lease_is_denied_whatever_it_says(governor, ledger):
+    assert governor.report("s/1", Report(score=0.5)).reason.endswith("(none was reserved)")
+    governor.admit(request())
+    assert governor.report("s/1", Report(score=0.5)).reason == "s/1: no active lease (reserved)"
+    governor.activate("s/1", "d1", "w1", measured(claim()))
+    governor.revoke("s/1", "kill", "why")
+    assert governor.report("s/1", Report(score=0.5)).rule == "lease"
+
+
+# --- the rest
+
+
+def test_a_lease_is_renewed_settled_and_voided_through_the_governor(governor, ledger):
+    grant = begun(governor)
+    assert governor.renew(grant.lease, grant.fence) == 15_000
+    governor.settle(grant.lease, grant.fence, Usage(reports=1))
+    assert ledger.lease("s/1").state == "settled"
+    governor.admit(request("s/2"))
+    governor.void("s/2", "not needed")
+    assert ledger.lease("s/2").state == "void"
+
+
+def test_settling_after_deadline_and_grace_comes_too_late(governor, ledger, clock):
+    grant = begun(governor)
+    clock.pass_ms(20_001)
+    with pytest.raises(LeaseLost, match="stale"):
+        governor.settle(grant.lease, grant.fence, Usage())
+    assert amounts(ledger, "train_gflop") == (0, 10, 0)
+
+
+def test_a_trial_that_failed_has_that_as_its_verdict_and_keeps_its_hold(governor, ledger):
+    begun(governor)
+    governor.fail("s", "s/1", "RuntimeError: no")
+    assert governor.verdict("s/1") == Deny("failed", "RuntimeError: no", {"failed": 1.0})
+    assert ledger.lease("s/1").state == "active"
+    assert last(ledger).kind == "fail"
+
+
+def test_a_trial_without_a_lease_has_no_verdict(governor):
+    assert governor.verdict("s/none") == Allow()
+
+
+def test_a_pulse_answers_the_state_and_reaps(governor, ledger, clock):
+    begun(governor)
+    clock.pass_ms(20_001)
+    assert governor.pulse("s") == "open"
+    assert ledger.lease("s/1").state == "forfeited"
+    governor.freeze("s", "why")
+    assert governor.pulse("s") == "frozen"
+
+
+def test_the_status_tells_state_reason_and_both_scopes(governor):
+    governor.freeze("s", "why")
+    status = governor.status("s")
+    assert (status.state, status.reason) == ("frozen", "why")
+    assert {budget.scope for budget in status.budgets} == {"cluster", "sweep:s"}
+
+
+def test_an_improvement_over_the_ceiling_is_held_and_recorded(governor, ledger):
+    before = kinds(ledger)
+    assert governor.judge_improvement("s", 10.0, 11.0) == Allow()
+    assert kinds(ledger) == before
+    assert isinstance(governor.judge_improvement("s", 10.0, 11.5), Hold)
+    assert (last(ledger).kind, last(ledger).rule) == ("hold", "max_improvement_rate")
+
+
+def test_sweeps_are_opened_and_closed_through_the_governor(ledger, url):
+    governor = Governor(ledger)
+    governor.open_sweep("t", limits())
+    governor.close_sweep("t", {})
+    assert ledger.sweep("t").state == "closed"
+    assert governor.ledger_url() == url
