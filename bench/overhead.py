@@ -170,7 +170,12 @@ def reuse_ms(trials: int, folder: str) -> float:
             max_concurrent_trials=2,
             reuse_actors=True,
         ),
-        run_config=tune.RunConfig(storage_path=folder, name="reuse", verbose=0),
+        run_config=tune.RunConfig(
+            storage_path=folder,
+            name="reuse",
+            verbose=0,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
     )
     return _timed(tuner.fit, trials)
 

@@ -51,8 +51,8 @@ class TaskConfig(StrictModel):
         default="built_in",
         description="language, code generation, reasoning and planning from every Python installation",
     )
-    text_length: Count = Field(default=32, description="bytes per sample of text")
-    holdout_size: Count = Field(default=512, description="hold-out samples per domain")
+    text_length: Count = Field(default=16, description="bytes per sample of text")
+    holdout_size: Count = Field(default=256, description="hold-out samples per domain")
     seed: Seed = Field(default=0, description="of the generated problems")
 
 

@@ -94,7 +94,7 @@ def screen(snapshot: Snapshot, seconds: float, height: int) -> RenderableType:
         table_of(_fitting(rows, max(4, height - ROWS_BESIDE_TABLE))),
         budgets_of(snapshot.status),
         Text(
-            f"Ray dashboard: http://{snapshot.dashboard}  (it asks for the token that `ray get-auth-token` prints)"
+            f"Ray dashboard: http://{snapshot.dashboard}  (`ray get-auth-token` prints the token it asks for)"
         ),
     )
 
@@ -195,7 +195,7 @@ def in_units(budget: Budget, value: int) -> str:
 
 def summary(result: Result) -> Group:
     """The words at the end: the best, what was refused and why, where everything lies."""
-    rows = [dict(row) for row in result.table.to_dict("records")]
+    rows = [{str(name): cell for name, cell in row.items()} for row in result.table.to_dict("records")]
     measured = result.table[result.table["verdict"] == Verdict.MEASURED].nlargest(5, "score")
     parts: list[RenderableType] = []
     if result.best:
@@ -256,7 +256,7 @@ def _verdicts_text(table: pd.DataFrame) -> Text:
                 example = same.iloc[0]
                 lines.append(f"{len(same)} {verdict} by {rule}; #{example['number']}: {example['reason']}")
         else:
-            lines.append(f"{len(group)} {verdict}")
+            lines.append(f"{len(group)} {verdict!s}")
     return Text("\n".join(lines))
 
 

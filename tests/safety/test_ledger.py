@@ -13,6 +13,7 @@ from safety import (
     LedgerError,
     LooserLimits,
     Usage,
+    schema,
 )
 from safety.ledger import SWEEP_SILENCE_MS
 from tests.safety.fakes import GFLOP, amounts, claim, kinds, limits, request
@@ -775,7 +776,11 @@ def reader(tmp_path):
 def test_opening_waits_for_another_process_that_opens_the_same_file(tmp_path, reader):
     release = threading.Timer(0.1, reader.rollback)
     release.start()
-    Ledger(f"sqlite:///{tmp_path / 'new.db'}").open_sweep("s", limits())
+    # of those that open a file at once all but one are answered "locked" without a wait
+    impatient = sqlite3.connect(tmp_path / "new.db", timeout=0)
+    schema._write_ahead(impatient)
+    assert impatient.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    impatient.close()
     release.join()
 
 

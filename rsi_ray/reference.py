@@ -1,0 +1,176 @@
+"""The reference of the YAML file, generated from the models that parse it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, BeforeValidator
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from rsi_ray.config import SweepConfig
+from safety.document import whole_number
+
+HEAD = """\
+# The YAML file
+
+What `rsi-ray run FILE` reads. A key that isn't here is refused, and so is a value of another type: the
+message names the file, the line and the field. `10e9` is a whole number. `rsi-ray config` prints the file of
+the built-in job, to start your own from.
+
+This page is generated from the models that parse the file; `make reference` writes it anew.
+"""
+TOP = "The file"
+PLURALS = {"whole number": "whole numbers", "number": "numbers", "text": "texts", "true or false": "booleans"}
+NOTES = {
+    "baseline": """\
+The baseline's parameters are those that the space asks for: `width`, `head_size`, `kv_groups`, `depth`,
+`ffn_ratio`, `ffn_kind`, `norm`, `position`, `tied`. Each is one of the values that [space](#space) offers; where
+the space offers one value only, it isn't asked for and is left out here. The columns `config/…` of a run's
+results are such parameters.
+""",
+    "limits": """\
+`max_generations`, `min_improvement`, `require_approval` and `bounds` are the keys of a `safety_config` dict in
+Python, which `safety.limits_from_dict` reads unchanged. `max_generations` and `min_improvement` are read and
+kept; they bind nothing until there is a loop over generations.
+""",
+    "limits.cluster": """\
+What is left out is not limited. A budget of the cluster is one account in the ledger: all sweeps that name the
+same ledger spend from it.
+""",
+}
+
+
+def reference() -> str:
+    """Markdown: one table for each section of the file, in the order of the models."""
+    parts = [HEAD]
+    for model, places in sections().items():
+        title = " and ".join(places) or TOP
+        parts.append(f"## {title}\n\n{model.__doc__}\n\n{_table(model, places[0])}\n")
+        below = [place for place in (*places, *_leaves(model, places[0])) if place in NOTES]
+        parts += [NOTES[place] for place in below]
+    return "\n".join(parts)
+
+
+def sections() -> dict[type[BaseModel], list[str]]:
+    """Each model, with the dotted places where it stands in the file."""
+    found: dict[type[BaseModel], list[str]] = {}
+    for place, model in _walk(SweepConfig, ""):
+        found.setdefault(model, []).append(place)
+    return found
+
+
+def _walk(model: type[BaseModel], place: str) -> Iterator[tuple[str, type[BaseModel]]]:
+    yield place, model
+    for name, field in model.model_fields.items():
+        below = _model_in(field.annotation)
+        if below is not None:
+            yield from _walk(below, _dotted(place, name))
+
+
+def _leaves(model: type[BaseModel], place: str) -> list[str]:
+    fields = model.model_fields.items()
+    return [_dotted(place, name) for name, field in fields if _model_in(field.annotation) is None]
+
+
+def _dotted(place: str, name: str) -> str:
+    return f"{place}.{name}" if place else name
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
+
+
+def _table(model: type[BaseModel], place: str) -> str:
+    rows = [("key", "expected", "default", "meaning"), ("---", "---", "---", "---")]
+    for name, field in model.model_fields.items():
+        expected = _section_link(field, _dotted(place, name)) or _words(field.annotation, field.metadata)
+        rows.append((f"`{name}`", expected, _default(field), field.description or ""))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _section_link(field: FieldInfo, place: str) -> str:
+    model = _model_in(field.annotation)
+    if model is None:
+        return ""
+    title = " and ".join(sections()[model])
+    anchor = title.replace(".", "").replace(" ", "-")
+    others = [kind for kind in get_args(field.annotation) if kind not in (model, type(None))]
+    return " or ".join([f"[{place}](#{anchor})", *(_words(kind, []) for kind in others)])
+
+
+def _words(annotation: Any, metadata: list[Any]) -> str:
+    """What a value must be, in plain words."""
+    origin, inside = get_origin(annotation), get_args(annotation)
+    if hasattr(annotation, "__metadata__"):
+        given = [*annotation.__metadata__, *metadata]
+        rules = [rule for item in given for rule in (getattr(item, "metadata", None) or [item])]
+        return _words(annotation.__origin__, rules)
+    if origin in (Union, UnionType):
+        return " or ".join(_words(kind, metadata) for kind in inside if kind is not type(None))
+    if origin is Literal:
+        return " or ".join(f"`{choice}`" for choice in inside)
+    if origin is list:
+        return _list_words(_words(inside[0], []), _bound(metadata, "max_length"))
+    if origin is dict:
+        return f"mapping of names to {_plural(_words(inside[1], []))}"
+    return _PLAIN.get(annotation, "value") + _range(annotation, metadata)
+
+
+_PLAIN: Mapping[Any, str] = {int: "whole number", float: "number", bool: "true or false", str: "text"}
+
+
+def _list_words(item: str, length: Any) -> str:
+    size = f"list of {length}" if length else "list of"
+    return f"{size} {_plural(item)}"
+
+
+def _plural(words: str) -> str:
+    for one, many in PLURALS.items():
+        if words.startswith(one):
+            return many + words.removeprefix(one)
+    return "values" if words == "value" else words
+
+
+def _range(annotation: Any, metadata: list[Any]) -> str:
+    low, over, high = (_bound(metadata, name) for name in ("ge", "gt", "le"))
+    if low is None and _is_whole(metadata) and annotation is int:
+        low = 0
+    words = ""
+    if over is not None:
+        words += f" over {over:,}"
+    if low is not None:
+        words += f" from {low:,}"
+    if high is not None:
+        words += f" to {high:,}"
+    return words
+
+
+def _is_whole(metadata: list[Any]) -> bool:
+    return any(isinstance(rule, BeforeValidator) and rule.func is whole_number for rule in metadata)
+
+
+def _bound(metadata: list[Any], name: str) -> Any:
+    return next((getattr(rule, name) for rule in metadata if getattr(rule, name, None) is not None), None)
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.default
+    if value is PydanticUndefined:
+        return "empty" if _model_in(field.annotation) is None else "its defaults"
+    if value is None:
+        return "none"
+    return f"`{value if isinstance(value, str) else json.dumps(value)}`"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())
