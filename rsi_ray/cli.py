@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import optuna
 import typer
 from rich.console import Console
 
@@ -15,6 +16,7 @@ from rsi_ray.runs import RunError, new_run
 from rsi_ray.sweep import Result, SweepError, run_sweep
 from rsi_ray.view import summary, watching
 from safety import DocumentError, SafetyError
+from safety.schema import without_password
 
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130
 
@@ -40,8 +42,11 @@ def run(
     parsed = load_config(config)
     parsed = parsed.model_copy(update={name: value for name, value in given.items() if value is not None})
     console = Console()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it tells of each study and trial; so do we
     sweep = new_run(parsed)
-    console.print(f"Run {sweep.name}, ledger {sweep.ledger_url}", highlight=False, soft_wrap=True)
+    console.print(
+        f"Run {sweep.name}, ledger {without_password(sweep.ledger_url)}", highlight=False, soft_wrap=True
+    )
     with watching(console) as watch:
         result = run_sweep(sweep, watch)
     console.print(summary(result))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from collections.abc import Iterator, Mapping
@@ -29,18 +30,17 @@ PLURALS = {"whole number": "whole numbers", "number": "numbers", "text": "texts"
 NOTES = {
     "baseline": """\
 The baseline's parameters are those that the space asks for: `width`, `head_size`, `kv_groups`, `depth`,
-`ffn_ratio`, `ffn_kind`, `norm`, `position`, `tied`. Each is one of the values that [space](#space) offers; where
-the space offers one value only, it isn't asked for and is left out here. The columns `config/…` of a run's
-results are such parameters.
+`ffn_ratio`, `ffn_kind`, `norm`, `position`, `tied`. Each is one of the values that [space](#space) offers;
+where the space offers one value only, it isn't asked for, and is left out here. The columns `config/...` of
+a run's results are such parameters.
 """,
     "limits": """\
-`max_generations`, `min_improvement`, `require_approval` and `bounds` are the keys of a `safety_config` dict in
-Python, which `safety.limits_from_dict` reads unchanged. `max_generations` and `min_improvement` are read and
-kept; they bind nothing until there is a loop over generations.
+`max_generations`, `min_improvement`, `require_approval` and `bounds` are the keys of a `safety_config` dict
+in Python, which `safety.limits_from_dict` reads. The first three are for the loop over generations; they
+bind nothing before there is one.
 """,
     "limits.cluster": """\
-What is left out is not limited. A budget of the cluster is one account in the ledger: all sweeps that name the
-same ledger spend from it.
+A budget of the cluster is one account in the ledger: all sweeps that name the same ledger spend from it.
 """,
 }
 
@@ -50,7 +50,9 @@ def reference() -> str:
     parts = [HEAD]
     for model, places in sections().items():
         title = " and ".join(places) or TOP
-        parts.append(f"## {title}\n\n{model.__doc__}\n\n{_table(model, places[0])}\n")
+        about = inspect.getdoc(model) or ""
+        first, *_ = about.split("\n\n")
+        parts.append(f"## {title}\n\n{first}\n\n{_table(model, places[0])}\n")
         below = [place for place in (*places, *_leaves(model, places[0])) if place in NOTES]
         parts += [NOTES[place] for place in below]
     return "\n".join(parts)

@@ -25,7 +25,7 @@ from rsi_ray.job import Job
 from rsi_ray.records import Verdict, best, frame
 from rsi_ray.sampling import METRIC, RANDOM_DRAWS, OptunaSearcher, open_study, random_config
 from rsi_ray.worker import Candidate
-from safety import Allow, Hold, Limits, SafetyError, Status, Usage, judge_claim
+from safety import Allow, Claim, Hold, Limits, SafetyError, Status, Usage, judge_claim
 from safety.actor import GovernorClient, connect
 from safety.tune import Governance, GovernedScheduler, GovernedSearch, GovernedStopper, usage_of
 from search_spaces.space import SearchSpace
@@ -124,6 +124,7 @@ class Snapshot:
         status: state and budgets.
         trials: candidates that are to be trained.
         dashboard: address of the Ray dashboard.
+        price: claim of a configuration.
     """
 
     study: optuna.Study
@@ -132,6 +133,7 @@ class Snapshot:
     status: Status
     trials: int
     dashboard: str
+    price: Callable[[Mapping[str, Any]], Claim]
 
 
 Watch = Callable[[Snapshot], None]
@@ -180,6 +182,8 @@ def run_sweep(sweep: Sweep, watch: Watch = lambda _: None) -> Result:
     sweep.folder.mkdir(parents=True)
     (sweep.folder / RUN_FILE).write_text(json.dumps(dict(sweep.about), indent=2))
     os.environ.update(TUNE_ENVIRONMENT)
+    # Tune prints a traceback for each failed trial; it stays in the trial's error.txt, and we print one line
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     with local_ray() as dashboard, _signals() as stop:
         governor = connect(sweep.ledger_url)
         governor.open_sweep(sweep.name, sweep.limits)
@@ -302,7 +306,7 @@ def _fitting(sweep: Sweep) -> int:
 class Observer(tune.Callback):
     """Sees Tune's trials: tells the watcher, and counts failures in a row."""
 
-    seconds_between_looks = 0.25
+    seconds_between_looks = 0.5
 
     def __init__(
         self,
@@ -342,6 +346,7 @@ class Observer(tune.Callback):
             status=self._governor.status(self._sweep.name),
             trials=self._sweep.trials,
             dashboard=self._dashboard,
+            price=self._sweep.job.price,
         )
 
     def usage(self) -> dict[str, Usage]:

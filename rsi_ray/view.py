@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -32,6 +34,7 @@ NAMES = {
     "gpu_ms": "GPU time",
     "wall_ms": "trial time",
 }
+PREFIXES = ((18, "E"), (15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k"))
 ROWS_BESIDE_TABLE = 16
 
 Row = dict[str, Any]
@@ -73,6 +76,7 @@ def rows_of(snapshot: Snapshot) -> list[Row]:
                 "verdict": "training",
                 "score": told.get("score"),
                 "reports": told.get("training_iteration", 0),
+                "claim": snapshot.price(trial.params).as_dict(),
             }
         if row["verdict"] not in (Verdict.KNOWN, Verdict.CUT):
             rows.append(row)
@@ -90,7 +94,7 @@ def screen(snapshot: Snapshot, seconds: float, height: int) -> RenderableType:
     bar = ProgressBar(total=max(1, snapshot.trials), completed=done, width=60)
     return Group(
         head,
-        bar,
+        Padding(bar, 0),
         table_of(_fitting(rows, max(4, height - ROWS_BESIDE_TABLE))),
         budgets_of(snapshot.status),
         Text(
@@ -166,8 +170,9 @@ def spec_text(config: Mapping[str, Any]) -> str:
 
 def amount(value: float) -> str:
     """A number with three digits and a unit prefix."""
-    for power, prefix in ((15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
-        if value >= 10**power:
+    for power, prefix in PREFIXES:
+        # from where three digits round up to the next prefix
+        if value >= 0.9995 * 10**power:
             return f"{value / 10**power:.3g}{prefix}"
     return f"{value:.0f}"
 
@@ -208,15 +213,20 @@ def summary(result: Result) -> Group:
     parts.append(budgets_of(result.status))
     if result.ended:
         parts.append(Text(f"The sweep ended early: {result.ended}", style="red"))
-    folder = result.folder
+    folder = _from_here(result.folder)
     parts.append(
         Text(
             f"Results: {folder / 'results.parquet'}\n"
-            f"Study:   {folder / 'study.log'}  (optuna-dashboard {folder / 'study.log'})\n"
+            f"Study:   {folder / 'study.log'}  (optuna-dashboard opens it)\n"
             f"Weights: {folder / 'weights'}"
         )
     )
     return Group(*parts)
+
+
+def _from_here(folder: Path) -> Path:
+    here = Path.cwd()
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder
 
 
 def _records(chosen: pd.DataFrame, rows: list[Row]) -> list[Row]:
@@ -250,14 +260,12 @@ def _best_text(result: Result) -> Text:
 
 def _verdicts_text(table: pd.DataFrame) -> Text:
     lines = []
-    for verdict, group in table.groupby("verdict"):
+    for _, group in table.groupby("verdict"):
+        verdict = group["verdict"].iloc[0]
         if verdict in (Verdict.REFUSED, Verdict.FAILED):
             for rule, same in group.groupby("rule"):
                 example = same.iloc[0]
                 lines.append(f"{len(same)} {verdict} by {rule}; #{example['number']}: {example['reason']}")
         else:
-            lines.append(f"{len(group)} {verdict!s}")
+            lines.append(f"{len(group)} {verdict}")
     return Text("\n".join(lines))
-
-
-Printer = Callable[[RenderableType], None]

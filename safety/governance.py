@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from safety.claim import Claim, Usage
 from safety.governor import Authority
 from safety.lease import Request, request_digest
 from safety.rules import Report
-from safety.verdict import Deny, Verdict
+from safety.verdict import Allow, Deny, Verdict
 
 DOMAINS = "domains"
 
@@ -19,6 +19,23 @@ Price = Callable[[Mapping[str, Any]], Claim]
 
 def _never() -> bool:
     return False
+
+
+class Heard:
+    """What the governor has just told this process, so that it isn't asked twice; never pickled.
+
+    Attributes:
+        admitted: digest by key, of requests that hold a lease.
+        denied: keys of trials with a report that was denied.
+    """
+
+    def __init__(self) -> None:
+        self.admitted: dict[str, str] = {}
+        self.denied: set[str] = set()
+
+    def __reduce__(self) -> tuple[type[Heard], tuple[()]]:
+        """A plugin that is restored has heard nothing."""
+        return Heard, ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +47,14 @@ class Governance:
         sweep: name of the sweep.
         price: claim of a configuration, by arithmetic.
         stop_asked: whether somebody asks for the end of the sweep.
+        heard: what the governor has told.
     """
 
     authority: Authority
     sweep: str
     price: Price
     stop_asked: Callable[[], bool] = _never
+    heard: Heard = field(default_factory=Heard)
 
     def key(self, trial_id: str) -> str:
         """Idempotency key of a trial."""
@@ -52,7 +71,12 @@ class Governance:
             )
         except Exception as error:
             return Deny("price", f"this configuration can't be priced: {type(error).__name__}: {error}")
-        return self.authority.admit(request)
+        if self.heard.admitted.get(request.key) == request.digest:
+            return Allow()
+        verdict = self.authority.admit(request)
+        if isinstance(verdict, Allow):
+            self.heard.admitted[request.key] = request.digest
+        return verdict
 
 
 def usage_of(result: Mapping[str, Any]) -> Usage:

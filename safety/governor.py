@@ -125,16 +125,18 @@ class Governor:
         return self._ledger.renew(lease, fence)
 
     def settle(self, lease: int, fence: int, usage: Usage) -> None:
-        """End a lease; see `Ledger.settle`. One that is past its deadline and grace is forfeited first."""
-        self._ledger.reap()
+        """End a lease; see `Ledger.settle`."""
         self._ledger.settle(lease, fence, usage)
 
     def report(self, key: str, report: Report) -> Verdict:
         """Judge one report; a trial without an active lease is denied whatever it reports."""
-        lease = self._ledger.lease(key)
-        if lease is None or lease.state != "active":
-            return Deny("lease", f"{key}: no active lease ({lease.state if lease else 'none was reserved'})")
-        verdict = judge_report(self._ledger.sweep(lease.sweep).limits, lease.claim, report)
+        found = self._ledger.bound(key)
+        if found is None or found[0].state != "active":
+            return Deny(
+                "lease", f"{key}: no active lease ({found[0].state if found else 'none was reserved'})"
+            )
+        lease, sweep = found
+        verdict = judge_report(sweep.limits, lease.claim, report)
         if isinstance(verdict, Deny):
             self._ledger.refuse(lease.sweep, key, verdict, kind="incident")
         return verdict

@@ -174,7 +174,7 @@ class Ledger:
         Usage over the hold is an overrun: an incident that freezes the sweep. Settling twice is once.
 
         Raises:
-            LeaseLost: the fence is stale, or the hold was forfeited.
+            LeaseLost: the fence is stale, or the hold was forfeited; so it is past deadline and grace.
         """
         with self._transaction() as connection:
             lease = leases.fenced(connection, lease_id, fence)
@@ -182,10 +182,17 @@ class Ledger:
                 return
             if lease.state not in ("active", "revoked"):
                 raise LeaseLost(f"{lease.key}: the lease is {lease.state}")
-            charges = usage.charges(lease.claim)
-            overrun = leases.end(connection, self._clock, lease, "settled", charges)
-            if overrun:
-                self._overrun(connection, lease, overrun)
+            forfeited = self._reap_begun(connection, lease)
+            if not forfeited:
+                self._settle(connection, lease, usage)
+        if forfeited:  # raised within, it would be rolled back
+            raise LeaseLost(f"{lease.key}: settled after its deadline and grace; the lease is forfeited")
+
+    def _settle(self, connection: sa.Connection, lease: Lease, usage: Usage) -> None:
+        charges = usage.charges(lease.claim)
+        overrun = leases.end(connection, self._clock, lease, "settled", charges)
+        if overrun:
+            self._overrun(connection, lease, overrun)
 
     def _overrun(self, connection: sa.Connection, lease: Lease, overrun: Mapping[str, int]) -> None:
         detail = {"overrun": dict(overrun)}
@@ -273,6 +280,12 @@ class Ledger:
         """The lease of a key."""
         with self._transaction() as connection:
             return leases.by_key(connection, key)
+
+    def bound(self, key: str) -> tuple[Lease, Sweep] | None:
+        """The lease of a key, and the sweep that it belongs to."""
+        with self._transaction() as connection:
+            lease = leases.by_key(connection, key)
+            return None if lease is None else (lease, sweeps.find(connection, lease.sweep))
 
     def open_leases(self, sweep: str) -> list[Lease]:
         """Leases of a sweep that hold budget."""

@@ -109,8 +109,9 @@ def open_database(url: str) -> sa.Engine:
     """
     try:
         parsed = make_url(url)
-        if parsed.get_backend_name() == "sqlite" and parsed.database:
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        plain = parsed.database and not parsed.database.startswith("file:")
+        if parsed.get_backend_name() == "sqlite" and plain:
+            Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
         engine = sa.create_engine(parsed)
         if engine.dialect.name == "sqlite":
             sa.event.listen(engine, "connect", _configure_sqlite)

@@ -19,7 +19,7 @@ from ray.tune.stopper import Stopper
 from safety.errors import SafetyError, SearchExhausted
 from safety.governance import Governance, Price, report_of, usage_of
 from safety.rules import is_finite_number
-from safety.verdict import Allow, Deny, Hold
+from safety.verdict import Allow, Deny, Hold, Verdict
 
 __all__ = [
     "Governance",
@@ -58,9 +58,6 @@ class GovernedSearch(Searcher):
         self._inner = inner
         self._governance = governance
         self._max_refusals = max_refusals
-        self._forget()
-
-    def _forget(self) -> None:
         self._refusals = self._without_room = 0
         self._waiting: tuple[str, dict[str, Any]] | None = None
         # Tune names a trial anew each time it asks; the inner searcher knows the name it proposed under
@@ -68,13 +65,8 @@ class GovernedSearch(Searcher):
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the wiring, not the history."""
-        forgotten = ("_refusals", "_without_room", "_waiting", "_proposed_as")
-        return {name: value for name, value in self.__dict__.items() if name not in forgotten}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Begin anew."""
-        self.__dict__.update(state)
-        self._forget()
+        fresh = {"_refusals": 0, "_without_room": 0, "_waiting": None, "_proposed_as": {}}
+        return {**self.__dict__, **fresh}
 
     def set_search_properties(
         self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
@@ -135,12 +127,24 @@ class GovernedSearch(Searcher):
     ) -> None:
         """Pass the end on: a denied trial as a refusal, one without a finite metric as an error."""
         inner_id = self._proposed_as.pop(trial_id, trial_id)
-        verdict = self._governance.authority.verdict(self._governance.key(trial_id))
+        measured = result is not None and is_finite_number(result.get(str(self._metric)))
+        verdict = self._verdict(trial_id) if error or not measured else self._heard(trial_id)
         if isinstance(verdict, Deny):
             self._tell_refused(inner_id, verdict)
             return
-        measured = result is not None and is_finite_number(result.get(str(self._metric)))
         self._inner.on_trial_complete(inner_id, result if measured else None, error or not measured)
+
+    def _heard(self, trial_id: str) -> Verdict:
+        heard = self._governance.heard
+        key = self._governance.key(trial_id)
+        heard.admitted.pop(key, None)
+        if key not in heard.denied:
+            return Allow()
+        heard.denied.discard(key)
+        return self._verdict(trial_id)
+
+    def _verdict(self, trial_id: str) -> Verdict:
+        return self._governance.authority.verdict(self._governance.key(trial_id))
 
     def save(self, checkpoint_path: str) -> None:
         """Save the inner searcher."""
@@ -303,7 +307,10 @@ class GovernedStopper(Stopper):
         except Exception as error:  # whatever it is: what can't be judged doesn't go on
             logger.error("%s: stopped, its report could not be judged: %s", key, error)
             return True
-        return not isinstance(verdict, Allow)
+        if isinstance(verdict, Allow):
+            return False
+        self._governance.heard.denied.add(key)
+        return True
 
     def stop_all(self) -> bool:
         """Whether to stop the sweep; asks the governor at most once a second."""

@@ -33,8 +33,8 @@ class FakeClock:
     def pass_ms(self, ms: int) -> None:
         self.monotonic += ms
 
-    def restart(self) -> Clock:
-        self.boot, self.monotonic = self.boot + "'", 5_000
+    def restart(self, monotonic: int = 5_000) -> Clock:
+        self.boot, self.monotonic = self.boot + "'", monotonic
         return self.clock()
 
 

@@ -88,6 +88,20 @@ def test_any_row_left_out_but_the_last_is_found(i):
     assert audit.verify(rows) == (None if i == 5 else i + 1)
 
 
+def test_an_edited_row_whose_own_hash_is_made_to_fit_is_found_at_the_next_one():
+    rows = chain(ENTRIES)
+    seq, _, _ = rows[2]
+    forged = Entry(at_ms=2, kind="void")
+    rows[2] = seq, forged, chained(rows[1][2], seq, forged)
+    assert audit.verify(rows) == 4
+
+
+def test_a_gap_in_the_numbers_is_found_though_every_hash_fits():
+    first = chained(GENESIS, 1, ENTRIES[0])
+    rows = [(1, ENTRIES[0], first), (3, ENTRIES[1], chained(first, 3, ENTRIES[1]))]
+    assert audit.verify(rows) == 2
+
+
 @given(st.text(max_size=5), st.text(max_size=5))
 def test_text_can_not_move_from_one_field_to_the_next(one, two):
     first = Entry(at_ms=0, kind=one, sweep=two)

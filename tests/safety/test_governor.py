@@ -158,7 +158,7 @@ def test_a_lease_is_renewed_settled_and_voided_through_the_governor(governor, le
 def test_settling_after_deadline_and_grace_comes_too_late(governor, ledger, clock):
     grant = begun(governor)
     clock.pass_ms(20_001)
-    with pytest.raises(LeaseLost, match="stale"):
+    with pytest.raises(LeaseLost, match="its deadline and grace"):
         governor.settle(grant.lease, grant.fence, Usage())
     assert amounts(ledger, "train_gflop") == (0, 10, 0)
 

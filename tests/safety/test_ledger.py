@@ -539,9 +539,10 @@ def test_closing_charges_never_more_than_was_held_and_never_less_than_arithmetic
 
 
 @pytest.mark.parametrize("reaped", [False, True])
-def test_closing_after_a_restart_of_the_host_charges_the_whole_time(ledger, url, clock, reaped):
+@pytest.mark.parametrize("monotonic", [5_000, 1_005_000])
+def test_closing_after_a_restart_of_the_host_charges_the_whole_time(ledger, url, clock, reaped, monotonic):
     begun(ledger)
-    again = Ledger(url, clock.restart())
+    again = Ledger(url, clock.restart(monotonic))
     if reaped:
         again.reap()
     again.close_sweep("s", {})

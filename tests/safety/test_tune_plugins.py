@@ -200,6 +200,18 @@ def test_a_denied_trial_is_told_as_a_refusal_whatever_it_scored(governance, auth
     inner = ListeningSearcher({"width": 1})
     search = GovernedSearch(inner, governance)
     search.suggest("t1")
+    governance.heard.denied.add("s/t1")
+    search.on_trial_complete("t1", {"score": 0.9})
+    assert inner.told[-1] == ("refused", "t1", "finite_score")
+
+
+def test_a_report_that_the_stopper_denied_is_a_refusal_to_the_search(governance, authority):
+    authority.verdicts["s/t1"] = Deny("finite_score", "score is nan")
+    authority.report = lambda key, report: Deny("finite_score", "score is nan")
+    inner = ListeningSearcher({"width": 1})
+    search = GovernedSearch(inner, governance)
+    search.suggest("t1")
+    assert GovernedStopper(governance, "score")("t1", {"score": 0.9})
     search.on_trial_complete("t1", {"score": 0.9})
     assert inner.told[-1] == ("refused", "t1", "finite_score")
 

@@ -1,0 +1,96 @@
+"""One real Ray for the slow tests, and small sweeps on it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import ray
+
+from rsi_ray.sampling import SAMPLERS
+from rsi_ray.sweep import Sweep
+from safety import Budget, Lease, Ledger, limits_from_dict
+from safety.actor import NAME, NAMESPACE
+from tests.integration.jobs import REPORTS, BehavingJob
+
+BOUNDS = {"max_params": 1000, "max_flops": 10**9, "max_memory": 10**9, "max_performance": {"danger": 0.5}}
+
+
+@pytest.fixture(scope="session")
+def shared_ray() -> Iterator[None]:
+    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+    root = str(Path(__file__).parents[2])
+    ray.init(
+        address="local",
+        num_cpus=2,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        runtime_env={"env_vars": {"PYTHONPATH": root}},
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def fresh_governor(shared_ray: None) -> Iterator[None]:
+    """Each test has a ledger of its own, so each needs a governor of its own."""
+    yield
+    try:
+        ray.kill(ray.get_actor(NAME, namespace=NAMESPACE))
+    except ValueError:
+        return
+
+
+Maker = Callable[..., Sweep]
+
+
+@pytest.fixture
+def make_sweep(tmp_path: Path, fresh_governor: None) -> Maker:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+    def make(job: BehavingJob, *, limits: dict[str, Any] | None = None, **changes: Any) -> Sweep:
+        values: dict[str, Any] = {
+            "name": "tested",
+            "folder": tmp_path / "run",
+            "ledger_url": ledger_url(tmp_path),
+            "limits": limits_from_dict({"bounds": BOUNDS, **(limits or {})}),
+            "space": job.space,
+            "job": job,
+            "sampler": SAMPLERS["tpe"](0),
+            "reports": REPORTS,
+            "trials": 6,
+            "early_stopping": None,
+        }
+        return Sweep(**{**values, **changes})
+
+    return make
+
+
+def ledger_url(folder: Path) -> str:
+    return f"sqlite:///{folder}/ledger.db"
+
+
+def open_leases(sweep: Sweep) -> list[Lease]:
+    ledger = Ledger(sweep.ledger_url)
+    found = ledger.open_leases(sweep.name)
+    ledger.close()
+    return found
+
+
+def budgets(sweep: Sweep) -> dict[tuple[str, str], Budget]:
+    ledger = Ledger(sweep.ledger_url)
+    found = {(budget.scope.split(":")[0], budget.resource): budget for budget in ledger.budgets(sweep.name)}
+    ledger.close()
+    return found
+
+
+def audit_kinds(sweep: Sweep) -> list[str]:
+    ledger = Ledger(sweep.ledger_url)
+    kinds = [entry.kind for _, entry, _ in ledger.audit()]
+    ledger.close()
+    return kinds
