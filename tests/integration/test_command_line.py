@@ -1,0 +1,163 @@
+"""The command as people type it, in processes of its own: bad input, Ctrl-C, replay, a shared budget."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+import yaml
+
+from safety import Ledger
+
+TINY = {
+    "name": "tiny",
+    "trials": 3,
+    "concurrent": 1,
+    "space": {"depth": [1, 2], "widths": [32, 48]},
+    "training": {"epochs": 3, "steps_per_epoch": 2, "batch_size": 4, "warmup_steps": 1},
+    "task": {"holdout_size": 32},
+    "limits": {"bounds": {"max_params": 10e6, "max_flops": 1e12, "max_memory": 10e9}},
+}
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-c", "from rsi_ray.cli import main; main()", *map(str, arguments)]
+
+
+def rsi_ray(folder: Path, *arguments: object, seconds: int = 200) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments), cwd=folder, capture_output=True, text=True, timeout=seconds, check=False
+    )
+
+
+def config(folder: Path, **changes: object) -> Path:
+    path = folder / "sweep.yaml"
+    path.write_text(yaml.safe_dump({**TINY, **changes}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("nonsense: 1\n", "sweep.yaml:1: nonsense: unknown key"),
+        ("name: x\n", "sweep.yaml:1: limits: missing, and required"),
+        ("- 1\n", "sweep.yaml:1: expected a mapping"),
+        ("trials: -3\n", "sweep.yaml:1: trials: "),
+        ("trials: many\n", "sweep.yaml:1: trials: "),
+        ("training:\n  learning_rate: .inf\n", "sweep.yaml:2: training.learning_rate: "),
+        ("space:\n  widths: [33]\n", "sweep.yaml:1: space.widths: 33"),
+        ("name: ../x\n", "sweep.yaml:1: name: "),
+        ("limits: {bounds: {max_params: 1.5, max_flops: 1, max_memory: 1}}\n", "limits.bounds.max_params"),
+        ("baseline: {width: 7}\n", "sweep.yaml:1: baseline.width: expected one of"),
+    ],
+)
+def test_bad_input_gets_one_line_with_file_and_field_and_exit_code_2(tmp_path: Path, text: str, expected: str):
+    limits = "" if "limits" in text or "missing" in expected else f"limits: {json.dumps(TINY['limits'])}\n"
+    (tmp_path / "sweep.yaml").write_text(text + (limits if text[0] != "-" else ""))
+    found = rsi_ray(tmp_path, "run", "sweep.yaml")
+    assert found.returncode == 2
+    assert found.stderr.startswith("rsi-ray: ")
+    assert expected in found.stderr
+    assert found.stderr.count("\n") == 1
+    assert not (tmp_path / "rsi_results").exists()
+
+
+def test_a_file_that_is_missing_is_named(tmp_path: Path):
+    found = rsi_ray(tmp_path, "run", "nowhere.yaml")
+    assert (found.returncode, found.stderr.count("\n")) == (2, 1)
+    assert "nowhere.yaml': cannot be read" in found.stderr
+
+
+def test_a_space_over_its_ceiling_stops_at_once(tmp_path: Path):
+    bounds = {"max_params": 10, "max_flops": 1, "max_memory": 10}
+    found = rsi_ray(tmp_path, "run", config(tmp_path, limits={"bounds": bounds}), seconds=60)
+    assert (found.returncode, found.stderr.count("\n")) == (2, 1)
+    assert "none of 1000 random specs is under every ceiling" in found.stderr
+
+
+def results(folder: Path) -> pd.DataFrame:
+    (path,) = folder.glob("rsi_results/*/results.parquet")
+    return pd.read_parquet(path)
+
+
+@pytest.mark.ray
+def test_one_seed_and_one_worker_give_the_same_trials_and_scores_and_any_trial_replays(tmp_path: Path):
+    tables = []
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        folder.mkdir()
+        assert rsi_ray(folder, "run", config(folder)).returncode == 0
+        tables.append(results(folder).drop(columns=["trial_id", "seconds"]))
+    pd.testing.assert_frame_equal(*tables)
+    measured = tables[0][tables[0]["score"].notna()]
+    number = int(measured["number"].iloc[-1])
+    replayed = rsi_ray(tmp_path / "one", "replay", number)
+    assert replayed.returncode == 0, replayed.stdout + replayed.stderr
+    assert repr(float(measured["score"].iloc[-1])) in replayed.stdout
+
+
+@pytest.mark.ray
+def test_two_sweeps_in_two_processes_share_one_budget(tmp_path: Path):
+    limits = {**TINY["limits"], "cluster": {"trials": 4}}  # type: ignore[dict-item]
+    path = config(tmp_path, limits=limits)
+    running = [
+        subprocess.Popen(command("run", path), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for _ in range(2)
+    ]
+    for process in running:
+        process.communicate(timeout=250)
+    tables = [pd.read_parquet(found) for found in tmp_path.glob("rsi_results/*/results.parquet")]
+    assert len(tables) == 2
+    assert sum(int(table["score"].notna().sum()) for table in tables) == 4
+    ledger = Ledger(f"sqlite:///{tmp_path}/rsi_results/ledger.db")
+    sweep = next(tmp_path.glob("rsi_results/*/run.json")).parent.name
+    spent = {budget.resource: budget.spent for budget in ledger.budgets(sweep) if budget.scope == "cluster"}
+    ledger.close()
+    assert spent["trials"] == 4
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_it_within_seconds_and_keeps_what_was_measured(tmp_path: Path, number: signal.Signals):
+    training = {**TINY["training"], "epochs": 3, "steps_per_epoch": 150}  # type: ignore[dict-item]
+    path = config(tmp_path, training=training, trials=200)
+    out = tmp_path / "out"
+    with out.open("w") as file:
+        process = subprocess.Popen(command("run", path), cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT)
+    wait_for(lambda: "measured" in out.read_text(), 120)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    started = time.monotonic()
+    process.send_signal(number)
+    assert process.wait(timeout=40) == 130
+    assert time.monotonic() - started < 15
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert alive == []
+    assert f"interrupted by {number.name}" in out.read_text()
+    assert results(tmp_path)["score"].notna().any()
+    ledger = Ledger(f"sqlite:///{tmp_path}/rsi_results/ledger.db")
+    sweep = next(tmp_path.glob("rsi_results/*/run.json")).parent.name
+    assert ledger.open_leases(sweep) == []
+    assert ledger.sweep(sweep).state == "closed"
+    ledger.close()
+
+
+def wait_for(happened: object, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.2)
+
+
+def test_the_built_in_file_is_printed_to_start_from(tmp_path: Path):
+    found = rsi_ray(tmp_path, "config")
+    (tmp_path / "mine.yaml").write_text(found.stdout)
+    assert yaml.safe_load(found.stdout)["name"] == "built-in"
+    assert os.listdir(tmp_path) == ["mine.yaml"]
