@@ -84,7 +84,7 @@ def main() -> None:
     except (DocumentError, SweepError, RunError) as error:
         print(f"rsi-ray: {error}", file=sys.stderr)
         sys.exit(USAGE)
-    except SafetyError as error:
+    except (SafetyError, OSError) as error:
         print(f"rsi-ray: {error}", file=sys.stderr)
         sys.exit(FAILURE)
     except KeyboardInterrupt:

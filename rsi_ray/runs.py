@@ -7,7 +7,8 @@ import json
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from rsi_ray.config import SweepConfig, job_of, limits_of, parse_config
 from rsi_ray.records import Verdict, record_of
 from rsi_ray.sampling import SAMPLERS
-from rsi_ray.sweep import RUN_FILE, Sweep
+from rsi_ray.sweep import RUN_FILE, Sweep, check_sweep
 from safety import Document
 from search_spaces.given_trial import spec_from
 
@@ -49,15 +50,25 @@ class StoredTrial:
 
 
 def new_run(config: SweepConfig, now: Callable[[], time.struct_time] = time.localtime) -> Sweep:
-    """Make a sweep of a configuration, in a folder of its own, and write down what it runs."""
+    """Make a sweep of a configuration that can run, in a new folder of its own.
+
+    Raises:
+        SweepError: it can't run; no folder is made.
+    """
     storage = Path(config.storage).resolve()
-    name = _free_name(storage, f"{config.name}-{time.strftime('%Y%m%d-%H%M%S', now())}")
+    sweep = _sweep(config, storage)
+    check_sweep(sweep)
+    folder = _new_folder(storage, f"{config.name}-{time.strftime('%Y%m%d-%H%M%S', now())}")
+    return replace(sweep, name=folder.name, folder=folder)
+
+
+def _sweep(config: SweepConfig, storage: Path) -> Sweep:
     job = job_of(config)
     baseline = None if config.baseline is None else spec_from(job.space, config.baseline)[1]
     asha = config.scheduler
     return Sweep(
-        name=name,
-        folder=storage / name,
+        name=config.name,
+        folder=storage / config.name,
         ledger_url=config.ledger or f"sqlite:///{storage / LEDGER_FILE}",
         limits=limits_of(config),
         space=job.space,
@@ -80,9 +91,12 @@ def new_run(config: SweepConfig, now: Callable[[], time.struct_time] = time.loca
     )
 
 
-def _free_name(storage: Path, name: str) -> str:
-    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-    return next(free for free in names if not (storage / free).exists())
+def _new_folder(storage: Path, name: str) -> Path:
+    for free in itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2))):
+        with suppress(FileExistsError):  # of a run that began in the same second
+            (storage / free).mkdir(parents=True)
+            return storage / free
+    raise RunError(f"storage {storage}: no name is free")
 
 
 def circumstances(data: str) -> dict[str, Any]:

@@ -179,7 +179,9 @@ def run_sweep(sweep: Sweep, watch: Watch = lambda _: None) -> Result:
         SafetyError: the governor or its ledger is at fault; nothing runs on.
     """
     check_sweep(sweep)
-    sweep.folder.mkdir(parents=True)
+    sweep.folder.mkdir(parents=True, exist_ok=True)
+    if (sweep.folder / RUN_FILE).exists():
+        raise SweepError(f"folder {sweep.folder}: holds a run already")
     (sweep.folder / RUN_FILE).write_text(json.dumps(dict(sweep.about), indent=2))
     os.environ.update(TUNE_ENVIRONMENT)
     # Tune prints a traceback for each failed trial; it stays in the trial's error.txt, and we print one line

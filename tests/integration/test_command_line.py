@@ -59,7 +59,9 @@ def config(folder: Path, **changes: object) -> Path:
         ("baseline: {width: 7}\n", "sweep.yaml:1: baseline.width: expected one of"),
     ],
 )
-def test_bad_input_gets_one_line_with_file_and_field_and_exit_code_2(tmp_path: Path, text: str, expected: str):
+def test_bad_input_gets_one_line_with_file_and_field_and_exit_code_2(
+    tmp_path: Path, text: str, expected: str
+):
     limits = "" if "limits" in text or "missing" in expected else f"limits: {json.dumps(TINY['limits'])}\n"
     (tmp_path / "sweep.yaml").write_text(text + (limits if text[0] != "-" else ""))
     found = rsi_ray(tmp_path, "run", "sweep.yaml")
@@ -126,7 +128,9 @@ def test_two_sweeps_in_two_processes_share_one_budget(tmp_path: Path):
 
 @pytest.mark.ray
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_ends_it_within_seconds_and_keeps_what_was_measured(tmp_path: Path, number: signal.Signals):
+def test_an_interrupt_ends_it_within_seconds_and_keeps_what_was_measured(
+    tmp_path: Path, number: signal.Signals
+):
     training = {**TINY["training"], "epochs": 3, "steps_per_epoch": 150}  # type: ignore[dict-item]
     path = config(tmp_path, training=training, trials=200)
     out = tmp_path / "out"
