@@ -65,7 +65,7 @@ class GovernedSearch(Searcher):
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the wiring, not the history."""
-        fresh = {"_refusals": 0, "_without_room": 0, "_waiting": None, "_proposed_as": {}}
+        fresh: dict[str, Any] = {"_refusals": 0, "_without_room": 0, "_waiting": None, "_proposed_as": {}}
         return {**self.__dict__, **fresh}
 
     def set_search_properties(

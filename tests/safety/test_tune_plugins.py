@@ -598,3 +598,36 @@ def test_no_plugin_holds_a_limit(governance, plugin):
     assert set(vars(made)) - {"_governance", "_inner", "_metric", "_mode"} <= {
         "_max_refusals", "_refusals", "_without_room", "_waiting", "_proposed_as", "_held", "_pulsed",
     }  # fmt: skip
+
+
+# --- what the plugins of one process have heard
+
+
+def test_what_was_admitted_at_gate_1_is_not_asked_for_again_at_gate_2(governance, authority):
+    assert GovernedSearch(FakeSearcher({"width": 8}), governance).suggest("t1") == {"width": 8}
+    trial = FakeTrial(config={"width": 8})
+    GovernedScheduler(Recording(), governance).on_trial_add(None, trial)
+    assert trial.status == Trial.PENDING
+    assert authority.asked == [("admit", "s/t1")]
+
+
+def test_a_configuration_that_was_changed_after_gate_1_is_asked_for_anew(governance, authority):
+    authority.admits = [Allow(), NO]
+    governance.admit("t1", {"width": 8})
+    trial = FakeTrial(config={"width": 9})
+    GovernedScheduler(Recording(), governance).on_trial_add(None, trial)
+    assert trial.status == Trial.PAUSED
+
+
+def test_what_was_refused_is_asked_for_again(governance, authority):
+    authority.admits = [WAIT, NO, Allow()]
+    verdicts = [governance.admit("t1", {"width": 8}) for _ in range(4)]
+    assert verdicts == [WAIT, NO, Allow(), Allow()]
+    assert len(authority.asked) == 3
+
+
+def test_a_restored_plugin_has_heard_nothing(governance):
+    governance.admit("t1", {"width": 8})
+    back = cloudpickle.loads(cloudpickle.dumps(governance))
+    back.admit("t1", {"width": 8})
+    assert len(back.authority.asked) == 2
