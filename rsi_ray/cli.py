@@ -12,8 +12,9 @@ from rich.console import Console
 
 from rsi_ray.config import built_in_config, load_config
 from rsi_ray.replay import replay as replay_trial
+from rsi_ray.result import Result
 from rsi_ray.runs import RunError, new_run
-from rsi_ray.sweep import Result, SweepError, run_sweep
+from rsi_ray.sweep import SweepError, run_sweep
 from rsi_ray.view import summary, watching
 from safety import DocumentError, SafetyError
 from safety.schema import without_password

@@ -6,32 +6,28 @@ import json
 import logging
 import os
 import random
-import signal
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import optuna
-import pandas as pd
 import ray
 from ray import tune
-from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from rsi_ray.job import Job
-from rsi_ray.records import Verdict, best, frame
+from rsi_ray.observer import Observer, StopAsked, Watch, signals_as_stop
+from rsi_ray.result import Result, prune_weights, result_of, write_table
 from rsi_ray.sampling import METRIC, RANDOM_DRAWS, OptunaSearcher, open_study, random_config
 from rsi_ray.worker import Candidate
-from safety import Allow, Claim, Hold, Limits, SafetyError, Status, Usage, judge_claim
+from safety import Allow, Limits, judge_claim
 from safety.actor import GovernorClient, connect
-from safety.tune import Governance, GovernedScheduler, GovernedSearch, GovernedStopper, usage_of
+from safety.tune import Governance, GovernedScheduler, GovernedSearch, GovernedStopper
 from search_spaces.space import SearchSpace
 
 RUN_FILE = "run.json"
-FAILURES_IN_A_ROW = 3
 
 # read by Tune in the driver's process
 TUNE_ENVIRONMENT = {
@@ -92,64 +88,6 @@ class Sweep:
     about: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """What a sweep has found.
-
-    Attributes:
-        table: all candidates; see `records.frame`.
-        best, baseline: their records, where there are any.
-        improvement: the verdict on the best against the baseline.
-        status: state of the sweep and its budgets at the end.
-        ended: why it ended before its number of trials; "" where it didn't.
-    """
-
-    folder: Path
-    table: pd.DataFrame
-    best: dict[str, Any] | None
-    baseline: dict[str, Any] | None
-    improvement: Allow | Hold | Any
-    status: Status
-    ended: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Snapshot:
-    """A sweep while it runs, for whoever watches.
-
-    Attributes:
-        study: candidates that ended, and those that run.
-        running: last result of each running trial, by its Tune id.
-        live: Optuna number of each running trial, by its Tune id.
-        status: state and budgets.
-        trials: candidates that are to be trained.
-        dashboard: address of the Ray dashboard.
-        price: claim of a configuration.
-    """
-
-    study: optuna.Study
-    running: dict[str, dict[str, Any]]
-    live: dict[str, int]
-    status: Status
-    trials: int
-    dashboard: str
-    price: Callable[[Mapping[str, Any]], Claim]
-
-
-Watch = Callable[[Snapshot], None]
-
-
-class StopAsked:
-    """Whether the sweep is to end: a signal came, or one candidate after the other fails."""
-
-    def __init__(self) -> None:
-        self.reason = ""
-
-    def __call__(self) -> bool:
-        """Tune and the searcher poll this."""
-        return bool(self.reason)
-
-
 def check_sweep(sweep: Sweep) -> None:
     """Refuse what could only spin: a space or a baseline over the ceilings.
 
@@ -186,7 +124,7 @@ def run_sweep(sweep: Sweep, watch: Watch = lambda _: None) -> Result:
     os.environ.update(TUNE_ENVIRONMENT)
     # Tune prints a traceback for each failed trial; it stays in the trial's error.txt, and we print one line
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    with local_ray() as dashboard, _signals() as stop:
+    with local_ray() as dashboard, signals_as_stop() as stop:
         governor = connect(sweep.ledger_url)
         governor.open_sweep(sweep.name, sweep.limits)
         study = open_study(sweep.folder / "study.log", sweep.name, sweep.sampler)
@@ -197,10 +135,10 @@ def run_sweep(sweep: Sweep, watch: Watch = lambda _: None) -> Result:
         finally:
             # every worker is dead here: Tune has stopped, or killed, each of its actors
             governor.close_sweep(sweep.name, observer.usage())
-            _prune_weights(sweep, study)
-            _write(sweep, study)
+            prune_weights(sweep, study)
+            write_table(sweep, study)
         stop.reason = stop.reason or searcher.stopped_by
-        return _result(sweep, study, governor, stop)
+        return result_of(sweep, study, governor, stop.reason)
 
 
 @contextmanager
@@ -215,26 +153,6 @@ def local_ray() -> Iterator[str]:
     finally:
         if ours:
             ray.shutdown()
-
-
-@contextmanager
-def _signals() -> Iterator[StopAsked]:
-    """Turn the first SIGINT or SIGTERM into an orderly end; the second one is Python's own."""
-    stop = StopAsked()
-
-    def ask(number: int, _frame: object) -> None:
-        stop.reason = f"interrupted by {signal.Signals(number).name}"
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    try:
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread: signals are somebody else's
-        before = {}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _searcher(sweep: Sweep, study: optuna.Study) -> OptunaSearcher:
@@ -303,97 +221,3 @@ def _fitting(sweep: Sweep) -> int:
         asked = f"{sweep.cpus} CPUs and {sweep.gpus} GPUs"
         raise SweepError(f"resources: a trial asks for {asked}, more than this cluster has")
     return int(fits)
-
-
-class Observer(tune.Callback):
-    """Sees Tune's trials: tells the watcher, and counts failures in a row."""
-
-    seconds_between_looks = 0.5
-
-    def __init__(
-        self,
-        sweep: Sweep,
-        searcher: OptunaSearcher,
-        governor: GovernorClient,
-        watch: Watch,
-        stop: StopAsked,
-        dashboard: str,
-    ) -> None:
-        self._sweep, self._searcher, self._governor = sweep, searcher, governor
-        self._watch, self._stop, self._dashboard = watch, stop, dashboard
-        self._trials: Sequence[Trial] = ()
-        self._looked = 0.0
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its callbacks; a watcher's terminal can't be."""
-        return {}
-
-    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Look at the sweep, a few times a second."""
-        del iteration, info
-        self._trials = trials
-        if self._searcher.failures_in_a_row >= FAILURES_IN_A_ROW and not self._stop.reason:
-            self._stop.reason = f"{FAILURES_IN_A_ROW} candidates in a row failed"
-        now = time.monotonic()
-        if now - self._looked >= self.seconds_between_looks:
-            self._looked = now
-            self._watch(self._snapshot())
-
-    def _snapshot(self) -> Snapshot:
-        running = [trial for trial in self._trials if trial.status == Trial.RUNNING]
-        return Snapshot(
-            study=self._searcher.study,
-            running={trial.trial_id: dict(trial.last_result or {}) for trial in running},
-            live=self._searcher.live_numbers(),
-            status=self._governor.status(self._sweep.name),
-            trials=self._sweep.trials,
-            dashboard=self._dashboard,
-            price=self._sweep.job.price,
-        )
-
-    def usage(self) -> dict[str, Usage]:
-        """Last known usage of each trial, by lease key."""
-        told = {trial.trial_id: trial.last_result or {} for trial in self._trials}
-        return {
-            f"{self._sweep.name}/{trial_id}": usage_of(result)
-            for trial_id, result in told.items()
-            if "used_flops" in result
-        }
-
-
-def _prune_weights(sweep: Sweep, study: optuna.Study) -> None:
-    """Keep the weights of the best candidates only."""
-    table = frame(study)
-    measured = table[table["verdict"] == Verdict.MEASURED]
-    kept = set(measured.nlargest(sweep.keep_weights, "score")["trial_id"])
-    for path in (sweep.folder / "weights").glob("*.safetensors"):
-        if path.stem not in kept:
-            path.unlink()
-
-
-def _write(sweep: Sweep, study: optuna.Study) -> None:
-    """Write results.parquet, whole or not at all."""
-    partial = sweep.folder / "results.parquet.partial"
-    frame(study).to_parquet(partial, index=False)
-    partial.replace(sweep.folder / "results.parquet")
-
-
-def _result(sweep: Sweep, study: optuna.Study, governor: GovernorClient, stop: StopAsked) -> Result:
-    table = frame(study)
-    found = best(study)
-    baseline: Any = next(iter(table[table["baseline"]].to_dict("records")), None)
-    improvement: Any = Allow()
-    if found and baseline and found["number"] != baseline["number"]:
-        with suppress(SafetyError):
-            improvement = governor.judge_improvement(sweep.name, baseline["score"], found["score"])
-    status = governor.status(sweep.name)
-    ended = stop.reason or (f"frozen: {status.reason}" if status.state == "frozen" else "")
-    return Result(
-        folder=sweep.folder,
-        table=table,
-        best=found,
-        baseline=baseline,
-        improvement=improvement,
-        status=status,
-        ended=ended,
-    )

@@ -16,8 +16,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from rsi_ray.observer import Snapshot, Watch
 from rsi_ray.records import Verdict, record_of
-from rsi_ray.sweep import Result, Snapshot, Watch
+from rsi_ray.result import Result
 from safety import Allow, Budget, Status
 
 COLOURS = {

@@ -1,0 +1,86 @@
+"""What a sweep leaves: its table, the weights of its best, and the verdict on them."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+import pandas as pd
+
+from rsi_ray.records import Verdict, best, frame
+from safety import Allow, SafetyError, Status
+from safety import Verdict as Judgement
+from safety.actor import GovernorClient
+
+if TYPE_CHECKING:
+    from rsi_ray.sweep import Sweep
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a sweep has found.
+
+    Attributes:
+        table: all candidates; see `records.frame`.
+        best, baseline: their records, where there are any.
+        improvement: the verdict on the best against the baseline.
+        status: state of the sweep and its budgets at the end.
+        ended: why it ended before its number of trials; "" where it didn't.
+    """
+
+    folder: Path
+    table: pd.DataFrame
+    best: dict[str, Any] | None
+    baseline: dict[str, Any] | None
+    improvement: Judgement
+    status: Status
+    ended: str
+
+
+def prune_weights(sweep: Sweep, study: optuna.Study) -> None:
+    """Keep the weights of the best candidates only."""
+    table = frame(study)
+    measured = table[table["verdict"] == Verdict.MEASURED]
+    kept = set(measured.nlargest(sweep.keep_weights, "score")["trial_id"])
+    for path in (sweep.folder / "weights").glob("*.safetensors"):
+        if path.stem not in kept:
+            path.unlink()
+
+
+def write_table(sweep: Sweep, study: optuna.Study) -> None:
+    """Write results.parquet, whole or not at all."""
+    partial = sweep.folder / "results.parquet.partial"
+    frame(study).to_parquet(partial, index=False)
+    partial.replace(sweep.folder / "results.parquet")
+
+
+def result_of(sweep: Sweep, study: optuna.Study, governor: GovernorClient, stopped: str) -> Result:
+    """Read the study once more, and have the best judged against the baseline.
+
+    Args:
+        sweep: that was run.
+        study: its candidates.
+        governor: judges the improvement.
+        stopped: why it ended early, "" where it didn't.
+    """
+    table = frame(study)
+    found = best(study)
+    baseline: Any = next(iter(table[table["baseline"]].to_dict("records")), None)
+    improvement: Judgement = Allow()
+    if found and baseline and found["number"] != baseline["number"]:
+        with suppress(SafetyError):
+            improvement = governor.judge_improvement(sweep.name, baseline["score"], found["score"])
+    status = governor.status(sweep.name)
+    ended = stopped or (f"frozen: {status.reason}" if status.state == "frozen" else "")
+    return Result(
+        folder=sweep.folder,
+        table=table,
+        best=found,
+        baseline=baseline,
+        improvement=improvement,
+        status=status,
+        ended=ended,
+    )
