@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from rsi_ray.config import SweepConfig
-from safety.document import whole_number
+from safety.document import flop_count, whole_number
 
 HEAD = """\
 # The YAML file
@@ -156,7 +156,9 @@ def _range(annotation: Any, metadata: list[Any]) -> str:
 
 
 def _is_whole(metadata: list[Any]) -> bool:
-    return any(isinstance(rule, BeforeValidator) and rule.func is whole_number for rule in metadata)
+    return any(
+        isinstance(rule, BeforeValidator) and rule.func in (whole_number, flop_count) for rule in metadata
+    )
 
 
 def _bound(metadata: list[Any], name: str) -> Any:

@@ -11,7 +11,6 @@ import sqlalchemy as sa
 from safety import schema
 from safety.claim import (
     CONCURRENT_PARAMS,
-    FLOPS_PER_GFLOP,
     GPU_MS,
     RESOURCES,
     TRAIN_GFLOP,
@@ -19,7 +18,7 @@ from safety.claim import (
     WALL_MS,
     Claim,
 )
-from safety.document import MAX_SIZE
+from safety.document import FLOPS_PER_GFLOP, MAX_SIZE
 from safety.errors import LooserLimits
 from safety.limits import Budgets, Limits
 from safety.verdict import Allow, Deny, Hold, Verdict

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import TypeGuard
 
-from safety.document import MAX_SIZE
-
-FLOPS_PER_GFLOP = 10**9
+from safety.document import FLOPS_PER_GFLOP, MAX_FLOPS, MAX_SIZE
 
 TRAIN_GFLOP = "train_gflop"
 TRIALS = "trials"
@@ -17,9 +15,13 @@ WALL_MS = "wall_ms"
 RESOURCES = (TRAIN_GFLOP, TRIALS, CONCURRENT_PARAMS, GPU_MS, WALL_MS)
 
 
-def is_amount(value: object) -> TypeGuard[int]:
-    """Whether a value is a whole number from 0 to 2^62, and an int: no bool, no float."""
-    return type(value) is int and 0 <= value <= MAX_SIZE
+# a training's FLOPs are counted exactly, and held in GFLOP, which fit into 64 bits
+_MOST = {"train_flops": MAX_FLOPS}
+
+
+def is_amount(name: str, value: object) -> TypeGuard[int]:
+    """Whether a value is an int (no bool, no float) from 0 to 2^62, or to as many GFLOP for train_flops."""
+    return type(value) is int and 0 <= value <= _MOST.get(name, MAX_SIZE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,8 +50,9 @@ class Claim:
         """Refuse what is no exact 64-bit amount: a claim is arithmetic, so that is a fault."""
         for field in fields(self):
             value = getattr(self, field.name)
-            if not is_amount(value):
-                raise ValueError(f"{field.name}: expected a whole number from 0 to 2^62, found {value!r}")
+            if not is_amount(field.name, value):
+                most = "2^62 x 10^9" if field.name in _MOST else "2^62"
+                raise ValueError(f"{field.name}: expected a whole number from 0 to {most}, found {value!r}")
         if self.reports == 0:
             raise ValueError("reports: expected at least 1, found 0")
 
@@ -88,7 +91,10 @@ class Usage:
         """The same, but the whole claim where what is told is no amount: negative, NaN, a text."""
         told = {field.name: getattr(self, field.name) for field in fields(self)}
         return Usage(
-            **{name: value if is_amount(value) else getattr(claim, name) for name, value in told.items()}
+            **{
+                name: value if is_amount(name, value) else getattr(claim, name)
+                for name, value in told.items()
+            }
         )
 
     def charges(self, claim: Claim) -> dict[str, int]:

@@ -18,6 +18,8 @@ from safety.errors import DocumentError
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
 MAX_SIZE = 2**62
+FLOPS_PER_GFLOP = 10**9
+MAX_FLOPS = MAX_SIZE * FLOPS_PER_GFLOP
 # of an integer; a longer one is beyond every size
 MAX_DIGITS = 300
 
@@ -274,11 +276,24 @@ def whole_number(value: object) -> int:
     Raises:
         ValueError: what was expected.
     """
-    expected = "expected a whole number from 0 to 2^62"
+    return _exact(value, MAX_SIZE, "2^62")
+
+
+def flop_count(value: object) -> int:
+    """The same from 0 to 2^62 GFLOP: a training's FLOPs may be beyond 64 bits, its GFLOP are not.
+
+    Raises:
+        ValueError: what was expected.
+    """
+    return _exact(value, MAX_FLOPS, "2^62 x 10^9")
+
+
+def _exact(value: object, most: int, named: str) -> int:
+    expected = f"expected a whole number from 0 to {named}"
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(expected)
     if isinstance(value, float) and not value.is_integer():
         raise ValueError(expected)
-    if not 0 <= value <= MAX_SIZE:
+    if not 0 <= value <= most:
         raise ValueError(expected)
     return int(value)

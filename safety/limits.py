@@ -9,10 +9,11 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from safety.document import Document, StrictModel, read_yaml, validate, whole_number
+from safety.document import Document, StrictModel, flop_count, read_yaml, validate, whole_number
 
 Size = Annotated[int, BeforeValidator(whole_number), Field(ge=1)]
 Amount = Annotated[int, BeforeValidator(whole_number)]
+Flops = Annotated[int, BeforeValidator(flop_count)]
 Score = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -30,7 +31,7 @@ class Bounds(StrictModel):
 class Budgets(StrictModel):
     """Sums that may be used up; a budget left out is not limited."""
 
-    train_flops: Amount | None = Field(default=None, description="FLOPs of all training together")
+    train_flops: Flops | None = Field(default=None, description="FLOPs of all training together")
     trials: Amount | None = Field(default=None, description="number of trials that were started")
     concurrent_params: Amount | None = Field(
         default=None, description="parameters of all candidates that train at the same time"

@@ -102,7 +102,7 @@ def within_reservation(_limits: Limits, claim: Claim, report: Report) -> Verdict
     usage = report.usage
     for name in ("train_flops", "wall_ms", "gpu_ms", "reports"):
         used, reserved = getattr(usage, name), getattr(claim, name)
-        if not is_amount(used):
+        if not is_amount(name, used):
             return Deny("within_reservation", f"{name}: told {used!r:.60}, expected a whole number from 0")
         if not used <= reserved:
             return Deny("within_reservation", f"{name}: used {used:,}, reserved {reserved:,}")

@@ -631,3 +631,13 @@ def test_a_restored_plugin_has_heard_nothing(governance):
     back = cloudpickle.loads(cloudpickle.dumps(governance))
     back.admit("t1", {"width": 8})
     assert len(back.authority.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("result", "error"), [({"score": 0.5}, True), (None, False), ({"done": True}, False)]
+)
+def test_why_a_trial_ended_without_a_score_is_asked_of_the_governor(governance, authority, result, error):
+    authority.verdicts["s/t1"] = Deny("failed", "RuntimeError: no")
+    inner = ListeningSearcher()
+    GovernedSearch(inner, governance).on_trial_complete("t1", result, error)
+    assert inner.told == [("refused", "t1", "failed")]

@@ -1,0 +1,81 @@
+"""Gate 2 on a real Tune: trials that reach it by a grid, not by our searcher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler
+
+from rsi_ray.worker import Candidate
+from safety import limits_from_dict
+from safety.actor import GovernorClient, connect
+from safety.tune import Governance, GovernedScheduler, GovernedStopper
+from tests.integration.conftest import BOUNDS, ledger_url
+from tests.integration.jobs import BehavingJob
+
+pytestmark = pytest.mark.ray
+
+
+def grid(governor: GovernorClient, folder: Path, widths: list[int]) -> tune.ResultGrid:
+    job = BehavingJob()
+    governance = Governance(authority=governor, sweep="grid", price=job.price)
+    trainable = tune.with_parameters(
+        Candidate, job=job, authority=governor, sweep="grid", weights=folder / "weights"
+    )
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, {"cpu": 1}),
+        param_space={"width": tune.grid_search(widths)},
+        tune_config=tune.TuneConfig(
+            metric="score", mode="max", scheduler=GovernedScheduler(FIFOScheduler(), governance)
+        ),
+        run_config=tune.RunConfig(
+            name="grid",
+            storage_path=str(folder),
+            stop=GovernedStopper(governance, "score"),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            verbose=0,
+        ),
+    )
+    return tuner.fit()
+
+
+@pytest.fixture
+def governor(fresh_governor: None, tmp_path: Path) -> GovernorClient:
+    client = connect(ledger_url(tmp_path))
+    client.open_sweep("grid", limits_from_dict({"bounds": BOUNDS}))
+    return client
+
+
+def test_a_grid_value_over_a_ceiling_never_starts_and_the_others_do(governor: GovernorClient, tmp_path: Path):
+    results = grid(governor, tmp_path, [3, 40, 5])
+    scores = sorted(result.metrics["score"] for result in results if "score" in (result.metrics or {}))
+    assert scores == [0.03, 0.05]
+    spent = {budget.resource: budget.spent for budget in governor.status("grid").budgets}
+    assert spent["trials"] == 2
+
+
+def test_a_worker_without_a_lease_computes_nothing(governor: GovernorClient, tmp_path: Path):
+    job = BehavingJob()
+    trainable = tune.with_parameters(
+        Candidate, job=job, authority=governor, sweep="grid", weights=tmp_path / "weights"
+    )
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, {"cpu": 1}),
+        param_space={"width": 3},
+        run_config=tune.RunConfig(
+            name="ungoverned",
+            storage_path=str(tmp_path),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            verbose=0,
+        ),
+    )
+    (result,) = tuner.fit()
+    assert "nothing was reserved for this candidate" in result.metrics["refused"]
+    assert "score" not in result.metrics
+
+
+def test_a_governor_of_another_ledger_is_not_taken_for_ours(governor: GovernorClient, tmp_path: Path):
+    with pytest.raises(Exception, match="this cluster's governor keeps the ledger"):
+        connect(f"sqlite:///{tmp_path}/another.db")
