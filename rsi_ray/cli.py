@@ -34,7 +34,7 @@ app = typer.Typer(
 def run(
     config: Annotated[Path | None, typer.Argument(help="YAML file; the built-in job if left out")] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="candidates that are trained")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="of sampler and candidates")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="of sampler and candidates")] = None,
     concurrent: Annotated[int | None, typer.Option(min=1, help="trials at a time")] = None,
     storage: Annotated[str | None, typer.Option(help="folder of all runs")] = None,
 ) -> None:

@@ -21,7 +21,7 @@ from search_spaces.given_trial import spec_from
 from search_spaces.transformer import FfnKind, Norm, Position, TransformerSpace
 
 Count = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=1_000_000)]
-Seed = Annotated[int, BeforeValidator(whole_number)]
+Seed = Annotated[int, BeforeValidator(whole_number), Field(le=2**32 - 1)]
 Positive = Annotated[float, Field(gt=0)]
 Span = Annotated[list[Count], Field(min_length=2, max_length=2)]
 

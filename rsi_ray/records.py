@@ -34,7 +34,8 @@ def record_of(trial: FrozenTrial) -> dict[str, Any]:
 def frame(study: optuna.Study) -> pd.DataFrame:
     """All candidates of a study, one row each, in the order of their proposal.
 
-    Columns: number, verdict, score, reports, seconds, params, forward_flops, train_flops, one
+    Columns: number, verdict, score, reports, seconds, params, forward_flops, train_gflop
+    (FLOPs may be beyond 64 bits), one
     `score/DOMAIN` per domain, one `config/NAME` per parameter, rule, reason, same_as, trial_id, baseline.
     """
     rows = [_row(record_of(trial)) for trial in study.get_trials(deepcopy=False)]
@@ -53,7 +54,7 @@ TYPES = {
     "params": "Int64",
     "forward_flops": "Int64",
     "memory_bytes": "Int64",
-    "train_flops": "Int64",
+    "train_gflop": "Int64",
     "rule": "string",
     "reason": "string",
     "same_as": "Int64",
@@ -62,7 +63,7 @@ TYPES = {
 
 
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:
-    claim = record.get("claim", {})
+    claim, flops = record.get("claim", {}), record.get("train_flops")
     row = {
         "number": record["number"],
         "trial_id": record.get("trial_id"),
@@ -73,7 +74,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         "params": claim.get("params"),
         "forward_flops": claim.get("forward_flops"),
         "memory_bytes": claim.get("memory_bytes"),
-        "train_flops": record.get("train_flops"),
+        "train_gflop": None if flops is None else -(-flops // 10**9),
         "rule": record.get("rule"),
         "reason": record.get("reason"),
         "same_as": record.get("same_as"),

@@ -29,6 +29,8 @@ class Result:
         improvement: the verdict on the best against the baseline.
         status: state of the sweep and its budgets at the end.
         ended: why it ended before its number of trials; "" where it didn't.
+        used_up: why nothing more could be trained; "" where more could.
+        dashboard: address of the Ray dashboard while it ran.
     """
 
     folder: Path
@@ -38,6 +40,8 @@ class Result:
     improvement: Judgement
     status: Status
     ended: str
+    used_up: str
+    dashboard: str
 
 
 def prune_weights(sweep: Sweep, study: optuna.Study) -> None:
@@ -45,8 +49,8 @@ def prune_weights(sweep: Sweep, study: optuna.Study) -> None:
     table = frame(study)
     measured = table[table["verdict"] == Verdict.MEASURED]
     kept = set(measured.nlargest(sweep.keep_weights, "score")["trial_id"])
-    for path in (sweep.folder / "weights").glob("*.safetensors"):
-        if path.stem not in kept:
+    for path in (sweep.folder / "weights").glob("*"):
+        if path.suffix != ".safetensors" or path.stem not in kept:
             path.unlink()
 
 
@@ -57,7 +61,15 @@ def write_table(sweep: Sweep, study: optuna.Study) -> None:
     partial.replace(sweep.folder / "results.parquet")
 
 
-def result_of(sweep: Sweep, study: optuna.Study, governor: GovernorClient, stopped: str) -> Result:
+def result_of(
+    sweep: Sweep,
+    study: optuna.Study,
+    governor: GovernorClient,
+    *,
+    stopped: str,
+    used_up: str,
+    dashboard: str,
+) -> Result:
     """Read the study once more, and have the best judged against the baseline.
 
     Args:
@@ -65,6 +77,8 @@ def result_of(sweep: Sweep, study: optuna.Study, governor: GovernorClient, stopp
         study: its candidates.
         governor: judges the improvement.
         stopped: why it ended early, "" where it didn't.
+        used_up: why nothing more could be trained.
+        dashboard: address of the Ray dashboard.
     """
     table = frame(study)
     found = best(study)
@@ -83,4 +97,6 @@ def result_of(sweep: Sweep, study: optuna.Study, governor: GovernorClient, stopp
         improvement=improvement,
         status=status,
         ended=ended,
+        used_up=used_up,
+        dashboard=dashboard,
     )

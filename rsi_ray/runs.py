@@ -13,15 +13,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-
 from rsi_ray.config import SweepConfig, job_of, limits_of, parse_config
 from rsi_ray.records import Verdict, record_of
-from rsi_ray.sampling import SAMPLERS
-from rsi_ray.sweep import RUN_FILE, Sweep, check_sweep
-from safety import Document
+from rsi_ray.sampling import SAMPLERS, read_study
+from rsi_ray.sweep import RUN_FILE, STUDY_FILE, Sweep, SweepError, check_sweep
+from safety import Document, Ledger, LedgerError
 from search_spaces.given_trial import spec_from
 
 LEDGER_FILE = "ledger.db"
@@ -58,6 +54,10 @@ def new_run(config: SweepConfig, now: Callable[[], time.struct_time] = time.loca
     storage = Path(config.storage).resolve()
     sweep = _sweep(config, storage)
     check_sweep(sweep)
+    try:
+        Ledger(sweep.ledger_url).close()
+    except LedgerError as error:
+        raise SweepError(str(error)) from None
     folder = _new_folder(storage, f"{config.name}-{time.strftime('%Y%m%d-%H%M%S', now())}")
     return replace(sweep, name=folder.name, folder=folder)
 
@@ -121,10 +121,9 @@ def find_trial(storage: Path, trial: str) -> StoredTrial:
     if not (folder / RUN_FILE).is_file():
         raise RunError(f"run {folder}: no {RUN_FILE} there; expected a folder that `rsi-ray run` made")
     about = json.loads((folder / RUN_FILE).read_text())
-    backend = JournalFileBackend(
-        str(folder / "study.log"), lock_obj=JournalFileOpenLock(str(folder / "study.log"))
-    )
-    study = optuna.load_study(study_name=folder.name, storage=JournalStorage(backend))
+    if not (folder / STUDY_FILE).is_file():
+        raise RunError(f"run {folder}: no {STUDY_FILE} there, it never began")
+    study = read_study(folder / STUDY_FILE, folder.name)
     records = {str(found.number): record_of(found) for found in study.get_trials(deepcopy=False)}
     if number not in records:
         raise RunError(f"trial {trial!r}: the run {folder.name} has trials 0 to {len(records) - 1}")

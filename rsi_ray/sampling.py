@@ -6,6 +6,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,14 +36,22 @@ SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
 
 def open_study(path: Path, name: str, sampler: optuna.samplers.BaseSampler) -> optuna.Study:
     """Open a study in a journal file, which optuna-dashboard opens as it is."""
-    backend = JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path)))
     return optuna.create_study(
-        storage=JournalStorage(backend),
+        storage=_storage(path),
         study_name=name,
         sampler=sampler,
         direction="maximize",
         load_if_exists=True,
     )
+
+
+def read_study(path: Path, name: str) -> optuna.Study:
+    """Open a study that is in a journal file already."""
+    return optuna.load_study(study_name=name, storage=_storage(path))
+
+
+def _storage(path: Path) -> JournalStorage:
+    return JournalStorage(JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +92,7 @@ class OptunaSearcher(Searcher):
         study: where candidates are told, and their records kept.
         space: what is searched.
         price: claim of a configuration.
-        judge: ceilings of a claim, without budgets.
+        judge: a configuration against the ceilings, without budgets.
         reports: of a full training.
         baseline: configuration that is run first and alone; None for none.
         seed: of the draws elsewhere.
@@ -95,7 +104,7 @@ class OptunaSearcher(Searcher):
         space: SearchSpace[Any],
         *,
         price: Callable[[Mapping[str, Any]], Claim],
-        judge: Callable[[Claim], SafetyVerdict],
+        judge: Callable[[Mapping[str, Any]], SafetyVerdict],
         reports: int,
         baseline: Mapping[str, Any] | None,
         seed: int,
@@ -103,7 +112,7 @@ class OptunaSearcher(Searcher):
         super().__init__(metric=METRIC, mode="max")
         self.study, self._space = study, space
         self.failures_in_a_row = 0
-        self.stopped_by = ""
+        self.stopped_by = self.used_up = ""
         self._price, self._judge = price, judge
         self._reports = reports
         self._baseline = dict(baseline) if baseline else None
@@ -156,10 +165,11 @@ class OptunaSearcher(Searcher):
         feasible = 0
         for _ in range(RANDOM_DRAWS):
             config = random_config(self._space, self._rng)
-            if isinstance(self._judge(self._price(config)), Allow):
+            if isinstance(self._judge(config), Allow):
                 feasible += 1
                 if request_digest(config) not in known:
                     return config
+        self.used_up = "every feasible spec that was drawn is known already"
         if not feasible:
             raise SearchExhausted(f"none of {RANDOM_DRAWS} random specs of the space is under every ceiling")
         return None
@@ -228,8 +238,10 @@ class OptunaSearcher(Searcher):
         live = self._live.pop(trial_id)
         if record["verdict"] != Verdict.REFUSED:
             self.failures_in_a_row = self.failures_in_a_row + 1 if state == TrialState.FAIL else 0
-        trial, claim = live.trial, self._price(live.config)
-        whole = {"trial_id": trial_id, "config": live.config, "claim": claim.as_dict(), **record}
+        trial = live.trial
+        whole = {"trial_id": trial_id, "config": live.config, **record}
+        with suppress(Exception):  # refused since it can't be priced
+            whole["claim"] = self._price(live.config).as_dict()
         if trial_id == self._baseline_id:
             whole["baseline"] = True
             if state != TrialState.COMPLETE:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import random
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,19 +16,21 @@ from typing import Any
 import optuna
 import ray
 from ray import tune
+from ray.tune import TuneError
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from rsi_ray.job import Job
-from rsi_ray.observer import Observer, StopAsked, Watch, signals_as_stop
+from rsi_ray.observer import Observer, Watch, signals_as_stop
 from rsi_ray.result import Result, prune_weights, result_of, write_table
 from rsi_ray.sampling import METRIC, RANDOM_DRAWS, OptunaSearcher, open_study, random_config
 from rsi_ray.worker import Candidate
-from safety import Allow, Limits, judge_claim
-from safety.actor import GovernorClient, connect
+from safety import Allow, Deny, Limits, SafetyError, Verdict, judge_claim
+from safety.actor import connect
 from safety.tune import Governance, GovernedScheduler, GovernedSearch, GovernedStopper
 from search_spaces.space import SearchSpace
 
 RUN_FILE = "run.json"
+STUDY_FILE = "study.log"
 
 # read by Tune in the driver's process
 TUNE_ENVIRONMENT = {
@@ -95,18 +98,26 @@ def check_sweep(sweep: Sweep) -> None:
         SweepError: one line that says which.
     """
     rng = random.Random(sweep.seed)
-    claims = [sweep.job.price(random_config(sweep.space, rng)) for _ in range(RANDOM_DRAWS)]
-    verdicts = [judge_claim(sweep.limits, claim) for claim in claims]
-    if not any(isinstance(verdict, Allow) for verdict in verdicts):
-        least = min(range(len(claims)), key=lambda i: claims[i].params)
-        reason = getattr(verdicts[least], "reason", "")
+    verdicts = [judge_config(sweep, random_config(sweep.space, rng)) for _ in range(RANDOM_DRAWS)]
+    denials = [verdict for verdict in verdicts if isinstance(verdict, Deny)]
+    if len(denials) == RANDOM_DRAWS:
+        nearest = min(denials, key=lambda denial: sum(denial.excess.values()) if denial.excess else math.inf)
         raise SweepError(
-            f"space: none of {RANDOM_DRAWS} random specs is under every ceiling; of the smallest: {reason}"
+            f"space: none of {RANDOM_DRAWS} random specs is under every ceiling; nearest: {nearest.reason}"
         )
     if sweep.baseline is not None:
-        verdict = judge_claim(sweep.limits, sweep.job.price(sweep.baseline))
+        verdict = judge_config(sweep, sweep.baseline)
         if not isinstance(verdict, Allow):
             raise SweepError(f"baseline: {verdict.reason}")
+
+
+def judge_config(sweep: Sweep, config: Mapping[str, Any]) -> Verdict:
+    """A configuration against the ceilings alone; one that can't be priced is denied."""
+    try:
+        claim = sweep.job.price(config)
+    except Exception as error:
+        return Deny("price", f"it can't be priced: {type(error).__name__}: {error}")
+    return judge_claim(sweep.limits, claim)
 
 
 def run_sweep(sweep: Sweep, watch: Watch = lambda _: None) -> Result:
@@ -117,28 +128,65 @@ def run_sweep(sweep: Sweep, watch: Watch = lambda _: None) -> Result:
         SafetyError: the governor or its ledger is at fault; nothing runs on.
     """
     check_sweep(sweep)
+    os.environ.update(TUNE_ENVIRONMENT)
+    # Tune prints a traceback for each failed trial; it stays in the trial's error.txt, and we print one line
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    with _nothing_half_written(sweep), local_ray() as dashboard, signals_as_stop() as stop:
+        governor = connect(sweep.ledger_url)
+        governance = Governance(authority=governor, sweep=sweep.name, price=sweep.job.price, stop_asked=stop)
+        concurrent = sweep.concurrent or _fitting(sweep)
+        governor.open_sweep(sweep.name, sweep.limits)
+        study = _open_folder(sweep)
+        searcher = _searcher(sweep, study)
+        observer = Observer(sweep, searcher, governor, watch, stop, dashboard)
+        tuner = _tuner(sweep, searcher, governance, observer, concurrent)
+        try:
+            _fit(tuner, lambda: governor.close_sweep(sweep.name, observer.usage()))
+        finally:
+            write_table(sweep, study)
+            prune_weights(sweep, study)
+        return result_of(
+            sweep,
+            study,
+            governor,
+            stopped=stop.reason or searcher.stopped_by,
+            used_up=governance.heard.used_up or searcher.used_up,
+            dashboard=dashboard,
+        )
+
+
+@contextmanager
+def _nothing_half_written(sweep: Sweep) -> Iterator[None]:
+    """Leave no empty folder of a sweep that never began."""
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # it holds something
+            sweep.folder.rmdir()
+
+
+def _open_folder(sweep: Sweep) -> optuna.Study:
     sweep.folder.mkdir(parents=True, exist_ok=True)
     if (sweep.folder / RUN_FILE).exists():
         raise SweepError(f"folder {sweep.folder}: holds a run already")
     (sweep.folder / RUN_FILE).write_text(json.dumps(dict(sweep.about), indent=2))
-    os.environ.update(TUNE_ENVIRONMENT)
-    # Tune prints a traceback for each failed trial; it stays in the trial's error.txt, and we print one line
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    with local_ray() as dashboard, signals_as_stop() as stop:
-        governor = connect(sweep.ledger_url)
-        governor.open_sweep(sweep.name, sweep.limits)
-        study = open_study(sweep.folder / "study.log", sweep.name, sweep.sampler)
-        searcher = _searcher(sweep, study)
-        observer = Observer(sweep, searcher, governor, watch, stop, dashboard)
-        try:
-            _tuner(sweep, searcher, governor, observer, stop).fit()
-        finally:
-            # every worker is dead here: Tune has stopped, or killed, each of its actors
-            governor.close_sweep(sweep.name, observer.usage())
-            prune_weights(sweep, study)
-            write_table(sweep, study)
-        stop.reason = stop.reason or searcher.stopped_by
-        return result_of(sweep, study, governor, stop.reason)
+    return open_study(sweep.folder / STUDY_FILE, sweep.name, sweep.sampler)
+
+
+def _fit(tuner: tune.Tuner, settle: Callable[[], None]) -> None:
+    """Run to the end, then settle: Tune has stopped, or killed, each of its actors by then.
+
+    Not so after a second Ctrl-C: the leases are left to be reaped.
+    """
+    try:
+        tuner.fit()
+    except TuneError as error:
+        settle()
+        raise SafetyError(f"Tune gave up: {str(error).strip().splitlines()[-1]}") from error
+    except Exception:
+        settle()
+        raise
+    settle()
 
 
 @contextmanager
@@ -160,7 +208,7 @@ def _searcher(sweep: Sweep, study: optuna.Study) -> OptunaSearcher:
         study,
         sweep.space,
         price=sweep.job.price,
-        judge=lambda claim: judge_claim(sweep.limits, claim),
+        judge=lambda config: judge_config(sweep, config),
         reports=sweep.reports,
         baseline=sweep.baseline,
         seed=sweep.seed,
@@ -168,13 +216,12 @@ def _searcher(sweep: Sweep, study: optuna.Study) -> OptunaSearcher:
 
 
 def _tuner(
-    sweep: Sweep, searcher: OptunaSearcher, governor: GovernorClient, observer: Observer, stop: StopAsked
+    sweep: Sweep, searcher: OptunaSearcher, governance: Governance, observer: Observer, concurrent: int
 ) -> tune.Tuner:
-    governance = Governance(authority=governor, sweep=sweep.name, price=sweep.job.price, stop_asked=stop)
     trainable = tune.with_parameters(
         Candidate,
         job=sweep.job,
-        authority=governor,
+        authority=governance.authority,
         sweep=sweep.name,
         weights=sweep.folder / "weights",
         threads=sweep.cpus,
@@ -187,7 +234,7 @@ def _tuner(
             search_alg=GovernedSearch(searcher, governance),
             scheduler=GovernedScheduler(_scheduler(sweep), governance),
             num_samples=sweep.trials,
-            max_concurrent_trials=sweep.concurrent or _fitting(sweep),
+            max_concurrent_trials=concurrent,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(

@@ -56,6 +56,9 @@ def _printer(console: Console) -> Watch:
     told: set[int] = set()
 
     def watch(snapshot: Snapshot) -> None:
+        if -1 not in told:
+            told.add(-1)
+            console.print(dashboard_text(snapshot.dashboard), highlight=False, soft_wrap=True)
         for row in rows_of(snapshot):
             if row["number"] not in told and row["verdict"] != "training":
                 told.add(row["number"])
@@ -98,9 +101,7 @@ def screen(snapshot: Snapshot, seconds: float, height: int) -> RenderableType:
         Padding(bar, 0),
         table_of(_fitting(rows, max(4, height - ROWS_BESIDE_TABLE))),
         budgets_of(snapshot.status),
-        Text(
-            f"Ray dashboard: http://{snapshot.dashboard}  (`ray get-auth-token` prints the token it asks for)"
-        ),
+        Text(dashboard_text(snapshot.dashboard)),
     )
 
 
@@ -152,7 +153,9 @@ def verdict_text(row: Mapping[str, Any]) -> str:
         verdict += " (baseline)"
     if row["verdict"] in ("training", Verdict.STOPPED):
         return f"{verdict}, report {row.get('reports') or 0}"
-    if row["verdict"] in (Verdict.REFUSED, Verdict.FAILED):
+    if row["verdict"] == Verdict.REFUSED:
+        return f"{verdict} by {row.get('rule', '')}: {row.get('reason', '')}"
+    if row["verdict"] == Verdict.FAILED:
         return f"{verdict}: {row.get('reason', '')}"
     return verdict
 
@@ -214,15 +217,22 @@ def summary(result: Result) -> Group:
     parts.append(budgets_of(result.status))
     if result.ended:
         parts.append(Text(f"The sweep ended early: {result.ended}", style="red"))
+    if result.used_up:
+        parts.append(Text(f"Nothing more to train: {result.used_up}", style="yellow"))
     folder = _from_here(result.folder)
     parts.append(
         Text(
             f"Results: {folder / 'results.parquet'}\n"
             f"Study:   {folder / 'study.log'}  (optuna-dashboard opens it)\n"
-            f"Weights: {folder / 'weights'}"
+            f"Weights: {folder / 'weights'}\n" + dashboard_text(result.dashboard, "while a run lasts; ")
         )
     )
     return Group(*parts)
+
+
+def dashboard_text(address: str, when: str = "") -> str:
+    """Where the Ray dashboard is, and how to get in."""
+    return f"Ray dashboard: http://{address}  ({when}`ray get-auth-token` prints the token it asks for)"
 
 
 def _from_here(folder: Path) -> Path:

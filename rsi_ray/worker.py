@@ -67,11 +67,18 @@ class Candidate(Trainable):
                 self._begin()
             return self._train_on(self._keeper.grant)
         except LeaseLost as error:
-            self._close()
-            return {"done": True, "refused": str(error)}
+            return {"done": True, "refused": str(error), **self._used_if_begun()}
         except Exception:
             self._settle_cut_short()
             raise
+
+    def _used_if_begun(self) -> dict[str, int]:
+        try:
+            return self._used(self._keeper.grant)
+        except LeaseLost:
+            return {}
+        finally:
+            self._close()
 
     def _train_on(self, grant: Grant) -> dict[str, Any]:
         done = self.training_iteration + 1 >= grant.claim.reports

@@ -26,12 +26,14 @@ class Heard:
 
     Attributes:
         admitted: digest by key, of requests that hold a lease.
-        denied: keys of trials with a report that was denied.
+        denied: by key, why a trial's report was denied or could not be judged.
+        used_up: why nothing more can be admitted; "" while it can.
     """
 
     def __init__(self) -> None:
         self.admitted: dict[str, str] = {}
-        self.denied: set[str] = set()
+        self.denied: dict[str, Deny] = {}
+        self.used_up = ""
 
     def __reduce__(self) -> tuple[type[Heard], tuple[()]]:
         """A plugin that is restored has heard nothing."""

@@ -110,7 +110,7 @@ class GovernedSearch(Searcher):
         self._refusals += 1
         self._without_room = self._without_room + 1 if denial.rule.startswith("budget.") else 0
         if denial.rule in ENDING_RULES or self._without_room >= BUDGET_REFUSALS:
-            logger.info("the search ends: %s", denial.reason)
+            self._governance.heard.used_up = denial.reason
             return True
         if self._refusals >= self._max_refusals:
             raise SearchExhausted(
@@ -135,13 +135,9 @@ class GovernedSearch(Searcher):
         self._inner.on_trial_complete(inner_id, result if measured else None, error or not measured)
 
     def _heard(self, trial_id: str) -> Verdict:
-        heard = self._governance.heard
         key = self._governance.key(trial_id)
-        heard.admitted.pop(key, None)
-        if key not in heard.denied:
-            return Allow()
-        heard.denied.discard(key)
-        return self._verdict(trial_id)
+        self._governance.heard.admitted.pop(key, None)
+        return self._governance.heard.denied.pop(key, Allow())
 
     def _verdict(self, trial_id: str) -> Verdict:
         return self._governance.authority.verdict(self._governance.key(trial_id))
@@ -245,12 +241,13 @@ class GovernedScheduler(TrialScheduler):
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """Settle the lease: a class trainable computes only in a step, and none is under way here."""
-        self._settle(result)
+        if "lease_id" in result:
+            self._settle(result)
+        else:
+            self._governance.authority.void(self._governance.key(trial.trial_id), "it ended before it began")
         self._inner.on_trial_complete(tune_controller, trial, result)
 
     def _settle(self, result: Mapping[str, Any]) -> None:
-        if "lease_id" not in result:
-            return  # no report came: the lease is reaped, or settled when the sweep is closed
         try:
             fence = result["lease_fence"]
             self._governance.authority.settle(result["lease_id"], fence, usage_of(result))
@@ -258,9 +255,13 @@ class GovernedScheduler(TrialScheduler):
             logger.warning("not settled, its hold is spent in the end: %s", error)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        """A dead actor is no proof that its process is: its hold stays until it is reaped."""
+        """Give back a lease that never began: its worker is refused if it asks now.
+
+        One that began keeps its hold until it is reaped: a dead actor is no proof that its process is.
+        """
         key = self._governance.key(trial.trial_id)
         self._governance.authority.fail(self._governance.sweep, key, failure_of(trial))
+        self._governance.authority.void(key, "its trial failed before it began")
         self._inner.on_trial_error(tune_controller, trial)
 
     def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
@@ -306,10 +307,12 @@ class GovernedStopper(Stopper):
             verdict = self._governance.authority.report(key, report_of(result, self._metric))
         except Exception as error:  # whatever it is: what can't be judged doesn't go on
             logger.error("%s: stopped, its report could not be judged: %s", key, error)
-            return True
+            verdict = Deny("unjudged", f"its report could not be judged: {error}")
         if isinstance(verdict, Allow):
             return False
-        self._governance.heard.denied.add(key)
+        # a hold stops it as well: nobody can decide on it while it trains
+        denial = verdict if isinstance(verdict, Deny) else Deny(verdict.rule, verdict.reason)
+        self._governance.heard.denied[key] = denial
         return True
 
     def stop_all(self) -> bool:

@@ -56,6 +56,12 @@ def config(folder: Path, **changes: object) -> Path:
         ("space:\n  widths: [33]\n", "sweep.yaml:1: space.widths: 33"),
         ("name: ../x\n", "sweep.yaml:1: name: "),
         ("limits: {bounds: {max_params: 1.5, max_flops: 1, max_memory: 1}}\n", "limits.bounds.max_params"),
+        ("seed: 5000000000\n", "sweep.yaml:1: seed: "),
+        ("ledger: nonsense\n", "ledger nonsense: cannot be opened"),
+        (
+            "space: {depth: [1, 1000000], widths: [1000000], head_sizes: [1000]}\n",
+            "none of 1000 random specs is under every ceiling",
+        ),
         ("baseline: {width: 7}\n", "sweep.yaml:1: baseline.width: expected one of"),
     ],
 )
@@ -83,6 +89,14 @@ def test_a_space_over_its_ceiling_stops_at_once(tmp_path: Path):
     found = rsi_ray(tmp_path, "run", config(tmp_path, limits={"bounds": bounds}), seconds=60)
     assert (found.returncode, found.stderr.count("\n")) == (2, 1)
     assert "none of 1000 random specs is under every ceiling" in found.stderr
+
+
+def test_a_run_that_never_began_has_nothing_to_replay(tmp_path: Path):
+    (tmp_path / "rsi_results" / "cut").mkdir(parents=True)
+    (tmp_path / "rsi_results" / "cut" / "run.json").write_text("{}")
+    found = rsi_ray(tmp_path, "replay", "0")
+    assert (found.returncode, found.stderr.count("\n")) == (2, 1)
+    assert "it never began" in found.stderr
 
 
 def results(folder: Path) -> pd.DataFrame:

@@ -29,7 +29,13 @@ def study(tmp_path):
 def searcher_on(study, *, widths=(1, 40), baseline=None, seed=0):
     job = BehavingJob(space=WidthSpace(widths=widths))
     return OptunaSearcher(
-        study, job.space, price=job.price, judge=judge, reports=3, baseline=baseline, seed=seed
+        study,
+        job.space,
+        price=job.price,
+        judge=lambda config: judge(job.price(config)),
+        reports=3,
+        baseline=baseline,
+        seed=seed,
     )
 
 

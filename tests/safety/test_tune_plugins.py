@@ -200,7 +200,7 @@ def test_a_denied_trial_is_told_as_a_refusal_whatever_it_scored(governance, auth
     inner = ListeningSearcher({"width": 1})
     search = GovernedSearch(inner, governance)
     search.suggest("t1")
-    governance.heard.denied.add("s/t1")
+    governance.heard.denied["s/t1"] = Deny("finite_score", "score is nan")
     search.on_trial_complete("t1", {"score": 0.9})
     assert inner.told[-1] == ("refused", "t1", "finite_score")
 
@@ -211,6 +211,7 @@ def test_a_report_that_the_stopper_denied_is_a_refusal_to_the_search(governance,
     inner = ListeningSearcher({"width": 1})
     search = GovernedSearch(inner, governance)
     search.suggest("t1")
+    del authority.verdicts["s/t1"]  # it is heard, not asked
     assert GovernedStopper(governance, "score")("t1", {"score": 0.9})
     search.on_trial_complete("t1", {"score": 0.9})
     assert inner.told[-1] == ("refused", "t1", "finite_score")
@@ -419,7 +420,7 @@ def test_a_trial_that_is_complete_is_settled_by_what_its_worker_told(scheduler, 
 
 def test_a_trial_that_never_reported_is_not_settled(scheduler, authority):
     scheduler.on_trial_complete(None, FakeTrial(), {"done": True})
-    assert authority.asked == []
+    assert authority.asked == [("void", "s/t1", "it ended before it began")]
 
 
 @pytest.mark.parametrize("error", [LeaseLost("stale"), GovernorUnreachable("silent")])
@@ -438,7 +439,10 @@ def test_a_result_that_tells_a_lease_and_no_usage_settles_nothing(scheduler, inn
 
 def test_a_trial_that_failed_is_recorded_and_never_settled(scheduler, inner, authority):
     scheduler.on_trial_error(None, FakeTrial())
-    assert authority.asked == [("fail", "s", "s/t1", "it failed without a word")]
+    assert authority.asked == [
+        ("fail", "s", "s/t1", "it failed without a word"),
+        ("void", "s/t1", "its trial failed before it began"),
+    ]
     assert inner.heard == [("error", "t1")]
 
 
@@ -641,3 +645,14 @@ def test_why_a_trial_ended_without_a_score_is_asked_of_the_governor(governance, 
     inner = ListeningSearcher()
     GovernedSearch(inner, governance).on_trial_complete("t1", result, error)
     assert inner.told == [("refused", "t1", "failed")]
+
+
+def test_a_score_whose_report_could_not_be_judged_is_never_told(governance, authority):
+    authority.silent = None
+    inner = ListeningSearcher({"width": 1})
+    search = GovernedSearch(inner, governance)
+    search.suggest("t1")
+    authority.silent = GovernorUnreachable("silent")
+    assert GovernedStopper(governance, "score")("t1", {"score": 0.9})
+    search.on_trial_complete("t1", {"score": 0.9})
+    assert inner.told[-1][0] == "refused"
