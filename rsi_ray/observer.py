@@ -91,7 +91,7 @@ class Observer(tune.Callback):
         sweep: Sweep,
         searcher: OptunaSearcher,
         governor: GovernorClient,
-        watch: Watch,
+        watch: Watch | None,
         stop: StopAsked,
         dashboard: str,
     ) -> None:
@@ -111,7 +111,7 @@ class Observer(tune.Callback):
         if self._searcher.failures_in_a_row >= FAILURES_IN_A_ROW and not self._stop.reason:
             self._stop.reason = f"{FAILURES_IN_A_ROW} candidates in a row failed"
         now = time.monotonic()
-        if now - self._looked >= self.seconds_between_looks:
+        if self._watch and now - self._looked >= self.seconds_between_looks:
             self._looked = now
             self._watch(self._snapshot())
 

@@ -120,7 +120,7 @@ def judge_config(sweep: Sweep, config: Mapping[str, Any]) -> Verdict:
     return judge_claim(sweep.limits, claim)
 
 
-def run_sweep(sweep: Sweep, watch: Watch = lambda _: None) -> Result:
+def run_sweep(sweep: Sweep, watch: Watch | None = None) -> Result:
     """Run a sweep to its end, or to the first of signal, freeze and fault.
 
     Raises:

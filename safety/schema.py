@@ -112,7 +112,8 @@ def open_database(url: str) -> sa.Engine:
         plain = parsed.database and not parsed.database.startswith("file:")
         if parsed.get_backend_name() == "sqlite" and plain:
             Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
-        engine = sa.create_engine(parsed)
+        # every transaction here is committed or rolled back by its own block: no second rollback
+        engine = sa.create_engine(parsed, pool_reset_on_return=None)
         if engine.dialect.name == "sqlite":
             sa.event.listen(engine, "connect", _configure_sqlite)
             sa.event.listen(engine, "begin", _begin_immediate)
