@@ -16,7 +16,6 @@ from rsi_ray.runs import StoredTrial, circumstances, find_trial
 from safety import (
     Allow,
     Governor,
-    Grant,
     KernelTimer,
     LeaseKeeper,
     Ledger,
@@ -104,31 +103,25 @@ def train_under_lease(
     keeper = LeaseKeeper(governor, KernelTimer())
     grant = keeper.begin(key, digest, str(os.getpid()), job.measure(config))
     begun, score = 0, float("nan")
+
+    def used(reports: int) -> Usage:
+        return grant.claim.used(reports=reports, elapsed_ms=keeper.elapsed_ms())
+
     try:
         run = _computing(keeper, lambda: job.begin(config))
         for begun in range(1, reports + 1):
             told = _computing(keeper, run.next_report)
-            report = Report(score=told["score"], domains=told["domains"], usage=_usage(keeper, grant, begun))
+            report = Report(score=told["score"], domains=told["domains"], usage=used(begun))
             verdict = governor.report(key, report)
             if not isinstance(verdict, Allow):
                 raise SafetyError(f"{key}: {verdict.reason}")
             score = float(told["score"])
     finally:
         # a report that was begun is charged whole, however it ended
-        usage = _usage(keeper, grant, begun)
+        usage = used(begun)
         keeper.end()
         governor.settle(grant.lease, grant.fence, usage)
     return score
-
-
-def _usage(keeper: LeaseKeeper, grant: Grant, reports: int) -> Usage:
-    claim, elapsed = grant.claim, keeper.elapsed_ms()
-    return Usage(
-        train_flops=claim.train_flops * reports // claim.reports,
-        wall_ms=elapsed,
-        gpu_ms=claim.gpu_ms * elapsed // max(1, claim.wall_ms),
-        reports=reports,
-    )
 
 
 def _computing(keeper: LeaseKeeper, compute: Callable[[], Any]) -> Any:

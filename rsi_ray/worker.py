@@ -100,30 +100,25 @@ class Candidate(Trainable):
         with self._keeper.computing():
             self._run = self._job.begin(self.config)
 
+    def _usage(self, grant: Grant) -> Usage:
+        elapsed_ms = self._keeper.elapsed_ms()
+        return grant.claim.used(reports=self.training_iteration + 1, elapsed_ms=elapsed_ms)
+
     def _used(self, grant: Grant) -> dict[str, int]:
-        reports = self.training_iteration + 1
-        elapsed = self._keeper.elapsed_ms()
-        claim = grant.claim
+        usage = self._usage(grant)
         return {
             "lease_id": grant.lease,
             "lease_fence": grant.fence,
-            "used_flops": claim.train_flops * reports // claim.reports,
-            "used_wall_ms": elapsed,
-            "used_gpu_ms": claim.gpu_ms * elapsed // max(1, claim.wall_ms),
+            "used_flops": usage.train_flops,
+            "used_wall_ms": usage.wall_ms,
+            "used_gpu_ms": usage.gpu_ms,
         }
 
     def _settle_cut_short(self) -> None:
         # what the failed step computed is not known, so all of it is charged
         with suppress(SafetyError):  # unsettled, its hold is spent in the end
             grant = self._keeper.grant
-            used = self._used(grant)
-            usage = Usage(
-                train_flops=used["used_flops"],
-                wall_ms=used["used_wall_ms"],
-                gpu_ms=used["used_gpu_ms"],
-                reports=self.training_iteration + 1,
-            )
-            self._authority.settle(grant.lease, grant.fence, usage)
+            self._authority.settle(grant.lease, grant.fence, self._usage(grant))
         self._close()
 
     def _export(self) -> None:

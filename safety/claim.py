@@ -66,6 +66,15 @@ class Claim:
             WALL_MS: self.wall_ms,
         }
 
+    def used(self, *, reports: int, elapsed_ms: int) -> Usage:
+        """What so many reports use by the arithmetic, and so much time: GPUs for as long as it ran."""
+        return Usage(
+            train_flops=self.train_flops * reports // self.reports,
+            wall_ms=elapsed_ms,
+            gpu_ms=self.gpu_ms * elapsed_ms // max(1, self.wall_ms),
+            reports=reports,
+        )
+
     def as_dict(self) -> dict[str, int]:
         """Fields by name, for storage."""
         return asdict(self)
