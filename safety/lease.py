@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from safety.claim import Claim
 
 OPEN_STATES = ("reserved", "active", "revoked")
-FINAL_STATES = ("void", "settled", "forfeited")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
