@@ -20,11 +20,13 @@ import optuna
 import ray
 import torch
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search.optuna import OptunaSearch
 from torch import nn
 
-from rsi_ray.sampling import SAMPLERS
-from rsi_ray.sweep import Sweep, run_sweep
+from rsi_ray.plan import Plan
+from rsi_ray.samplers import SAMPLERS
+from rsi_ray.sweep import run_sweep
 from safety import Claim, Measured, limits_from_dict
 from safety.actor import NAME, NAMESPACE, connect
 from search_spaces.cost import Cost
@@ -117,6 +119,14 @@ class NoOpJob:
         found = measure_space(self.space, config["x"])
         return Measured(params=found.params, forward_flops=found.forward_flops)
 
+    def suggest(self, trial: Suggest) -> float:
+        """Choose the number."""
+        return self.space.suggest(trial)
+
+    def digest(self) -> str:
+        """There are no data."""
+        return ""
+
     def begin(self, config: Mapping[str, Any]) -> NoOpRun:
         """Build nothing."""
         return NoOpRun(config["x"])
@@ -184,7 +194,7 @@ def reuse_ms(trials: int, folder: str) -> float:
 def governed_ms(trials: int, folder: str) -> float:
     """Milliseconds per trial of ours: three gates, ledger on disk, study in a file, records."""
     space = LineSpace()
-    sweep = Sweep(
+    plan = Plan(
         name="governed",
         folder=Path(folder) / "governed",
         ledger_url=f"sqlite:///{folder}/ledger.db",
@@ -194,13 +204,13 @@ def governed_ms(trials: int, folder: str) -> float:
         sampler=SAMPLERS["tpe"](0),
         reports=REPORTS,
         trials=trials,
-        early_stopping=None,
+        scheduler=FIFOScheduler,
         concurrent=2,
     )
     # the governor is the cluster's, and outlives its sweeps; so it is up already
-    connect(sweep.ledger_url)
+    connect(plan.ledger_url)
     try:
-        return _timed(lambda: run_sweep(sweep), trials)
+        return _timed(lambda: run_sweep(plan), trials)
     finally:
         ray.kill(ray.get_actor(NAME, namespace=NAMESPACE))
 

@@ -10,12 +10,21 @@ import optuna
 import typer
 from rich.console import Console
 
-from rsi_ray.config import built_in_config, load_config
+from rsi_ray.config import (
+    SweepConfig,
+    config_of_run,
+    example_file,
+    examples,
+    load_config,
+    load_example,
+)
+from rsi_ray.plan import SweepError
 from rsi_ray.replay import replay as replay_trial
 from rsi_ray.result import Result
-from rsi_ray.runs import RunError, new_run
-from rsi_ray.sweep import SweepError, run_sweep
+from rsi_ray.runs import RunError, find_trial, run_folder
+from rsi_ray.sweep import run_sweep
 from rsi_ray.view import summary, watching
+from rsi_ray.wiring import sweep_of
 from safety import DocumentError, SafetyError
 from safety.schema import without_password
 
@@ -33,25 +42,45 @@ app = typer.Typer(
 @app.command()
 def run(
     config: Annotated[Path | None, typer.Argument(help="YAML file; the built-in job if left out")] = None,
+    example: Annotated[str | None, typer.Option(help=f"one of {', '.join(examples())}")] = None,
+    resume: Annotated[str | None, typer.Option(help="run that was stopped, by name or folder")] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="candidates that are trained")] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="of sampler and candidates")] = None,
     concurrent: Annotated[int | None, typer.Option(min=1, help="trials at a time")] = None,
+    seconds: Annotated[int | None, typer.Option(min=1, help="time after which the sweep ends")] = None,
     storage: Annotated[str | None, typer.Option(help="folder of all runs")] = None,
 ) -> None:
     """Run one governed sweep."""
-    given = {"trials": trials, "seed": seed, "concurrent": concurrent, "storage": storage}
-    parsed = load_config(config)
+    _find_own_classes(config)
+    parsed = _read(config, example, resume, Path(storage or "rsi_results"))
+    given = {"trials": trials, "seed": seed, "concurrent": concurrent, "seconds": seconds, "storage": storage}
     parsed = parsed.model_copy(update={name: value for name, value in given.items() if value is not None})
     console = Console()
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # it tells of each study and trial; so do we
-    sweep = new_run(parsed)
+    plan = sweep_of(parsed).plan(resume=resume)
     console.print(
-        f"Run {sweep.name}, ledger {without_password(sweep.ledger_url)}", highlight=False, soft_wrap=True
+        f"Run {plan.name}, ledger {without_password(plan.ledger_url)}", highlight=False, soft_wrap=True
     )
     with watching(console) as watch:
-        result = run_sweep(sweep, watch)
+        result = run_sweep(plan, watch)
     console.print(summary(result))
     raise typer.Exit(_exit_code(result))
+
+
+def _read(config: Path | None, example: str | None, resume: str | None, storage: Path) -> SweepConfig:
+    given = [value for value in (config, example, resume) if value is not None]
+    if len(given) > 1:
+        raise SweepError("run: expected one of a file, --example and --resume")
+    if resume is not None:
+        return config_of_run(run_folder(storage, resume))
+    return load_config(config) if config else load_example(example or "built_in")
+
+
+def _find_own_classes(config: Path | None) -> None:
+    """Let `module:Class` be found from here and beside the file, in workers too."""
+    for folder in (Path.cwd(), *([config.parent.resolve()] if config else [])):
+        if str(folder) not in sys.path:
+            sys.path.insert(0, str(folder))
 
 
 def _exit_code(result: Result) -> int:
@@ -66,16 +95,21 @@ def replay(
     storage: Annotated[str, typer.Option(help="folder of all runs")] = "rsi_results",
 ) -> None:
     """Train a trial of a run again from its record, and compare the score."""
-    found = replay_trial(Path(storage), trial)
+    _find_own_classes(None)
+    stored = find_trial(Path(storage), trial)
+    sweep = sweep_of(config_of_run(stored.folder))
+    found = replay_trial(stored, sweep.job(), sweep.checked_limits(), threads=sweep.cpus)
     console = Console()
     console.print(found.text(), highlight=False, soft_wrap=True)
     raise typer.Exit(0 if found.same else FAILURE)
 
 
 @app.command()
-def config() -> None:
-    """Print the built-in job's file, to start one's own from."""
-    sys.stdout.write(built_in_config().read_text())
+def config(
+    example: Annotated[str, typer.Option(help=f"one of {', '.join(examples())}")] = "built_in",
+) -> None:
+    """Print an example's file, to start one's own from."""
+    sys.stdout.write(example_file(example).read_text())
 
 
 def main() -> None:

@@ -3,57 +3,41 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
 
-from rsi_ray.job import TrainingJob
-from rsi_ray.tasks.built_in import BuiltInOptions, built_in_task
-from rsi_ray.train import Training
+from rsi_ray.disk import RUN_FILE
+from rsi_ray.objectives import SCORE, problems_of_objectives
+from rsi_ray.runs import RunError, read_about
+from rsi_ray.samplers import sampler_of
+from rsi_ray.sections import Whole, parse_section
+from rsi_ray.train import Schedule
+from rsi_ray.wiring import (
+    SPACES,
+    TASK_SECTIONS,
+    choices_of,
+    load_task_of,
+    space_of,
+    sweep_of,
+    training_of,
+    with_paths_from,
+)
 from safety import Document, DocumentError, Limits, StrictModel, limits_from_yaml, read_yaml, validate
-from safety.document import whole_number
+from safety.document import shown, whole_number
 from search_spaces.given_trial import spec_from
-from search_spaces.transformer import FfnKind, Norm, Position, TransformerSpace
 
 Count = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=1_000_000)]
 Seed = Annotated[int, BeforeValidator(whole_number), Field(le=2**32 - 1)]
 Positive = Annotated[float, Field(gt=0)]
-Span = Annotated[list[Count], Field(min_length=2, max_length=2)]
+PositiveSpan = Annotated[list[Positive], Field(min_length=2, max_length=2)]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?\Z", re.IGNORECASE)
-
-
-class SpaceConfig(StrictModel):
-    """The architectures that may be proposed."""
-
-    kind: Literal["transformer"] = Field(default="transformer", description="kind of model")
-    depth: Span = Field(default=[1, 6], description="fewest and most layers")
-    widths: list[Count] = Field(default=[32, 64, 96, 128], description="widths of the residual stream")
-    head_sizes: list[Count] = Field(default=[16, 32], description="channels of one attention head")
-    kv_groups: list[Count] = Field(default=[1, 2], description="query heads per key-value head")
-    ffn_ratio: Span = Field(default=[1, 4], description="least and most FFN width, in widths")
-    ffn_kinds: list[FfnKind] = Field(default=["gelu", "swiglu"], description="kinds of FFN")
-    norms: list[Norm] = Field(default=["layernorm", "rmsnorm"], description="kinds of norm")
-    positions: list[Position] = Field(default=["learned", "rotary"], description="positional encodings")
-    tied: list[bool] = Field(default=[True, False], description="embedding shared with the byte heads or not")
-
-
-class TaskConfig(StrictModel):
-    """What candidates learn and are scored on."""
-
-    kind: Literal["built_in"] = Field(
-        default="built_in",
-        description="language, code generation, reasoning and planning from every Python installation",
-    )
-    text_length: Count = Field(default=16, description="bytes per sample of text")
-    holdout_size: Count = Field(default=256, description="hold-out samples per domain")
-    seed: Seed = Field(default=0, description="of the generated problems")
 
 
 class TrainingConfig(StrictModel):
@@ -63,18 +47,37 @@ class TrainingConfig(StrictModel):
     steps_per_epoch: Count = Field(default=30, description="optimizer steps between two reports")
     batch_size: Count = Field(default=32, description="samples per head and step")
     learning_rate: Positive = Field(default=3e-3, description="peak of the schedule")
+    schedule: Schedule = Field(default="cosine", description="way from the peak to the end")
     warmup_steps: Annotated[int, BeforeValidator(whole_number)] = Field(
         default=20, description="steps of linear rise to the peak"
     )
     weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.01, description="AdamW's, on matrices")
 
 
-class SchedulerConfig(StrictModel):
-    """Which trials are stopped early."""
+class HyperparametersConfig(StrictModel):
+    """Hyperparameters of the training that are searched beside the architecture; the others stay fixed."""
 
-    kind: Literal["asha", "fifo"] = Field(default="asha", description="asha stops early, fifo never")
+    learning_rate: PositiveSpan | None = Field(default=None, description="least and most, on a log scale")
+    weight_decay: PositiveSpan | None = Field(default=None, description="least and most, on a log scale")
+    schedule: list[Schedule] = Field(default=[], description="schedules to choose from")
+    batch_size: list[Count] = Field(default=[], description="batch sizes to choose from")
+    warmup_steps: Annotated[list[Whole], Field(min_length=2, max_length=2)] | None = Field(
+        default=None, description="fewest and most"
+    )
+
+
+class SchedulerConfig(StrictModel):
+    """Which trials are stopped early, paused, or changed while they are trained."""
+
+    kind: Literal["asha", "fifo", "hyperband", "median", "pbt", "pb2"] = Field(
+        default="asha",
+        description="asha, hyperband and median stop early, fifo never; pbt and pb2 change hyperparameters",
+    )
     grace_period: Count = Field(default=1, description="reports that every trial makes")
-    reduction_factor: Annotated[int, Field(ge=2)] = Field(default=3, description="one in so many goes on")
+    reduction_factor: Annotated[int, Field(ge=2)] = Field(
+        default=3, description="asha and hyperband: one in so many goes on"
+    )
+    interval: Count = Field(default=1, description="pbt and pb2: reports between two changes")
 
 
 class ResourcesConfig(StrictModel):
@@ -93,22 +96,47 @@ class SweepConfig(StrictModel):
     seed: Seed = Field(default=0, description="of sampler and candidates")
     trials: Count = Field(default=24, description="candidates that are trained, the baseline included")
     concurrent: Count | None = Field(default=None, description="trials at a time; as many as fit if left out")
+    seconds: Count | None = Field(default=None, description="time after which the sweep ends")
     trial_seconds: Count = Field(default=600, description="longest time of one trial, seconds")
-    sampler: Literal["tpe", "random"] = Field(default="tpe", description="Optuna sampler that proposes")
-    keep_weights: Annotated[int, BeforeValidator(whole_number)] = Field(
-        default=3, description="best candidates whose weights are kept"
+    sampler: str = Field(
+        default="tpe",
+        description="tpe, random, gp, nsga2, cmaes, evolution, or module:Class of an Optuna sampler",
+    )
+    objectives: list[str] = Field(
+        default=[SCORE],
+        description="score, and what is to be small beside it: params, forward_flops, memory, latency",
+    )
+    keep_weights: Whole = Field(default=3, description="best candidates whose weights are kept")
+    checkpoint_bytes: Whole | None = Field(
+        default=None, description="what weights and checkpoints may take on disk; more ends the sweep"
+    )
+    max_failures: Count = Field(
+        default=3, description="candidates that failed in a row; so many end the sweep"
     )
     storage: str = Field(default="rsi_results", description="folder of all runs")
     ledger: str | None = Field(
         default=None, description="SQLAlchemy URL of the ledger; ledger.db in the storage if left out"
     )
-    space: SpaceConfig = Field(default_factory=SpaceConfig, description="what may be proposed")
-    task: TaskConfig = Field(default_factory=TaskConfig, description="what is learned")
+    space: SerializeAsAny[StrictModel] = Field(
+        default_factory=SPACES["transformer"], description="what may be proposed"
+    )
+    task: SerializeAsAny[StrictModel] = Field(
+        default_factory=TASK_SECTIONS["built_in"], description="what is learned"
+    )
     training: TrainingConfig = Field(default_factory=TrainingConfig, description="how it is trained")
+    hyperparameters: HyperparametersConfig = Field(
+        default_factory=HyperparametersConfig, description="what of the training is searched"
+    )
     scheduler: SchedulerConfig = Field(default_factory=SchedulerConfig, description="what is stopped early")
     resources: ResourcesConfig = Field(default_factory=ResourcesConfig, description="what a trial gets")
     baseline: dict[str, Any] | None = Field(
         default=None, description="a candidate's parameters, trained first and alone, to compare with"
+    )
+    enqueue: list[dict[str, Any]] = Field(
+        default=[], description="candidates' parameters, trained before the sampler is asked"
+    )
+    warm_start: str | None = Field(
+        default=None, description="an earlier run, by name or folder, whose candidates the sampler is told"
     )
     limits: Limits | str = Field(description="the limits, or the path of a YAML file that holds them")
 
@@ -121,93 +149,118 @@ class SweepConfig(StrictModel):
             )
         return name
 
+    @field_validator("sampler")
+    @classmethod
+    def _known_sampler(cls, sampler: str) -> str:
+        sampler_of(sampler, 0)
+        return sampler
 
-def load_config(path: Path | None) -> SweepConfig:
-    """Read a sweep's file, the built-in job's where none is given; limits named by path are read too.
+    @field_validator("objectives")
+    @classmethod
+    def _known_objectives(cls, objectives: list[str]) -> list[str]:
+        for problem in problems_of_objectives(objectives):
+            raise ValueError(problem.removeprefix("objectives: "))
+        return objectives
+
+
+def load_config(path: Path) -> SweepConfig:
+    """Read a sweep's file; what it names by path lies where the file says, from its own folder.
 
     Raises:
         DocumentError: one line with the file, the line, the field and what was expected.
     """
-    if path is None:
-        with resources.as_file(built_in_config()) as built_in:
-            document = read_yaml(built_in)
-    else:
-        document = read_yaml(path)
-    config = parse_config(document)
-    if isinstance(config.limits, str):
-        folder = path.parent if path else Path()
-        config = config.model_copy(update={"limits": limits_from_yaml(folder / config.limits)})
-    return config
+    return parse_config(read_yaml(path), folder=path.parent)
 
 
-def built_in_config() -> Any:
-    """The built-in job's file, as a package resource."""
-    return resources.files("rsi_ray") / "built_in.yaml"
+def load_example(name: str) -> SweepConfig:
+    """Read an example that comes with the package.
+
+    Raises:
+        DocumentError: there is no such example.
+    """
+    with resources.as_file(example_file(name)) as path:
+        return parse_config(read_yaml(path), folder=Path())
 
 
-def parse_config(document: Document) -> SweepConfig:
+def config_of_run(folder: Path) -> SweepConfig:
+    """The configuration that a run wrote down.
+
+    Raises:
+        RunError: it was made in Python, with objects of its own.
+    """
+    about = read_about(folder)
+    if "config" not in about:
+        raise RunError(
+            f"run {folder.name}: made in Python with objects of its own; "
+            "use run(resume=...) or replay(...) of the same Sweep"
+        )
+    return parse_config(Document(source=str(folder / RUN_FILE), data=about["config"]), folder=Path())
+
+
+def examples() -> list[str]:
+    """Names of the examples that come with the package."""
+    folder = resources.files("rsi_ray") / "examples"
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+def example_file(name: str) -> Any:
+    """An example's file, as a package resource.
+
+    Raises:
+        DocumentError: there is no such example.
+    """
+    if name not in examples():
+        raise DocumentError(f"example {shown(name)}: expected one of {', '.join(examples())}")
+    return resources.files("rsi_ray") / "examples" / f"{name}.yaml"
+
+
+def parse_config(document: Document, *, folder: Path) -> SweepConfig:
     """Parse a document into a config, and check that its parts can be built.
+
+    Args:
+        document: the file.
+        folder: where the paths in it begin.
 
     Raises:
         DocumentError: see `load_config`.
     """
-    # limits first: in a union pydantic would tell of every branch
-    data = document.data
-    if isinstance(data, dict) and isinstance(data.get("limits"), dict):
-        limits = validate(Limits, document.part("limits"))
-        document = Document(source=document.source, data={**data, "limits": limits}, lines=document.lines)
+    if isinstance(document.data, Mapping):
+        document = _parts_parsed(document, folder)
     config = validate(SweepConfig, document)
-    _check(document, "task", lambda: task_options(config))
+    config = config.model_copy(update={"task": with_paths_from(config.task, folder)})
+    config = config.model_copy(update={"space": with_paths_from(config.space, folder)})
+    _check(document, "task", lambda: load_task_of(config)())
     _check(document, "training", lambda: training_of(config))
+    _check(document, "hyperparameters", lambda: choices_of(config))
     _check(document, "space", lambda: space_of(config))
+    sweep = sweep_of(config.model_copy(update={"enqueue": []}))
+    job = sweep.job()
+    _check(document, "scheduler", sweep.check_scheduler)
     if config.baseline is not None:
         given = config.baseline
-        _check(document, "baseline", lambda: spec_from(space_of(config), given))
+        _check(document, "baseline", lambda: spec_from(job, given))
+    for place, params in enumerate(config.enqueue):
+        _check(document, "enqueue", partial(spec_from, job, params), place)
     return config
 
 
-def _check(document: Document, part: str, build: Callable[[], object]) -> None:
+def _parts_parsed(document: Document, folder: Path) -> Document:
+    """The document with its unions parsed already: pydantic would tell of every branch."""
+    data: dict[str, Any] = dict(document.data)  # type: ignore[call-overload]
+    if isinstance(data.get("limits"), Mapping):
+        data["limits"] = validate(Limits, document.part("limits"))
+    elif isinstance(data.get("limits"), str):
+        data["limits"] = limits_from_yaml(folder / data["limits"])
+    for part, sections, default in (("space", SPACES, "transformer"), ("task", TASK_SECTIONS, "built_in")):
+        if part in data:
+            data[part] = parse_section(document, part, sections, default=default)
+    return Document(source=document.source, data=data, lines=document.lines)
+
+
+def _check(document: Document, part: str, build: Callable[[], object], *place: int) -> None:
     try:
         build()
     except ValueError as error:
-        first = str(error).splitlines()[0]
-        raise DocumentError(f"{document.where((part,))}: {part}.{first}") from None
-
-
-def task_options(config: SweepConfig) -> BuiltInOptions:
-    """Options of the task."""
-    return BuiltInOptions(**config.task.model_dump(exclude={"kind"}))
-
-
-def training_of(config: SweepConfig) -> Training:
-    """How candidates are trained."""
-    return Training(**config.training.model_dump())
-
-
-def space_of(config: SweepConfig) -> TransformerSpace:
-    """The space, with the task's heads."""
-    options = config.space.model_dump(exclude={"kind"})
-    known = {field.name for field in fields(TransformerSpace)}
-    values = {name: tuple(value) for name, value in options.items() if name in known}
-    heads = built_in_task(task_options(config)).heads
-    rest: Any = values  # checked by the space itself
-    return TransformerSpace(heads=heads, batch_size=config.training.batch_size, **rest)
-
-
-def job_of(config: SweepConfig) -> TrainingJob:
-    """What every candidate does."""
-    return TrainingJob(
-        space=space_of(config),
-        load_task=partial(built_in_task, task_options(config)),
-        training=training_of(config),
-        seed=config.seed,
-        trial_seconds=config.trial_seconds,
-        gpus=config.resources.gpu,
-    )
-
-
-def limits_of(config: SweepConfig) -> Limits:
-    """The limits, which `load_config` has read."""
-    if isinstance(config.limits, str):
-        raise TypeError("the limits' file was not read")
-    return config.limits
+        first = str(error).splitlines()[0].removeprefix(f"{part}: ").removeprefix(f"{part}.")
+        named = "".join(f"[{index}]" for index in place)
+        raise DocumentError(f"{document.where((part, *place))}: {part}{named}.{first}") from None

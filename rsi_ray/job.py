@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from rsi_ray.hyperparameters import TrainingChoices, space_for
 from rsi_ray.tasks.task import Task
 from rsi_ray.train import Trainer, Training, build, planned_flops
 from safety import Claim, Measured, request_digest
+from search_spaces.cost import Cost
 from search_spaces.given_trial import spec_from
 from search_spaces.measure import measure_space
-from search_spaces.space import SearchSpace
+from search_spaces.space import SearchSpace, Suggest
 
 
 class Run(Protocol):
@@ -55,62 +57,96 @@ class Job(Protocol):
         """Build the candidate."""
         ...
 
+    def digest(self) -> str:
+        """SHA-256 of the data that scores depend on, in hex."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob:
-    """Trains a space's candidates on a task.
+    """Trains a space's candidates on a task, with hyperparameters that may be searched beside them.
 
     Attributes:
         space: what can be built.
         load_task: gives the task, once per process.
-        training: how long and how.
+        training: how long and how, where it isn't searched.
+        choices: hyperparameters that are searched.
         seed: of the sweep; each candidate's own follows from it and its configuration.
         trial_seconds: longest time that a candidate may run.
         gpus: GPUs, or a fraction of one, that a candidate has.
+        latency: whether the last report tells how long one forward takes.
     """
 
     space: SearchSpace[Any]
     load_task: Callable[[], Task]
     training: Training
+    choices: TrainingChoices = field(default_factory=TrainingChoices)
     seed: int
     trial_seconds: int
     gpus: float = 0.0
+    latency: bool = False
+
+    def suggest(self, trial: Suggest) -> Candidate:
+        """Choose an architecture and the hyperparameters of its training."""
+        spec = self.space.suggest(trial)
+        return Candidate(spec=spec, training=self.choices.suggest(trial, self.training))
 
     def price(self, config: Mapping[str, Any]) -> Claim:
         """Claim of a configuration: everything that it computes, evaluations included."""
-        spec, _ = spec_from(self.space, config)
-        cost = self.space.cost(spec)
+        candidate = self._candidate(config)
+        cost = self._cost(candidate)
         wall_ms = self.trial_seconds * 1000
         return Claim(
             params=cost.params,
             forward_flops=cost.forward_flops,
             memory_bytes=cost.memory_bytes,
-            train_flops=planned_flops(cost, self.training, self.load_task().holdout_size),
+            train_flops=planned_flops(
+                cost, candidate.training, self.load_task().holdout_size, latency=self.latency
+            ),
             wall_ms=wall_ms,
             gpu_ms=int(wall_ms * self.gpus),
-            reports=self.training.epochs,
+            reports=candidate.training.epochs,
         )
 
     def measure(self, config: Mapping[str, Any]) -> Measured:
         """Count the model that would be built, on the meta device."""
-        spec, _ = spec_from(self.space, config)
-        found = measure_space(self.space, spec)
+        found = measure_space(self.space, self._candidate(config).spec)
         return Measured(params=found.params, forward_flops=found.forward_flops)
 
     def begin(self, config: Mapping[str, Any]) -> TrainingRun:
         """Build the candidate; the same configuration has the same seed in every run of the sweep's."""
-        spec, _ = spec_from(self.space, config)
+        candidate = self._candidate(config)
         device = torch.device("cuda" if self.gpus and torch.cuda.is_available() else "cpu")
         seed = candidate_seed(self.seed, config)
         trainer = Trainer(
-            build(self.space, spec, seed=seed, device=device),
+            build(self.space, candidate.spec, seed=seed, device=device),
             self.load_task(),
-            self.training,
-            cost=self.space.cost(spec),
+            candidate.training,
+            cost=self._cost(candidate),
             seed=seed,
             device=device,
+            latency=self.latency,
         )
-        return TrainingRun(trainer, spec)
+        return TrainingRun(trainer, candidate.spec)
+
+    def digest(self) -> str:
+        """The task's."""
+        return self.load_task().digest
+
+    def _candidate(self, config: Mapping[str, Any]) -> Candidate:
+        candidate, _ = spec_from(self, config)
+        return candidate
+
+    def _cost(self, candidate: Candidate) -> Cost:
+        return space_for(self.space, candidate.training).cost(candidate.spec)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """An architecture, and how it is trained."""
+
+    spec: Any
+    training: Training
 
 
 class TrainingRun:
@@ -123,12 +159,13 @@ class TrainingRun:
     def next_report(self) -> dict[str, object]:
         """Train one epoch: score, domains, loss, samples."""
         report = self._trainer.run_epoch()
-        return {
+        told: dict[str, object] = {
             "score": report.score,
             "domains": dict(report.domains),
             "loss": report.loss,
             "samples": report.samples,
         }
+        return told if report.latency_ms is None else {**told, "latency_ms": report.latency_ms}
 
     def save(self, path: Path) -> None:
         """Weights, optimizer state and epoch."""
@@ -144,7 +181,14 @@ class TrainingRun:
         weights = {
             name.removeprefix("model."): tensor for name, tensor in state.items() if name.startswith("model.")
         }
-        save_file(weights, path, metadata={"spec": json.dumps(asdict(self._spec))})
+        save_file(weights, path, metadata={"spec": json.dumps(_plain(self._spec))})
+
+
+def _plain(spec: Any) -> Any:
+    """A spec as JSON tells it; a user's own may be anything."""
+    if is_dataclass(spec) and not isinstance(spec, type):
+        return asdict(spec)
+    return spec if isinstance(spec, bool | int | float | str | list | dict) else repr(spec)
 
 
 def candidate_seed(seed: int, config: Mapping[str, Any]) -> int:

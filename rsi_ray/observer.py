@@ -13,15 +13,14 @@ import optuna
 from ray import tune
 from ray.tune.experiment import Trial
 
+from rsi_ray.disk import bytes_of_checkpoints, prune_weights
 from rsi_ray.sampling import OptunaSearcher
 from safety import Claim, Status, Usage
 from safety.actor import GovernorClient
 from safety.tune import usage_of
 
 if TYPE_CHECKING:
-    from rsi_ray.sweep import Sweep
-
-FAILURES_IN_A_ROW = 3
+    from rsi_ray.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,14 +50,19 @@ Watch = Callable[[Snapshot], None]
 
 
 class StopAsked:
-    """Whether the sweep is to end: a signal came, or one candidate after the other fails."""
+    """Whether the sweep is to end.
+
+    Attributes:
+        reason: why it ends before it should: a signal came, candidates fail, the disk's quota is full.
+        used_up: why it ends as it was asked to: its time is over.
+    """
 
     def __init__(self) -> None:
-        self.reason = ""
+        self.reason = self.used_up = ""
 
     def __call__(self) -> bool:
         """Tune and the searcher poll this."""
-        return bool(self.reason)
+        return bool(self.reason or self.used_up)
 
 
 @contextmanager
@@ -82,23 +86,25 @@ def signals_as_stop() -> Iterator[StopAsked]:
 
 
 class Observer(tune.Callback):
-    """Sees Tune's trials: tells the watcher, and counts failures in a row."""
+    """Sees Tune's trials: tells the watcher, and ends a sweep that fails, takes too long or too much disk."""
 
     seconds_between_looks = 0.5
+    seconds_between_sizes = 2.0
 
     def __init__(
         self,
-        sweep: Sweep,
+        plan: Plan,
         searcher: OptunaSearcher,
         governor: GovernorClient,
         watch: Watch | None,
         stop: StopAsked,
         dashboard: str,
     ) -> None:
-        self._sweep, self._searcher, self._governor = sweep, searcher, governor
+        self._plan, self._searcher, self._governor = plan, searcher, governor
         self._watch, self._stop, self._dashboard = watch, stop, dashboard
         self._trials: Sequence[Trial] = ()
-        self._looked = 0.0
+        self._looked = self._sized = 0.0
+        self._began = time.monotonic()
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks; a watcher's terminal can't be."""
@@ -108,12 +114,26 @@ class Observer(tune.Callback):
         """Look at the sweep, a few times a second."""
         del iteration, info
         self._trials = trials
-        if self._searcher.failures_in_a_row >= FAILURES_IN_A_ROW and not self._stop.reason:
-            self._stop.reason = f"{FAILURES_IN_A_ROW} candidates in a row failed"
         now = time.monotonic()
+        if not self._stop():
+            self._stop.reason = self._fault(now)
+            if self._plan.seconds is not None and now - self._began >= self._plan.seconds:
+                self._stop.used_up = f"the time of {self._plan.seconds} s is over"
         if self._watch and now - self._looked >= self.seconds_between_looks:
             self._looked = now
             self._watch(self._snapshot())
+
+    def _fault(self, now: float) -> str:
+        if self._searcher.failures_in_a_row >= self._plan.max_failures:
+            return f"{self._plan.max_failures} candidates in a row failed"
+        if self._plan.checkpoint_bytes is None or now - self._sized < self.seconds_between_sizes:
+            return ""
+        self._sized = now
+        prune_weights(self._plan, self._searcher.study, self._searcher.live_numbers())
+        taken = bytes_of_checkpoints(self._plan.folder)
+        if taken > self._plan.checkpoint_bytes:
+            return f"checkpoints take {taken:,} bytes on disk, more than checkpoint_bytes allows"
+        return ""
 
     def _snapshot(self) -> Snapshot:
         running = [trial for trial in self._trials if trial.status == Trial.RUNNING]
@@ -121,17 +141,17 @@ class Observer(tune.Callback):
             study=self._searcher.study,
             running={trial.trial_id: dict(trial.last_result or {}) for trial in running},
             live=self._searcher.live_numbers(),
-            status=self._governor.status(self._sweep.name),
-            trials=self._sweep.trials,
+            status=self._governor.status(self._plan.name),
+            trials=self._plan.trials,
             dashboard=self._dashboard,
-            price=self._sweep.job.price,
+            price=self._plan.job.price,
         )
 
     def usage(self) -> dict[str, Usage]:
         """Last known usage of each trial, by lease key."""
         told = {trial.trial_id: trial.last_result or {} for trial in self._trials}
         return {
-            f"{self._sweep.name}/{trial_id}": usage_of(result)
+            f"{self._plan.name}/{trial_id}": usage_of(result)
             for trial_id, result in told.items()
-            if "used_flops" in result
+            if "lease" in result
         }

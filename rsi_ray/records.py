@@ -21,6 +21,7 @@ class Verdict:
     FAILED = "failed"
     KNOWN = "known"
     CUT = "interrupted"
+    EARLIER = "earlier run"
 
 
 def record_of(trial: FrozenTrial) -> dict[str, Any]:
@@ -34,11 +35,16 @@ def record_of(trial: FrozenTrial) -> dict[str, Any]:
 def frame(study: optuna.Study) -> pd.DataFrame:
     """All candidates of a study, one row each, in the order of their proposal.
 
-    Columns: number, verdict, score, reports, seconds, params, forward_flops, train_gflop
-    (FLOPs may be beyond 64 bits), one
-    `score/DOMAIN` per domain, one `config/NAME` per parameter, rule, reason, same_as, trial_id, baseline.
+    Columns: number, verdict, score, reports, seconds, params, forward_flops, memory_bytes, train_gflop
+    (FLOPs may be beyond 64 bits), latency_ms, pareto (whether no measured candidate is better in every
+    objective), one `score/DOMAIN` per domain, one `config/NAME` per parameter, rule, reason, same_as,
+    trial_id, baseline.
     """
-    rows = [_row(record_of(trial)) for trial in study.get_trials(deepcopy=False)]
+    front = pareto_front(study)
+    rows = [
+        _row(record_of(trial)) | {"pareto": trial.number in front}
+        for trial in study.get_trials(deepcopy=False)
+    ]
     table = pd.DataFrame(rows, columns=_columns(rows))
     domains = {name: "float64" for name in table.columns if name.startswith("score/")}
     return table.astype(TYPES | domains).sort_values("number", ignore_index=True)
@@ -55,6 +61,8 @@ TYPES = {
     "forward_flops": "Int64",
     "memory_bytes": "Int64",
     "train_gflop": "Int64",
+    "latency_ms": "float64",
+    "pareto": "bool",
     "rule": "string",
     "reason": "string",
     "same_as": "Int64",
@@ -75,6 +83,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         "forward_flops": claim.get("forward_flops"),
         "memory_bytes": claim.get("memory_bytes"),
         "train_gflop": None if flops is None else -(-flops // 10**9),
+        "latency_ms": record.get("latency_ms"),
         "rule": record.get("rule"),
         "reason": record.get("reason"),
         "same_as": record.get("same_as"),
@@ -89,6 +98,14 @@ def _columns(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     for row in rows:
         names |= dict.fromkeys(row)
     return list(names)
+
+
+def pareto_front(study: optuna.Study) -> set[int]:
+    """Numbers of the measured candidates that no other one dominates; the best alone for one objective."""
+    complete = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
+    trained = (Verdict.MEASURED, Verdict.EARLIER)
+    measured = {t.number for t in complete if record_of(t)["verdict"] in trained}
+    return {trial.number for trial in study.best_trials} & measured if measured else set()
 
 
 def best(study: optuna.Study) -> dict[str, Any] | None:

@@ -14,6 +14,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from rsi_ray.config import SweepConfig
+from rsi_ray.sections import OwnSection
+from rsi_ray.wiring import SPACES, TASK_SECTIONS
 from safety.document import flop_count, whole_number
 
 HEAD = """\
@@ -26,6 +28,12 @@ the built-in job, to start your own from.
 This page is generated from the models that parse the file; `make reference` writes it anew.
 """
 TOP = "The file"
+OWN = "module:Class"
+# parts whose keys depend on their kind
+KINDS: dict[str, dict[str, type[BaseModel]]] = {
+    "space": {**SPACES, OWN: OwnSection},
+    "task": {**TASK_SECTIONS, OWN: OwnSection},
+}
 PLURALS = {"whole number": "whole numbers", "number": "numbers", "text": "texts", "true or false": "booleans"}
 NOTES = {
     "baseline": """\
@@ -70,7 +78,9 @@ def _walk(model: type[BaseModel], place: str) -> Iterator[tuple[str, type[BaseMo
     yield place, model
     for name, field in model.model_fields.items():
         below = _model_in(field.annotation)
-        if below is not None:
+        if name in KINDS:
+            yield from ((f"{name} of kind {kind}", one) for kind, one in KINDS[name].items())
+        elif below is not None:
             yield from _walk(below, _dotted(place, name))
 
 
@@ -93,17 +103,31 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 def _table(model: type[BaseModel], place: str) -> str:
     rows = [("key", "expected", "default", "meaning"), ("---", "---", "---", "---")]
     for name, field in model.model_fields.items():
-        expected = _section_link(field, _dotted(place, name)) or _words(field.annotation, field.metadata)
+        expected = (
+            _kind_links(name)
+            or _section_link(field, _dotted(place, name))
+            or _words(field.annotation, field.metadata)
+        )
         rows.append((f"`{name}`", expected, _default(field), field.description or ""))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _kind_links(name: str) -> str:
+    titles = sections()
+    kinds = KINDS.get(name, {}).items()
+    links = [f"[{kind}](#{_anchor(' and '.join(titles[model]))})" for kind, model in kinds]
+    return f"mapping with a `kind`: {', '.join(links)}" if links else ""
+
+
+def _anchor(title: str) -> str:
+    return title.lower().replace(".", "").replace(":", "").replace(" ", "-")
 
 
 def _section_link(field: FieldInfo, place: str) -> str:
     model = _model_in(field.annotation)
     if model is None:
         return ""
-    title = " and ".join(sections()[model])
-    anchor = title.replace(".", "").replace(" ", "-")
+    anchor = _anchor(" and ".join(sections()[model]))
     others = [kind for kind in get_args(field.annotation) if kind not in (model, type(None))]
     return " or ".join([f"[{place}](#{anchor})", *(_words(kind, []) for kind in others)])
 

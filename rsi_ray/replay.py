@@ -5,20 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from rsi_ray.config import job_of, limits_of
 from rsi_ray.job import Job
-from rsi_ray.runs import StoredTrial, circumstances, find_trial
+from rsi_ray.runs import StoredTrial, circumstances
 from safety import (
     Allow,
     Governor,
     KernelTimer,
     LeaseKeeper,
     Ledger,
+    Limits,
     Report,
     Request,
     SafetyError,
@@ -58,20 +57,23 @@ class Replay:
         return "\n".join([first, *(f"changed since: {what}" for what in self.changed)])
 
 
-def replay(storage: Path, trial: str) -> Replay:
+def replay(stored: StoredTrial, job: Job, limits: Limits, *, threads: int) -> Replay:
     """Train a trial of any run again from its record; it takes a lease as every trial does.
 
+    Args:
+        stored: the trial.
+        job: what the candidates of its run do.
+        limits: of its run.
+        threads: of torch.
+
     Raises:
-        RunError: there is no such trial.
         SafetyError: the limits or the budgets don't admit it.
     """
-    stored = find_trial(storage, trial)
-    job = job_of(stored.config)
-    torch.set_num_threads(stored.config.resources.cpu)
+    torch.set_num_threads(threads)
     ledger = Ledger(stored.about["ledger"])
     sweep = f"replay-{stored.run}-{stored.record['number']}-{os.getpid()}"
     governor = Governor(ledger)
-    governor.open_sweep(sweep, limits_of(stored.config))
+    governor.open_sweep(sweep, limits)
     try:
         score = train_under_lease(
             governor, job, sweep=sweep, config=stored.record["config"], reports=stored.record["reports"]
@@ -84,7 +86,7 @@ def replay(storage: Path, trial: str) -> Replay:
         reports=stored.record["reports"],
         recorded=stored.record["score"],
         found=score,
-        changed=_changes(stored, circumstances(job.load_task().digest)),
+        changed=_changes(stored, circumstances(job.digest())),
     )
 
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import optuna
 import pandas as pd
 
-from rsi_ray.records import Verdict, best, frame
+from rsi_ray.records import best, frame
 from safety import Allow, SafetyError, Status
 from safety import Verdict as Judgement
 from safety.actor import GovernorClient
 
 if TYPE_CHECKING:
-    from rsi_ray.sweep import Sweep
+    from rsi_ray.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,9 @@ class Result:
     """What a sweep has found.
 
     Attributes:
+        folder: where everything of it lies.
         table: all candidates; see `records.frame`.
+        objectives: what was optimized, the score first.
         best, baseline: their records, where there are any.
         improvement: the verdict on the best against the baseline.
         status: state of the sweep and its budgets at the end.
@@ -35,6 +37,7 @@ class Result:
 
     folder: Path
     table: pd.DataFrame
+    objectives: tuple[str, ...]
     best: dict[str, Any] | None
     baseline: dict[str, Any] | None
     improvement: Judgement
@@ -43,26 +46,21 @@ class Result:
     used_up: str
     dashboard: str
 
-
-def prune_weights(sweep: Sweep, study: optuna.Study) -> None:
-    """Keep the weights of the best candidates only."""
-    table = frame(study)
-    measured = table[table["verdict"] == Verdict.MEASURED]
-    kept = set(measured.nlargest(sweep.keep_weights, "score")["trial_id"])
-    for path in (sweep.folder / "weights").glob("*"):
-        if path.suffix != ".safetensors" or path.stem not in kept:
-            path.unlink()
+    @property
+    def front(self) -> pd.DataFrame:
+        """The Pareto front: rows of `table` that no other one dominates, the best score first."""
+        return self.table[self.table["pareto"]].sort_values("score", ascending=False, ignore_index=True)
 
 
-def write_table(sweep: Sweep, study: optuna.Study) -> None:
+def write_table(plan: Plan, study: optuna.Study) -> None:
     """Write results.parquet, whole or not at all."""
-    partial = sweep.folder / "results.parquet.partial"
+    partial = plan.folder / "results.parquet.partial"
     frame(study).to_parquet(partial, index=False)
-    partial.replace(sweep.folder / "results.parquet")
+    partial.replace(plan.folder / "results.parquet")
 
 
 def result_of(
-    sweep: Sweep,
+    plan: Plan,
     study: optuna.Study,
     governor: GovernorClient,
     *,
@@ -73,7 +71,7 @@ def result_of(
     """Read the study once more, and have the best judged against the baseline.
 
     Args:
-        sweep: that was run.
+        plan: that was run.
         study: its candidates.
         governor: judges the improvement.
         stopped: why it ended early, "" where it didn't.
@@ -86,12 +84,13 @@ def result_of(
     improvement: Judgement = Allow()
     if found and baseline and found["number"] != baseline["number"]:
         with suppress(SafetyError):
-            improvement = governor.judge_improvement(sweep.name, baseline["score"], found["score"])
-    status = governor.status(sweep.name)
+            improvement = governor.judge_improvement(plan.name, baseline["score"], found["score"])
+    status = governor.status(plan.name)
     ended = stopped or (f"frozen: {status.reason}" if status.state == "frozen" else "")
     return Result(
-        folder=sweep.folder,
+        folder=plan.folder,
         table=table,
+        objectives=plan.objectives,
         best=found,
         baseline=baseline,
         improvement=improvement,

@@ -6,19 +6,19 @@ import itertools
 import json
 import platform
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rsi_ray.config import SweepConfig, job_of, limits_of, parse_config
+import optuna
+
+from rsi_ray.disk import RUN_FILE, STUDY_FILE
+from rsi_ray.plan import Plan, SweepError, check_plan
 from rsi_ray.records import Verdict, record_of
-from rsi_ray.sampling import SAMPLERS, read_study
-from rsi_ray.sweep import RUN_FILE, STUDY_FILE, Sweep, SweepError, check_sweep
-from safety import Document, Ledger, LedgerError
-from search_spaces.given_trial import spec_from
+from rsi_ray.study import fits, read_study
+from safety import Ledger, LedgerError
 
 LEDGER_FILE = "ledger.db"
 LIBRARIES = ("rsi-ray", "torch", "ray", "optuna", "numpy")
@@ -33,62 +33,98 @@ class StoredTrial:
     """A candidate of a run, as it was recorded.
 
     Attributes:
-        run: name of the run.
-        config: the run's configuration.
+        folder: of the run.
         about: versions and data of the run.
         record: of the candidate.
     """
 
-    run: str
-    config: SweepConfig
+    folder: Path
     about: dict[str, Any]
     record: dict[str, Any]
 
+    @property
+    def run(self) -> str:
+        """Name of the run."""
+        return self.folder.name
 
-def new_run(config: SweepConfig, now: Callable[[], time.struct_time] = time.localtime) -> Sweep:
-    """Make a sweep of a configuration that can run, in a new folder of its own.
+
+def new_run(plan: Plan, now: time.struct_time) -> Plan:
+    """Give a plan that can run a new folder of its own.
 
     Raises:
         SweepError: it can't run; no folder is made.
     """
-    storage = Path(config.storage).resolve()
-    sweep = _sweep(config, storage)
-    check_sweep(sweep)
+    check_plan(plan)
+    _check_ledger(plan.ledger_url)
+    folder = _new_folder(plan.folder.parent, f"{plan.name}-{time.strftime('%Y%m%d-%H%M%S', now)}")
+    about = {**plan.about, "ledger": plan.ledger_url}
+    return replace(plan, name=folder.name, folder=folder, about=about)
+
+
+def old_run(plan: Plan, run: str | Path) -> Plan:
+    """A plan that goes on with a run that was stopped; the ledger and what was trained stay.
+
+    Raises:
+        RunError: there is no such run.
+        SweepError: it is a run of another space, or it can't run any more.
+    """
+    folder = run_folder(plan.folder.parent, run)
+    about = read_about(folder)
+    study = study_of_run(folder)
+    if len(study.directions) != len(plan.objectives):
+        raise SweepError(
+            f"run {folder.name}: it has {len(study.directions)} objectives, not those of this sweep"
+        )
+    for trial in study.get_trials(deepcopy=False):
+        if "config" in record_of(trial) and not fits(plan.space, record_of(trial)["config"]):
+            raise SweepError(f"run {folder.name}: trial {trial.number} is no candidate of this sweep's space")
+    check_plan(plan)
+    _check_ledger(about["ledger"])
+    return replace(
+        plan,
+        name=folder.name,
+        folder=folder,
+        ledger_url=about["ledger"],
+        resumed=True,
+        # another stream: the same draws would only be answered from their records
+        seed=plan.seed + len(study.get_trials(deepcopy=False)),
+    )
+
+
+def _check_ledger(url: str) -> None:
     try:
-        Ledger(sweep.ledger_url).close()
+        Ledger(url).close()
     except LedgerError as error:
         raise SweepError(str(error)) from None
-    folder = _new_folder(storage, f"{config.name}-{time.strftime('%Y%m%d-%H%M%S', now())}")
-    return replace(sweep, name=folder.name, folder=folder)
 
 
-def _sweep(config: SweepConfig, storage: Path) -> Sweep:
-    job = job_of(config)
-    baseline = None if config.baseline is None else spec_from(job.space, config.baseline)[1]
-    asha = config.scheduler
-    return Sweep(
-        name=config.name,
-        folder=storage / config.name,
-        ledger_url=config.ledger or f"sqlite:///{storage / LEDGER_FILE}",
-        limits=limits_of(config),
-        space=job.space,
-        job=job,
-        sampler=SAMPLERS[config.sampler](config.seed),
-        reports=config.training.epochs,
-        trials=config.trials,
-        baseline=baseline,
-        early_stopping=(asha.grace_period, asha.reduction_factor) if asha.kind == "asha" else None,
-        concurrent=config.concurrent,
-        cpus=config.resources.cpu,
-        gpus=config.resources.gpu,
-        keep_weights=config.keep_weights,
-        seed=config.seed,
-        about={
-            "config": config.model_dump(mode="json"),
-            "ledger": config.ledger or f"sqlite:///{storage / LEDGER_FILE}",
-            **circumstances(job.load_task().digest),
-        },
-    )
+def run_folder(storage: Path, run: str | Path) -> Path:
+    """Folder of a run: a path, or its name in the storage.
+
+    Raises:
+        RunError: there is no run.
+    """
+    for folder in (storage / run, Path(run)):
+        if (folder / RUN_FILE).is_file():
+            return folder.resolve()
+    raise RunError(f"run {storage / run}: no {RUN_FILE} there; expected a folder that a sweep made")
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """What a run wrote down of itself."""
+    about: dict[str, Any] = json.loads((folder / RUN_FILE).read_text())
+    return about
+
+
+def study_of_run(folder: Path) -> optuna.Study:
+    """The study of a run.
+
+    Raises:
+        RunError: it never began.
+    """
+    if not (folder / STUDY_FILE).is_file():
+        raise RunError(f"run {folder}: no {STUDY_FILE} there, it never began")
+    return read_study(folder / STUDY_FILE, folder.name)
 
 
 def _new_folder(storage: Path, name: str) -> Path:
@@ -117,13 +153,8 @@ def find_trial(storage: Path, trial: str) -> StoredTrial:
     name, _, number = trial.rpartition("/")
     if not number.isdecimal():
         raise RunError(f"trial {trial!r}: expected RUN/NUMBER or NUMBER")
-    folder = storage / name if name else _latest(storage)
-    if not (folder / RUN_FILE).is_file():
-        raise RunError(f"run {folder}: no {RUN_FILE} there; expected a folder that `rsi-ray run` made")
-    about = json.loads((folder / RUN_FILE).read_text())
-    if not (folder / STUDY_FILE).is_file():
-        raise RunError(f"run {folder}: no {STUDY_FILE} there, it never began")
-    study = read_study(folder / STUDY_FILE, folder.name)
+    folder = run_folder(storage, name) if name else _latest(storage)
+    study = study_of_run(folder)
     records = {str(found.number): record_of(found) for found in study.get_trials(deepcopy=False)}
     if number not in records:
         raise RunError(f"trial {trial!r}: the run {folder.name} has trials 0 to {len(records) - 1}")
@@ -132,8 +163,9 @@ def find_trial(storage: Path, trial: str) -> StoredTrial:
         record = records[str(record["same_as"])]
     if "score" not in record:
         raise RunError(f"trial {trial!r}: it has no score to compare with, it was {record['verdict']}")
-    config = parse_config(Document(source=str(folder / RUN_FILE), data=about["config"]))
-    return StoredTrial(run=folder.name, config=config, about=about, record=record)
+    if "proposed" in record:
+        raise RunError(f"trial {trial!r}: its hyperparameters were changed while it was trained")
+    return StoredTrial(folder=folder, about=read_about(folder), record=record)
 
 
 def _latest(storage: Path) -> Path:

@@ -1,76 +1,32 @@
-"""Our Optuna-backed Tune searcher: ask and tell on a real study, and a record of every candidate."""
+"""Our Optuna-backed Tune searcher: a study on disk, refusals and early stops told as what they are."""
 
 from __future__ import annotations
 
 import json
 import random
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from rsi_ray.objectives import SCORE, values_of
 from rsi_ray.records import RECORD, Verdict
+from rsi_ray.study import Outcome, known_outcomes
 from safety import Allow, Claim, Deny, SearchExhausted, request_digest
 from safety import Verdict as SafetyVerdict
 from search_spaces.random_trial import RandomTrial
-from search_spaces.space import SearchSpace
+from search_spaces.space import Suggests
 
-METRIC = "score"
+METRIC = SCORE
 # proposals of the sampler for one trial, before one is drawn elsewhere
 PATIENCE = 3
 RANDOM_DRAWS = 1000
-
-SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
-    "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, constant_liar=True),
-    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
-}
-
-
-def open_study(path: Path, name: str, sampler: optuna.samplers.BaseSampler) -> optuna.Study:
-    """Open a study in a journal file, which optuna-dashboard opens as it is."""
-    return optuna.create_study(
-        storage=_storage(path),
-        study_name=name,
-        sampler=sampler,
-        direction="maximize",
-        load_if_exists=True,
-    )
-
-
-def read_study(path: Path, name: str) -> optuna.Study:
-    """Open a study that is in a journal file already."""
-    return optuna.load_study(study_name=name, storage=_storage(path))
-
-
-def _storage(path: Path) -> JournalStorage:
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path))))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """How a candidate ended: enough to answer the same configuration again.
-
-    Attributes:
-        number: of the Optuna trial that was run.
-        state: what the study is told.
-        value: score, where it is complete.
-        scores: score by report.
-        excess: violated constraints, above 0.
-    """
-
-    number: int
-    state: TrialState
-    value: float | None
-    scores: Mapping[int, float]
-    excess: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,31 +38,35 @@ class _Live:
 
 
 class OptunaSearcher(Searcher):
-    """Proposes a space's specs by an Optuna sampler.
+    """Proposes configurations by an Optuna sampler.
 
     Stopped candidates are told PRUNED with their intermediate values, refused ones PRUNED with the
     violated constraint, failed ones FAIL. A configuration that is known is answered from its outcome, not
     run again. After a few proposals that can't be used, one is drawn at random among the feasible.
 
     Args:
-        study: where candidates are told, and their records kept.
+        study: where candidates are told, and their records kept; what it holds already is known.
         space: what is searched.
         price: claim of a configuration.
         judge: a configuration against the ceilings, without budgets.
         reports: of a full training.
+        objectives: of the study, the score first.
         baseline: configuration that is run first and alone; None for none.
+        enqueued: configurations that are proposed before the sampler is asked.
         seed: of the draws elsewhere.
     """
 
     def __init__(
         self,
         study: optuna.Study,
-        space: SearchSpace[Any],
+        space: Suggests[Any],
         *,
         price: Callable[[Mapping[str, Any]], Claim],
         judge: Callable[[Mapping[str, Any]], SafetyVerdict],
         reports: int,
-        baseline: Mapping[str, Any] | None,
+        objectives: Sequence[str] = (SCORE,),
+        baseline: Mapping[str, Any] | None = None,
+        enqueued: Iterable[Mapping[str, Any]] = (),
         seed: int,
     ) -> None:
         super().__init__(metric=METRIC, mode="max")
@@ -114,12 +74,16 @@ class OptunaSearcher(Searcher):
         self.failures_in_a_row = 0
         self.stopped_by = self.used_up = ""
         self._price, self._judge = price, judge
-        self._reports = reports
+        self._reports, self._objectives = reports, tuple(objectives)
+        self._outcomes = known_outcomes(study)
         self._baseline = dict(baseline) if baseline else None
         self._baseline_id: str | None = None
+        if self._baseline and request_digest(self._baseline) in self._outcomes:
+            self._baseline = None  # of a run that is resumed
+        queue = {request_digest(config): dict(config) for config in enqueued}
+        self._queue = deque(config for digest, config in queue.items() if digest not in self._outcomes)
         self._rng = random.Random(seed)
         self._live: dict[str, _Live] = {}
-        self._outcomes: dict[str, Outcome] = {}
         self._twins: dict[str, list[optuna.Trial]] = {}
         self._attempts: Counter[str] = Counter()
 
@@ -150,6 +114,8 @@ class OptunaSearcher(Searcher):
         if self._baseline and self._baseline_id is None:
             self._baseline_id = trial_id
             self.study.enqueue_trial(self._baseline)
+        elif self._queue:
+            self.study.enqueue_trial(self._queue.popleft())
         elif self._attempts[trial_id] > PATIENCE:
             elsewhere = self._draw_elsewhere()
             if elsewhere is None:
@@ -184,11 +150,15 @@ class OptunaSearcher(Searcher):
 
     def _tell_twin(self, trial: optuna.Trial, outcome: Outcome) -> None:
         trial.set_user_attr(RECORD, {"verdict": Verdict.KNOWN, "same_as": outcome.number})
-        for step, score in outcome.scores.items():
-            trial.report(score, step)
+        self._report(trial, outcome.scores)
         for name, over in outcome.excess.items():
             trial.set_constraint(name, over)
-        self.study.tell(trial, outcome.value, outcome.state)
+        self.study.tell(trial, outcome.values, outcome.state)
+
+    def _report(self, trial: optuna.Trial, scores: Mapping[int, float]) -> None:
+        if len(self._objectives) == 1:  # Optuna takes no intermediate values of several objectives
+            for step, score in scores.items():
+                trial.report(score, step)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Tell an intermediate score."""
@@ -196,7 +166,7 @@ class OptunaSearcher(Searcher):
         step = int(result["training_iteration"])
         if step not in live.scores:
             live.scores[step] = float(result[METRIC])
-            live.trial.report(live.scores[step], step)
+            self._report(live.trial, {step: live.scores[step]})
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -211,7 +181,11 @@ class OptunaSearcher(Searcher):
         whole = int(result["training_iteration"]) >= self._reports
         state = TrialState.COMPLETE if whole else TrialState.PRUNED
         verdict = Verdict.MEASURED if whole else Verdict.STOPPED
-        self._end(trial_id, state, {"verdict": verdict, **_measured(result)})
+        record = {"verdict": verdict, **_measured(result)}
+        proposed, trained = self._live[trial_id].config, _config_of(result)
+        if trained and trained != proposed:  # a scheduler has mutated it meanwhile
+            record |= {"config": trained, "proposed": proposed}
+        self._end(trial_id, state, record)
 
     def on_trial_refused(self, trial_id: str, denial: Deny) -> None:
         """Tell a refusal: PRUNED with the constraint set, or FAIL where the candidate itself failed."""
@@ -238,23 +212,25 @@ class OptunaSearcher(Searcher):
         live = self._live.pop(trial_id)
         if record["verdict"] != Verdict.REFUSED:
             self.failures_in_a_row = self.failures_in_a_row + 1 if state == TrialState.FAIL else 0
-        trial = live.trial
-        whole = {"trial_id": trial_id, "config": live.config, **record}
+        excess = {name: min(over, 1e300) for name, over in (excess or {}).items()}
+        whole = {"trial_id": trial_id, "config": live.config, **record, "scores": live.scores}
+        if excess:
+            whole["excess"] = excess
         with suppress(Exception):  # refused since it can't be priced
-            whole["claim"] = self._price(live.config).as_dict()
+            whole["claim"] = self._price(whole["config"]).as_dict()
         if trial_id == self._baseline_id:
             whole["baseline"] = True
             if state != TrialState.COMPLETE:
                 self.stopped_by = f"the baseline was {record['verdict']}: {record.get('reason', '')}"
+        trial = live.trial
         trial.set_user_attr(RECORD, whole)
-        for name, over in (excess or {}).items():
-            trial.set_constraint(name, min(over, 1e300))
-        value = live.scores[max(live.scores)] if state == TrialState.COMPLETE else None
-        self.study.tell(trial, value, state)
-        outcome = Outcome(
-            number=trial.number, state=state, value=value, scores=live.scores, excess=excess or {}
-        )
-        self._outcomes[live.digest] = outcome
+        for name, over in excess.items():
+            trial.set_constraint(name, over)
+        values = values_of(self._objectives, whole) if state == TrialState.COMPLETE else None
+        self.study.tell(trial, values, state)
+        outcome = Outcome(number=trial.number, state=state, values=values, scores=live.scores, excess=excess)
+        if "proposed" not in whole:
+            self._outcomes[live.digest] = outcome
         for twin in self._twins.pop(live.digest, []):
             self._tell_twin(twin, outcome)
 
@@ -271,21 +247,30 @@ class OptunaSearcher(Searcher):
         json.loads(Path(checkpoint_path).read_text())
 
 
-def random_config(space: SearchSpace[Any], rng: random.Random) -> dict[str, Any]:
+def random_config(space: Suggests[Any], rng: random.Random) -> dict[str, Any]:
     """A random configuration of a space."""
     trial = RandomTrial(rng)
     space.suggest(trial)
     return dict(trial.params)
 
 
+def _config_of(result: Mapping[str, Any]) -> dict[str, Any]:
+    prefix = "config/"
+    return {name.removeprefix(prefix): value for name, value in result.items() if name.startswith(prefix)}
+
+
 def _measured(result: Mapping[str, Any]) -> dict[str, Any]:
+    # Tune gives a searcher its results flattened
     prefix = "domains/"
-    return {
+    measured = {
         "score": float(result[METRIC]),
         "domains": {
             name.removeprefix(prefix): value for name, value in result.items() if name.startswith(prefix)
         },
         "reports": int(result["training_iteration"]),
-        "train_flops": int(result["used_flops"]),
-        "seconds": round(result["used_wall_ms"] / 1000, 3),
+        "train_flops": int(result["lease/train_flops"]),
+        "seconds": round(result["lease/wall_ms"] / 1000, 3),
     }
+    if "latency_ms" in result:
+        measured["latency_ms"] = float(result["latency_ms"])
+    return measured

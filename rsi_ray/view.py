@@ -16,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from rsi_ray.objectives import MINIMIZED, SCORE
 from rsi_ray.observer import Snapshot, Watch
 from rsi_ray.records import Verdict, record_of
 from rsi_ray.result import Result
@@ -82,7 +83,7 @@ def rows_of(snapshot: Snapshot) -> list[Row]:
                 "reports": told.get("training_iteration", 0),
                 "claim": snapshot.price(trial.params).as_dict(),
             }
-        if row["verdict"] not in (Verdict.KNOWN, Verdict.CUT):
+        if row["verdict"] not in (Verdict.KNOWN, Verdict.CUT, Verdict.EARLIER):
             rows.append(row)
     return rows
 
@@ -174,6 +175,8 @@ def spec_text(config: Mapping[str, Any]) -> str:
 
 def amount(value: float) -> str:
     """A number with three digits and a unit prefix."""
+    if 0 < value < 100 and value != int(value):
+        return f"{value:.3g}"
     for power, prefix in PREFIXES:
         # from where three digits round up to the next prefix
         if value >= 0.9995 * 10**power:
@@ -213,6 +216,8 @@ def summary(result: Result) -> Group:
             table_of(_records(measured, rows)),
         ]
         parts.append(_best_text(result))
+    if len(result.objectives) > 1 and len(result.front):
+        parts.append(front_of(result))
     parts.append(_verdicts_text(result.table))
     parts.append(budgets_of(result.status))
     if result.ended:
@@ -228,6 +233,22 @@ def summary(result: Result) -> Group:
         )
     )
     return Group(*parts)
+
+
+def front_of(result: Result) -> Group:
+    """The Pareto front as a table: one column for each objective."""
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
+    table.add_column("trial", justify="right", no_wrap=True)
+    table.add_column("spec", ratio=1, overflow="ellipsis", no_wrap=True)
+    for name in result.objectives:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in result.front.to_dict("records"):
+        known = {str(name): cell for name, cell in row.items()}
+        values = [known[name if name == SCORE else MINIMIZED[name]] for name in result.objectives[1:]]
+        cells = [f"#{known['number']}", spec_text(_config_of(known)), f"{known['score']:.4f}"]
+        table.add_row(*cells, *(amount(value) for value in values))
+    title = Text(f"Pareto front of {' and '.join(result.objectives)}", style="bold")
+    return Group(title, table)
 
 
 def dashboard_text(address: str, when: str = "") -> str:
@@ -246,13 +267,16 @@ def _records(chosen: pd.DataFrame, rows: list[Row]) -> list[Row]:
     return [_as_record(by_number[number]) for number in numbers]
 
 
-def _as_record(row: Row) -> Row:
+def _config_of(row: Row) -> dict[str, Any]:
     prefix = "config/"
     config = {name.removeprefix(prefix): row[name] for name in row if name.startswith(prefix)}
-    config = {name: value for name, value in config.items() if not pd.isna(value)}
+    return {name: value for name, value in config.items() if not pd.isna(value)}
+
+
+def _as_record(row: Row) -> Row:
     return {
         **row,
-        "config": config,
+        "config": _config_of(row),
         "claim": {"params": int(row["params"]), "forward_flops": int(row["forward_flops"])},
     }
 

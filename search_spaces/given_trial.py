@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from search_spaces.space import Choice, SearchSpace
+from search_spaces.space import Choice, Suggests
 
 SpecT = TypeVar("SpecT")
 
@@ -63,7 +63,7 @@ class GivenTrial:
         return sorted(set(self._given) - self._used)
 
 
-def spec_from(space: SearchSpace[SpecT], given: Mapping[str, object]) -> tuple[SpecT, dict[str, Choice]]:
+def spec_from(space: Suggests[SpecT], given: Mapping[str, object]) -> tuple[SpecT, dict[str, Choice]]:
     """Rebuild a spec; also its parameters by full name.
 
     Raises:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 SpecT = TypeVar("SpecT")
+SpecT_co = TypeVar("SpecT_co", covariant=True)
 Choice = bool | int | float | str | None
 
 
@@ -44,6 +45,14 @@ class Sample:
 
     shape: tuple[int, ...]
     dtype: str
+
+
+class Suggests(Protocol[SpecT_co]):
+    """What a sampler can search: a space, or one with hyperparameters beside it."""
+
+    def suggest(self, trial: Suggest) -> SpecT_co:
+        """Choose by define-by-run: later choices may depend on earlier ones."""
+        ...
 
 
 class SearchSpace(Protocol[SpecT]):

@@ -11,9 +11,10 @@ from typing import Any
 import optuna
 import pytest
 import ray
+from ray.tune.schedulers import FIFOScheduler
 
-from rsi_ray.sampling import SAMPLERS
-from rsi_ray.sweep import Sweep
+from rsi_ray.plan import Plan
+from rsi_ray.samplers import SAMPLERS
 from safety import Budget, Lease, Ledger, limits_from_dict
 from safety.actor import NAME, NAMESPACE
 from tests.integration.jobs import REPORTS, BehavingJob
@@ -46,14 +47,14 @@ def fresh_governor(shared_ray: None) -> Iterator[None]:
         return
 
 
-Maker = Callable[..., Sweep]
+Maker = Callable[..., Plan]
 
 
 @pytest.fixture
 def make_sweep(tmp_path: Path, fresh_governor: None) -> Maker:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-    def make(job: BehavingJob, *, limits: dict[str, Any] | None = None, **changes: Any) -> Sweep:
+    def make(job: BehavingJob, *, limits: dict[str, Any] | None = None, **changes: Any) -> Plan:
         values: dict[str, Any] = {
             "name": "tested",
             "folder": tmp_path / "run",
@@ -64,9 +65,9 @@ def make_sweep(tmp_path: Path, fresh_governor: None) -> Maker:
             "sampler": SAMPLERS["tpe"](0),
             "reports": REPORTS,
             "trials": 6,
-            "early_stopping": None,
+            "scheduler": FIFOScheduler,
         }
-        return Sweep(**{**values, **changes})
+        return Plan(**{**values, **changes})
 
     return make
 
@@ -75,21 +76,21 @@ def ledger_url(folder: Path) -> str:
     return f"sqlite:///{folder}/ledger.db"
 
 
-def open_leases(sweep: Sweep) -> list[Lease]:
+def open_leases(sweep: Plan) -> list[Lease]:
     ledger = Ledger(sweep.ledger_url)
     found = ledger.open_leases(sweep.name)
     ledger.close()
     return found
 
 
-def budgets(sweep: Sweep) -> dict[tuple[str, str], Budget]:
+def budgets(sweep: Plan) -> dict[tuple[str, str], Budget]:
     ledger = Ledger(sweep.ledger_url)
     found = {(budget.scope.split(":")[0], budget.resource): budget for budget in ledger.budgets(sweep.name)}
     ledger.close()
     return found
 
 
-def audit_kinds(sweep: Sweep) -> list[str]:
+def audit_kinds(sweep: Plan) -> list[str]:
     ledger = Ledger(sweep.ledger_url)
     kinds = [entry.kind for _, entry, _ in ledger.audit()]
     ledger.close()

@@ -56,6 +56,7 @@ class Behaviour:
     width: int
     seconds: float
     domain: float
+    weights: int = 0
     reports: int = 0
 
     def next_report(self) -> Mapping[str, object]:
@@ -79,7 +80,7 @@ class Behaviour:
         pass
 
     def export(self, path: Path) -> None:
-        path.touch()
+        path.write_bytes(bytes(self.weights))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +93,7 @@ class BehavingJob:
     domain: float = 0.1
     trial_seconds: int = 60
     lie: int = 0
+    weights: int = 0
 
     def price(self, config: Mapping[str, Any]) -> Claim:
         cost = self.space.cost(config["width"])
@@ -108,5 +110,11 @@ class BehavingJob:
         found = measure_space(self.space, config["width"])
         return Measured(params=found.params, forward_flops=found.forward_flops)
 
+    def suggest(self, trial: Suggest) -> int:
+        return self.space.suggest(trial)
+
+    def digest(self) -> str:
+        return self.kind
+
     def begin(self, config: Mapping[str, Any]) -> Behaviour:
-        return Behaviour(self.kind, config["width"], self.seconds, self.domain)
+        return Behaviour(self.kind, config["width"], self.seconds, self.domain, self.weights)

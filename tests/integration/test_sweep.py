@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 
 import pandas as pd
 import psutil
 import pytest
 
 from rsi_ray.records import Verdict
-from rsi_ray.sweep import SweepError, run_sweep
+from rsi_ray.disk import open_folder
+from rsi_ray.plan import SweepError
+from rsi_ray.sweep import run_sweep
 from safety import Allow, Hold
 from tests.integration.conftest import Maker, audit_kinds, budgets, open_leases
 from tests.integration.jobs import BehavingJob, WidthSpace
@@ -146,3 +149,45 @@ def test_weights_are_kept_of_the_best_alone(make_sweep: Maker):
     table = run_sweep(sweep).table
     best = table[table["verdict"] == Verdict.MEASURED].nlargest(2, "score")
     assert {path.stem for path in (sweep.folder / "weights").iterdir()} == set(best["trial_id"])
+
+
+def test_a_sweep_ends_when_its_time_is_over(make_sweep: Maker):
+    plan = make_sweep(BehavingJob(seconds=0.5), trials=1000, seconds=4)
+    started = time.monotonic()
+    result = run_sweep(plan)
+    assert time.monotonic() - started < 30
+    assert (result.ended, result.used_up) == ("", "the time of 4 s is over")
+    assert 1 <= (result.table["verdict"] == Verdict.MEASURED).sum() < 1000
+    assert open_leases(plan) == []
+
+
+def test_a_sweep_that_fills_its_share_of_the_disk_ends(make_sweep: Maker):
+    job = BehavingJob(seconds=0.3, weights=100_000)
+    plan = make_sweep(job, trials=1000, checkpoint_bytes=250_000, keep_weights=3)
+    result = run_sweep(plan)
+    assert "more than checkpoint_bytes allows" in result.ended
+    assert sum(path.stat().st_size for path in (plan.folder / "weights").glob("*")) <= 3 * 100_000
+
+
+def test_weights_that_are_not_kept_make_room_while_it_runs(make_sweep: Maker):
+    job = BehavingJob(seconds=0.3, weights=100_000)
+    plan = make_sweep(job, trials=12, checkpoint_bytes=700_000, keep_weights=1)
+    result = run_sweep(plan)
+    assert result.ended == ""
+    assert (result.table["verdict"] == Verdict.MEASURED).sum() == 12
+
+
+def test_so_many_failures_in_a_row_as_are_asked_for_end_a_sweep(make_sweep: Maker):
+    result = run_sweep(make_sweep(BehavingJob(kind="raise"), trials=6, concurrent=1, max_failures=1))
+    assert result.ended == "1 candidates in a row failed"
+    assert (result.table["verdict"] == Verdict.FAILED).sum() == 1
+
+
+def test_a_run_that_another_process_runs_is_not_resumed(make_sweep: Maker):
+    plan = make_sweep(BehavingJob(), trials=1)
+    with (
+        open_folder(plan),
+        pytest.raises(SweepError, match="another process runs it"),
+        open_folder(replace(plan, resumed=True)),
+    ):
+        pass

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rsi_ray.config import built_in_config
+from rsi_ray.config import example_file, examples
 from rsi_ray.reference import TOP, reference, sections
 from safety import read_yaml
 
@@ -31,16 +31,17 @@ def test_every_row_says_what_is_expected() -> None:
         assert all(cell.strip() for cell in row.strip("|").split("|")), row
 
 
-def test_every_key_of_the_built_in_job_stands_in_its_section() -> None:
+@pytest.mark.parametrize("name", examples())
+def test_every_key_of_an_example_stands_in_its_section(name) -> None:
     tables = _keys_by_section()
-    data = read_yaml(Path(str(built_in_config()))).data
+    data = read_yaml(Path(str(example_file(name)))).data
     assert isinstance(data, dict)
     for place, key in _keys(data, ""):
         assert key in tables[place], f"{place}: {key}"
 
 
 def test_every_parameter_of_the_built_in_baseline_is_named() -> None:
-    data = read_yaml(Path(str(built_in_config()))).data
+    data = read_yaml(Path(str(example_file("built_in")))).data
     assert isinstance(data, dict)
     for name in data["baseline"]:
         assert f"`{name}`" in reference()
@@ -49,7 +50,7 @@ def test_every_parameter_of_the_built_in_baseline_is_named() -> None:
 def test_every_link_leads_to_a_heading() -> None:
     page = reference()
     headings = re.findall(r"^## (.*)$", page, flags=re.MULTILINE)
-    anchors = {heading.replace(".", "").replace(" ", "-").lower() for heading in headings}
+    anchors = {re.sub(r"[.:]", "", heading).replace(" ", "-").lower() for heading in headings}
     assert set(re.findall(r"\(#([^)]*)\)", page)) <= anchors
 
 
@@ -62,10 +63,11 @@ def _keys(data: dict, place: str):
 
 
 def _keys_by_section() -> dict[str, set[str]]:
-    tables = {}
+    tables: dict[str, set[str]] = {}
     for section in reference().split("\n## ")[1:]:
         title, _, text = section.partition("\n")
         keys = set(re.findall(r"^\| `([a-z_]+)`", text, flags=re.MULTILINE))
         for place in title.split(" and "):
-            tables["" if place == TOP else place] = keys
+            part = place.split(" of kind ")[0]
+            tables.setdefault("" if part == TOP else part, set()).update(keys)
     return tables

@@ -8,7 +8,9 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from rsi_ray.records import RECORD, Verdict, best, frame
-from rsi_ray.sampling import PATIENCE, SAMPLERS, OptunaSearcher, open_study
+from rsi_ray.samplers import SAMPLERS
+from rsi_ray.sampling import PATIENCE, OptunaSearcher
+from rsi_ray.study import open_study
 from safety import Allow, Claim, Deny, SearchExhausted
 from tests.integration.jobs import BehavingJob, WidthSpace
 
@@ -26,7 +28,7 @@ def study(tmp_path):
     return open_study(tmp_path / "study.log", "tested", SAMPLERS["tpe"](0))
 
 
-def searcher_on(study, *, widths=(1, 40), baseline=None, seed=0):
+def searcher_on(study, *, widths=(1, 40), baseline=None, seed=0, **more):
     job = BehavingJob(space=WidthSpace(widths=widths))
     return OptunaSearcher(
         study,
@@ -36,6 +38,7 @@ def searcher_on(study, *, widths=(1, 40), baseline=None, seed=0):
         reports=3,
         baseline=baseline,
         seed=seed,
+        **more,
     )
 
 
@@ -44,8 +47,8 @@ def result(score, step=3):
         "score": score,
         "training_iteration": step,
         "domains/danger": 0.1,
-        "used_flops": 10,
-        "used_wall_ms": 1500,
+        "lease/train_flops": 10,
+        "lease/wall_ms": 1500,
     }
 
 
@@ -172,3 +175,38 @@ def test_the_study_is_read_back_from_its_file(study, tmp_path):
     searcher.on_trial_complete("a", result(0.5))
     again = open_study(tmp_path / "study.log", "tested", SAMPLERS["random"](0))
     assert [trial.value for trial in again.get_trials()] == [0.5]
+
+
+def test_a_candidate_that_was_mutated_is_recorded_as_it_was_trained(study):
+    searcher = searcher_on(study)
+    config = searcher.suggest("a")
+    searcher.on_trial_complete("a", {**result(0.5), "config/width": 3})
+    record = only(study).user_attrs[RECORD]
+    assert (record["config"], record["proposed"]) == ({"width": 3}, config)
+    assert record["claim"]["params"] == 9
+
+
+def test_what_is_enqueued_is_proposed_before_the_sampler_is_asked(study):
+    searcher = searcher_on(study, enqueued=[{"width": 7}, {"width": 9}, {"width": 7}])
+    assert [searcher.suggest(name) for name in "ab"] == [{"width": 7}, {"width": 9}]
+    assert searcher.suggest("c") not in ({"width": 7}, {"width": 9})
+
+
+def test_a_study_that_is_taken_up_again_runs_nothing_twice(study):
+    first = searcher_on(study, baseline={"width": 2})
+    first.suggest("a")
+    first.on_trial_complete("a", result(0.5))
+    again = searcher_on(study, baseline={"width": 2}, enqueued=[{"width": 2}, {"width": 3}])
+    assert again.suggest("b") == {"width": 3}
+
+
+def test_several_objectives_are_told_together(tmp_path):
+    objectives = ("score", "params", "latency")
+    study = open_study(tmp_path / "many.log", "many", SAMPLERS["tpe"](0), objectives)
+    searcher = searcher_on(study, objectives=objectives)
+    config = searcher.suggest("a")
+    searcher.on_trial_result("a", result(0.2, step=1))
+    searcher.on_trial_complete("a", {**result(0.5), "latency_ms": 1.5})
+    assert only(study).values == [0.5, config["width"] ** 2, 1.5]
+    row = frame(study).iloc[0]
+    assert (row["latency_ms"], row["pareto"]) == (1.5, True)

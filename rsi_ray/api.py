@@ -1,0 +1,292 @@
+"""A sweep in Python: what `rsi-ray run` does, for scripts and notebooks."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import FixedTrial, FrozenTrial
+from ray.tune.schedulers import TrialScheduler
+from search_spaces.measured import priced
+
+from rsi_ray.hyperparameters import PREFIX, TrainingChoices
+from rsi_ray.job import TrainingJob
+from rsi_ray.objectives import SCORE, problems_of_objectives
+from rsi_ray.observer import Watch
+from rsi_ray.plan import Plan, SweepError
+from rsi_ray.records import RECORD, Verdict
+from rsi_ray.replay import Replay, replay
+from rsi_ray.result import Result
+from rsi_ray.runs import (
+    LEDGER_FILE,
+    circumstances,
+    find_trial,
+    new_run,
+    old_run,
+    run_folder,
+    study_of_run,
+)
+from rsi_ray.samplers import sampler_of
+from rsi_ray.sampling import random_config
+from rsi_ray.schedulers import SchedulerOptions, scheduler_of
+from rsi_ray.study import earlier_trials
+from rsi_ray.sweep import run_sweep
+from rsi_ray.table_job import TableJob
+from rsi_ray.tasks.task import Task
+from rsi_ray.train import Training
+from safety import Limits, limits_from_dict, limits_from_yaml
+from search_spaces.given_trial import spec_from
+from search_spaces.tabular import TabularSpace
+
+
+@dataclass
+class Sweep:
+    """One governed search.
+
+    Attributes:
+        space: what is searched: a space of ours, a `TabularSpace`, or any object with `suggest`, `samples`
+            and `build`, and `cost` where it has arithmetic.
+        task: what candidates learn, or a function that gives it; None for a table.
+        limits: the limits, as an object, a mapping, or the path of a YAML file.
+        name: of the runs; each adds its time.
+        training: how candidates are trained.
+        hyperparameters: those of the training that are searched.
+        sampler: a name (tpe, random, gp, nsga2, cmaes, evolution), `module:Class`, or an Optuna sampler.
+        scheduler: a name (fifo, asha, hyperband, median, pbt, pb2), or a function that gives a scheduler
+            of Ray Tune.
+        grace_period, reduction_factor, interval: of the schedulers by name.
+        objectives: `score`, and what is to be small beside it: params, forward_flops, memory, latency.
+        trials: candidates that are trained.
+        concurrent: trials at a time; None for as many as fit.
+        seconds: after so many the sweep ends; None for no end.
+        trial_seconds: longest time of one trial.
+        cpus, gpus: of one trial.
+        baseline: parameters of a candidate that is trained first and alone, to compare with.
+        warm_start: folder of an earlier run, or an Optuna study, whose candidates the sampler is told.
+        keep_weights: best candidates whose weights are kept.
+        checkpoint_bytes: what weights and checkpoints may take on disk; None for no quota.
+        max_failures: candidates that failed in a row, after which the sweep ends.
+        storage: folder of all runs.
+        ledger: SQLAlchemy URL of the ledger; one in the storage where it is None.
+        seed: of sampler and candidates.
+    """
+
+    space: Any
+    task: Task | Callable[[], Task] | None
+    limits: Limits | Mapping[str, Any] | str | Path
+    _: KW_ONLY
+    name: str = "sweep"
+    training: Training = field(default_factory=Training)
+    hyperparameters: TrainingChoices = field(default_factory=TrainingChoices)
+    sampler: str | optuna.samplers.BaseSampler = "tpe"
+    scheduler: str | Callable[[], TrialScheduler] = "asha"
+    grace_period: int = 1
+    reduction_factor: int = 3
+    interval: int = 1
+    objectives: Sequence[str] = (SCORE,)
+    trials: int = 24
+    concurrent: int | None = None
+    seconds: int | None = None
+    trial_seconds: int = 600
+    cpus: int = 1
+    gpus: float = 0.0
+    baseline: Mapping[str, Any] | None = None
+    warm_start: str | Path | optuna.Study | None = None
+    keep_weights: int = 3
+    checkpoint_bytes: int | None = None
+    max_failures: int = 3
+    storage: str | Path = "rsi_results"
+    ledger: str | None = None
+    seed: int = 0
+    about: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        self._enqueued: list[dict[str, Any]] = []
+        self._told: list[FrozenTrial] = []
+
+    def enqueue_trial(self, params: Mapping[str, Any]) -> None:
+        """Train these parameters before the sampler is asked.
+
+        Raises:
+            ValueError: a parameter is missing, out of its range, or not asked for.
+        """
+        self._enqueued.append(dict(spec_from(self.job(), params)[1]))
+
+    def add_trial(self, params: Mapping[str, Any], values: float | Sequence[float]) -> None:
+        """Tell the sampler of a candidate that was measured elsewhere; it isn't trained again.
+
+        Args:
+            params: its parameters.
+            values: its score, or one value for each objective.
+
+        Raises:
+            ValueError: a parameter is missing, out of its range, or not asked for; or a value is.
+        """
+        job = self.job()
+        full = dict(spec_from(job, params)[1])
+        asked = FixedTrial(full)
+        job.suggest(asked)
+        each = [float(values)] if isinstance(values, int | float) else [float(value) for value in values]
+        if len(each) != len(self.objectives):
+            raise ValueError(f"values: expected one for each of {', '.join(self.objectives)}")
+        record = {"verdict": Verdict.EARLIER, "config": full, "score": each[0], "from": "add_trial"}
+        trial = optuna.trial.create_trial(
+            params=full, distributions=asked.distributions, values=each, user_attrs={RECORD: record}
+        )
+        self._told.append(trial)
+
+    def run(self, *, resume: str | Path | None = None, watch: Watch | None = None) -> Result:
+        """Run it, or go on with a run of it that was stopped.
+
+        Args:
+            resume: name or folder of the run to go on with.
+            watch: is shown the sweep a few times a second.
+
+        Raises:
+            SweepError: it can't run as asked for.
+            SafetyError: the governor or its ledger is at fault; nothing runs on.
+        """
+        return run_sweep(self.plan(resume=resume), watch)
+
+    def replay(self, trial: str) -> Replay:
+        """Train a candidate of a run of this sweep again, and compare the score.
+
+        Args:
+            trial: RUN/NUMBER, or a NUMBER of the latest run.
+
+        Raises:
+            RunError: there is no such trial.
+            SafetyError: the limits or the budgets don't admit it.
+        """
+        return replay(
+            find_trial(Path(self.storage), trial), self.job(), self.checked_limits(), threads=self.cpus
+        )
+
+    def job(self) -> Any:
+        """What a candidate does.
+
+        Raises:
+            SweepError: a part of it is missing.
+        """
+        if isinstance(self.space, TabularSpace):
+            return TableJob(space=self.space, trial_seconds=self.trial_seconds)
+        if self.task is None:
+            raise SweepError("task: missing; expected a Task, or a function that gives one")
+        return TrainingJob(
+            space=priced(self.space, self.training.batch_size),
+            load_task=self.task if callable(self.task) else partial(_given, self.task),
+            training=self.training,
+            choices=self.hyperparameters,
+            seed=self.seed,
+            trial_seconds=self.trial_seconds,
+            gpus=self.gpus,
+            latency="latency" in self.objectives,
+        )
+
+    def plan(self, *, resume: str | Path | None = None, now: time.struct_time | None = None) -> Plan:
+        """Everything that it takes to run it, checked; a new run gets a folder of its own.
+
+        Raises:
+            SweepError: it can't run.
+        """
+        problems = problems_of_objectives(self.objectives)
+        if problems:
+            raise SweepError(problems[0])
+        try:
+            self.check_scheduler()
+            plan = self._plan(self.job())
+        except (ValueError, TypeError) as error:  # a part of it doesn't fit: one line says which
+            raise SweepError(str(error).splitlines()[0]) from None
+        if resume is not None:
+            plan = old_run(plan, resume)
+            return replace(plan, sampler=self._sampler(plan.seed))
+        return new_run(plan, now or time.localtime())
+
+    def _plan(self, job: Any) -> Plan:
+        storage = Path(self.storage).resolve()
+        reports = self.training.epochs if isinstance(job, TrainingJob) else 1
+        return Plan(
+            name=self.name,
+            folder=storage / self.name,
+            ledger_url=self.ledger or f"sqlite:///{storage / LEDGER_FILE}",
+            limits=self.checked_limits(),
+            space=job,
+            job=job,
+            sampler=self._sampler(self.seed),
+            reports=reports,
+            trials=self.trials,
+            scheduler=self._scheduler(job, reports),
+            objectives=tuple(self.objectives),
+            baseline=None if self.baseline is None else dict(spec_from(job, self.baseline)[1]),
+            enqueued=tuple(self._enqueued),
+            earlier=(*self._earlier(job, storage), *self._told),
+            concurrent=self.concurrent,
+            cpus=self.cpus,
+            gpus=self.gpus,
+            keep_weights=self.keep_weights,
+            seconds=self.seconds,
+            checkpoint_bytes=self.checkpoint_bytes,
+            max_failures=self.max_failures,
+            seed=self.seed,
+            about={**self.about, **circumstances(job.digest())},
+        )
+
+    def checked_limits(self) -> Limits:
+        """The limits, parsed.
+
+        Raises:
+            DocumentError: they don't fit, in one line.
+        """
+        if isinstance(self.limits, Limits):
+            return self.limits
+        if isinstance(self.limits, str | Path):
+            return limits_from_yaml(Path(self.limits))
+        return limits_from_dict(self.limits)
+
+    def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
+        return sampler_of(self.sampler, seed) if isinstance(self.sampler, str) else self.sampler
+
+    def _scheduler(self, job: Any, reports: int) -> Callable[[], TrialScheduler]:
+        if callable(self.scheduler):
+            return self.scheduler
+        options = SchedulerOptions(
+            reports=reports,
+            grace_period=self.grace_period,
+            reduction_factor=self.reduction_factor,
+            interval=self.interval,
+            mutable=mutable_distributions(job, self.seed),
+        )
+        return partial(scheduler_of, self.scheduler, options)
+
+    def check_scheduler(self) -> None:
+        """Make a scheduler once.
+
+        Raises:
+            ValueError: it is unknown, or has nothing to work on.
+        """
+        self._scheduler(self.job(), self.training.epochs)()
+
+    def _earlier(self, job: Any, storage: Path) -> tuple[FrozenTrial, ...]:
+        if self.warm_start is None:
+            return ()
+        known = self.warm_start
+        study = known if isinstance(known, optuna.Study) else study_of_run(run_folder(storage, known))
+        return earlier_trials(study, job, self.objectives)
+
+
+def mutable_distributions(job: Any, seed: int) -> dict[str, BaseDistribution]:
+    """Distributions of the hyperparameters of training that a job searches, by parameter name."""
+    asked = FixedTrial(random_config(job, random.Random(seed)))
+    job.suggest(asked)
+    return {name: known for name, known in asked.distributions.items() if name.startswith(PREFIX)}
+
+
+def _given(task: Task) -> Task:
+    return task

@@ -1,0 +1,80 @@
+"""What a sweep holds on disk: its study, the weights that are kept, and how much all of it takes."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from rsi_ray.plan import Plan, SweepError
+from rsi_ray.records import Verdict, frame
+from rsi_ray.study import open_study, take_up
+
+RUN_FILE = "run.json"
+STUDY_FILE = "study.log"
+LOCK_FILE = "run.lock"
+WEIGHTS = "weights"
+TUNE = "tune"
+
+
+@contextmanager
+def open_folder(plan: Plan) -> Iterator[tuple[optuna.Study, list[dict[str, Any]]]]:
+    """Open a sweep's folder for this process alone: its study, and what a resumed run left in the middle.
+
+    Raises:
+        SweepError: it holds a run that isn't resumed, or another process runs it.
+    """
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    known = (plan.folder / RUN_FILE).exists()
+    if known and not plan.resumed:
+        raise SweepError(f"folder {plan.folder}: holds a run already")
+    with _locked(plan.folder / LOCK_FILE):
+        if not known:
+            (plan.folder / RUN_FILE).write_text(json.dumps(dict(plan.about), indent=2))
+        study = open_study(plan.folder / STUDY_FILE, plan.name, plan.sampler, plan.objectives)
+        interrupted = take_up(study)
+        if plan.resumed:
+            shutil.rmtree(plan.folder / TUNE, ignore_errors=True)  # what is in it is in the study
+        else:
+            study.add_trials(plan.earlier)
+        yield study, interrupted
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock that ends with the process, however it ends."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SweepError(f"run {path.parent}: another process runs it") from None
+        yield
+
+
+def prune_weights(plan: Plan, study: optuna.Study, live: Collection[str] = ()) -> None:
+    """Keep the weights of the best candidates, of the Pareto front, and of what is live, only."""
+    table = frame(study)
+    measured = table[table["verdict"] == Verdict.MEASURED]
+    kept = set(measured.nlargest(plan.keep_weights, "score")["trial_id"])
+    if len(plan.objectives) > 1:
+        kept |= set(measured[measured["pareto"]]["trial_id"])
+    for path in (plan.folder / WEIGHTS).glob("*"):
+        whole = path.suffix == ".safetensors" and path.stem in kept
+        if not whole and path.stem not in live:
+            path.unlink()
+
+
+def bytes_of_checkpoints(folder: Path) -> int:
+    """Bytes of everything that Tune and the workers have written for a sweep."""
+    total = 0
+    for part in (folder / TUNE, folder / WEIGHTS):
+        for path in part.rglob("*"):
+            with suppress(FileNotFoundError):  # removed meanwhile
+                total += path.stat().st_size if path.is_file() else 0
+    return total

@@ -1,0 +1,112 @@
+"""Everything that one generation needs in order to run, checked before anything starts."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+from ray.tune.schedulers import TrialScheduler
+
+from rsi_ray.job import Job
+from rsi_ray.objectives import SCORE
+from rsi_ray.sampling import RANDOM_DRAWS, random_config
+from safety import Allow, Deny, Limits, Verdict, judge_claim
+from search_spaces.space import Suggests
+
+
+class SweepError(Exception):
+    """A sweep can't run as it is asked for; the message is one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is to be run.
+
+    Attributes:
+        name: unique on its ledger.
+        folder: of everything that the sweep leaves.
+        ledger_url: of the ledger that binds it.
+        limits: its limits.
+        space: what is searched.
+        job: what a candidate does.
+        sampler: proposes.
+        reports: of a full training.
+        trials: candidates that are trained, those of the runs that this one resumes included.
+        scheduler: makes the scheduler that stops early or mutates.
+        objectives: `score`, and what is to be small beside it.
+        baseline: full configuration that is trained first and alone; None for none.
+        enqueued: full configurations that are trained before the sampler is asked.
+        earlier: trials of an earlier study that the sampler is told of.
+        concurrent: trials at a time; None for as many as fit.
+        cpus, gpus: of one trial.
+        keep_weights: best candidates whose weights are kept.
+        seconds: after so many nothing more is started and the sweep ends; None for no end.
+        checkpoint_bytes: what its weights and checkpoints may take on disk; None for no quota.
+        max_failures: candidates that failed in a row, after which the sweep ends.
+        seed: of the draws that are not the sampler's.
+        resumed: whether its folder holds a run that was stopped.
+        about: what is written to run.json, for replays.
+    """
+
+    name: str
+    folder: Path
+    ledger_url: str
+    limits: Limits
+    space: Suggests[Any]
+    job: Job
+    sampler: optuna.samplers.BaseSampler
+    reports: int
+    trials: int
+    scheduler: Callable[[], TrialScheduler]
+    objectives: tuple[str, ...] = (SCORE,)
+    baseline: dict[str, Any] | None = None
+    enqueued: tuple[dict[str, Any], ...] = ()
+    earlier: tuple[FrozenTrial, ...] = ()
+    concurrent: int | None = None
+    cpus: int = 1
+    gpus: float = 0.0
+    keep_weights: int = 3
+    seconds: int | None = None
+    checkpoint_bytes: int | None = None
+    max_failures: int = 3
+    seed: int = 0
+    resumed: bool = False
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
+def check_plan(plan: Plan) -> None:
+    """Refuse what could only spin: a space, a baseline or an enqueued candidate over the ceilings.
+
+    Raises:
+        SweepError: one line that says which.
+    """
+    rng = random.Random(plan.seed)
+    verdicts = [judge_config(plan, random_config(plan.space, rng)) for _ in range(RANDOM_DRAWS)]
+    denials = [verdict for verdict in verdicts if isinstance(verdict, Deny)]
+    if len(denials) == RANDOM_DRAWS:
+        nearest = min(denials, key=lambda denial: sum(denial.excess.values()) if denial.excess else math.inf)
+        raise SweepError(
+            f"space: none of {RANDOM_DRAWS} random specs is under every ceiling; nearest: {nearest.reason}"
+        )
+    given = {f"enqueue {place}": config for place, config in enumerate(plan.enqueued, start=1)}
+    if plan.baseline is not None:
+        given["baseline"] = plan.baseline
+    for what, config in given.items():
+        verdict = judge_config(plan, config)
+        if not isinstance(verdict, Allow):
+            raise SweepError(f"{what}: {verdict.reason}")
+
+
+def judge_config(plan: Plan, config: Mapping[str, Any]) -> Verdict:
+    """A configuration against the ceilings alone; one that can't be priced is denied."""
+    try:
+        claim = plan.job.price(config)
+    except Exception as error:
+        return Deny("price", f"it can't be priced: {type(error).__name__}: {error}")
+    return judge_claim(plan.limits, claim)

@@ -1,0 +1,149 @@
+"""The study of a sweep: an Optuna study in a journal file, and what its records tell a later process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import FixedTrial, FrozenTrial, TrialState
+
+from rsi_ray.objectives import SCORE, directions_of, values_of
+from rsi_ray.records import RECORD, Verdict, record_of
+from safety import request_digest
+from search_spaces.given_trial import GivenTrial
+from search_spaces.space import Suggests
+
+# refusals that say nothing of the candidate for good
+PASSING_RULES = ("budget.", "frozen", "closed", "lease", "unjudged")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a candidate ended: enough to answer the same configuration again.
+
+    Attributes:
+        number: of the Optuna trial that was run.
+        state: what the study is told.
+        values: of the objectives, where it is complete.
+        scores: score by report.
+        excess: violated constraints, above 0.
+    """
+
+    number: int
+    state: TrialState
+    values: list[float] | None
+    scores: Mapping[int, float]
+    excess: Mapping[str, float]
+
+
+def open_study(
+    path: Path,
+    name: str,
+    sampler: optuna.samplers.BaseSampler,
+    objectives: Sequence[str] = (SCORE,),
+) -> optuna.Study:
+    """Open a study in a journal file, which optuna-dashboard opens as it is."""
+    study = optuna.create_study(
+        storage=_storage(path),
+        study_name=name,
+        sampler=sampler,
+        directions=directions_of(objectives),
+        load_if_exists=True,
+    )
+    if len(objectives) > 1:
+        study.set_metric_names(list(objectives))
+    return study
+
+
+def read_study(path: Path, name: str) -> optuna.Study:
+    """Open a study that is in a journal file already."""
+    return optuna.load_study(study_name=name, storage=_storage(path))
+
+
+def _storage(path: Path) -> JournalStorage:
+    return JournalStorage(JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path))))
+
+
+def known_outcomes(study: optuna.Study) -> dict[str, Outcome]:
+    """Outcome of every configuration that need not be run again, by its digest."""
+    known = {}
+    for trial in study.get_trials(deepcopy=False):
+        record = record_of(trial)
+        if trial.state.is_finished() and _is_final(record):
+            known[request_digest(record["config"])] = Outcome(
+                number=trial.number,
+                state=trial.state,
+                values=trial.values,
+                scores={int(step): score for step, score in record.get("scores", {}).items()},
+                excess=record.get("excess", {}),
+            )
+    return known
+
+
+def _is_final(record: Mapping[str, Any]) -> bool:
+    if "proposed" in record:  # mutated while it was trained: neither configuration has this score
+        return False
+    if record["verdict"] == Verdict.REFUSED:
+        return not str(record.get("rule", "")).startswith(PASSING_RULES)
+    return record["verdict"] in (Verdict.MEASURED, Verdict.STOPPED, Verdict.FAILED)
+
+
+def take_up(study: optuna.Study) -> list[dict[str, Any]]:
+    """Tell the trials that a run left behind as interrupted; their configurations, to be run again."""
+    interrupted = []
+    for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+        if trial.params:
+            interrupted.append(dict(trial.params))
+        study.tell(trial.number, state=TrialState.FAIL)
+    known = known_outcomes(study)
+    # the twins of one candidate were interrupted with it
+    once = {request_digest(config): config for config in interrupted}
+    return [config for digest, config in once.items() if digest not in known]
+
+
+def trained_count(study: optuna.Study) -> int:
+    """Candidates that were trained, whatever came of it."""
+    trained = (Verdict.MEASURED, Verdict.STOPPED, Verdict.FAILED)
+    return sum(record_of(trial)["verdict"] in trained for trial in study.get_trials(deepcopy=False))
+
+
+def earlier_trials(
+    study: optuna.Study, space: Suggests[Any], objectives: Sequence[str]
+) -> tuple[FrozenTrial, ...]:
+    """The measured trials of an earlier study that are candidates of this space, as this study takes them."""
+    found = []
+    for trial in study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]):
+        record = record_of(trial)
+        if record["verdict"] != Verdict.MEASURED or not fits(space, record["config"]):
+            continue
+        asked = FixedTrial(record["config"])
+        space.suggest(asked)
+        told = {**record, "verdict": Verdict.EARLIER, "from": study.study_name}
+        try:
+            values = values_of(objectives, record)
+        except KeyError:  # it was not asked for then
+            continue
+        found.append(
+            optuna.trial.create_trial(
+                params=record["config"],
+                distributions=asked.distributions,
+                values=values,
+                user_attrs={RECORD: told},
+            )
+        )
+    return tuple(found)
+
+
+def fits(space: Suggests[Any], config: Mapping[str, Any]) -> bool:
+    """Whether a configuration is one of this space, with nothing missing and nothing besides."""
+    trial = GivenTrial(config)
+    try:
+        space.suggest(trial)
+    except ValueError:
+        return False
+    return not trial.unused()

@@ -1,0 +1,150 @@
+"""Makes a sweep's objects of its sections: space, task, training, and the sweep itself."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from rsi_ray.api import Sweep
+from rsi_ray.hyperparameters import TrainingChoices
+from rsi_ray.own import own_class
+from rsi_ray.sections import KIND, OwnSection, options_of, section_of
+from rsi_ray.tasks import TASKS, Task
+from rsi_ray.train import Training
+from safety import Limits, StrictModel
+from search_spaces import ConvSpace, Head, ImageHead, MLPSpace, TableHead, TransformerSpace
+from search_spaces.tabular import load_table
+
+if TYPE_CHECKING:
+    from rsi_ray.config import SweepConfig
+
+OURS: dict[str, tuple[type, type]] = {
+    "transformer": (TransformerSpace, Head),
+    "conv": (ConvSpace, ImageHead),
+    "mlp": (MLPSpace, TableHead),
+}
+GIVEN = ("heads", "batch_size", "vocab")
+
+
+class TableSection(StrictModel):
+    """A published benchmark table: a candidate is a row, and its training one look-up; there is no task."""
+
+    kind: Literal["table"] = Field(default="table", description="this section")
+    path: str = Field(description="parquet file of NAS-Bench-Macro, NAS-Bench-201 or HW-GPT-Bench")
+
+
+SPACES: dict[str, type[StrictModel]] = {
+    **{kind: section_of(kind, cls, hidden=GIVEN) for kind, (cls, _) in OURS.items()},
+    "table": TableSection,
+}
+TASK_SECTIONS = {kind: section_of(kind, options) for kind, (options, _) in TASKS.items()}
+
+
+def with_paths_from(section: StrictModel, folder: Path) -> StrictModel:
+    """A section whose paths begin at a folder, for processes that run elsewhere."""
+    changes: dict[str, Any] = {}
+    if "path" in type(section).model_fields:
+        changes["path"] = str((folder / getattr(section, "path")).absolute())  # noqa: B009
+    if "paths" in type(section).model_fields:
+        changes["paths"] = [str((folder / path).absolute()) for path in getattr(section, "paths")]  # noqa: B009
+    return section.model_copy(update=changes)
+
+
+def sweep_of(config: SweepConfig) -> Sweep:
+    """The sweep that a file asks for."""
+    asked = config.scheduler
+    sweep = Sweep(
+        space_of(config),
+        None if isinstance(config.space, TableSection) else load_task_of(config),
+        limits_of(config),
+        name=config.name,
+        training=training_of(config),
+        hyperparameters=choices_of(config),
+        sampler=config.sampler,
+        scheduler=asked.kind,
+        grace_period=asked.grace_period,
+        reduction_factor=asked.reduction_factor,
+        interval=asked.interval,
+        objectives=config.objectives,
+        trials=config.trials,
+        concurrent=config.concurrent,
+        seconds=config.seconds,
+        trial_seconds=config.trial_seconds,
+        cpus=config.resources.cpu,
+        gpus=config.resources.gpu,
+        baseline=config.baseline,
+        warm_start=config.warm_start,
+        keep_weights=config.keep_weights,
+        checkpoint_bytes=config.checkpoint_bytes,
+        max_failures=config.max_failures,
+        storage=config.storage,
+        ledger=config.ledger,
+        seed=config.seed,
+        about={"config": config.model_dump(mode="json")},
+    )
+    for params in config.enqueue:
+        sweep.enqueue_trial(params)
+    return sweep
+
+
+def training_of(config: SweepConfig) -> Training:
+    """How candidates are trained."""
+    return Training(**config.training.model_dump())
+
+
+def choices_of(config: SweepConfig) -> TrainingChoices:
+    """Hyperparameters that are searched."""
+    return TrainingChoices(**options_of(config.hyperparameters))
+
+
+def load_task_of(config: SweepConfig) -> Callable[[], Task]:
+    """What gives the task, once per process."""
+    section = config.task
+    if isinstance(section, OwnSection):
+        return partial(_own_task, section.kind, json.dumps(section.options, sort_keys=True))
+    options, load = TASKS[getattr(section, KIND)]
+    return partial(load, options(**options_of(section)))
+
+
+@lru_cache(maxsize=2)
+def _own_task(name: str, options: str) -> Task:
+    task: Task = own_class(name)(**json.loads(options))
+    return task
+
+
+def space_of(config: SweepConfig) -> Any:
+    """The space, with the task's heads.
+
+    Raises:
+        ValueError: the space can't be built, or not on this task.
+    """
+    section = config.space
+    if isinstance(section, TableSection):
+        return load_table(Path(section.path))
+    given = {"heads": load_task_of(config)().heads, "batch_size": config.training.batch_size}
+    if isinstance(section, OwnSection):
+        cls = own_class(section.kind)
+        known = inspect.signature(cls).parameters
+        return cls(**section.options, **{name: value for name, value in given.items() if name in known})
+    kind = getattr(section, KIND)
+    cls, head = OURS[kind]
+    for one in given["heads"]:
+        if not isinstance(one, head):
+            raise ValueError(
+                f"kind: {kind} takes a task with a {head.__name__}, the task {getattr(config.task, KIND)} "
+                f"gives a {type(one).__name__}"
+            )
+    return cls(**options_of(section), **given)
+
+
+def limits_of(config: SweepConfig) -> Limits:
+    """The limits, which `load_config` has read."""
+    if isinstance(config.limits, str):
+        raise TypeError("the limits' file was not read")
+    return config.limits

@@ -1,0 +1,140 @@
+"""Sweeps from Python on a real Ray: resumed, warm-started, with several objectives, mutated while they train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+import rsi_ray
+from rsi_ray.records import Verdict
+from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
+from safety import Ledger
+from search_spaces import MLPSpace
+
+pytestmark = pytest.mark.ray
+
+LIMITS = {"bounds": {"max_params": 20e3, "max_flops": 1e6, "max_memory": 1e9}, "sweep": {"trials": 20}}
+TASK = breast_cancer_task(BreastCancerOptions(holdout_size=64))
+TRAINING = rsi_ray.Training(epochs=3, steps_per_epoch=2, batch_size=8, warmup_steps=1)
+
+
+@pytest.fixture
+def make(tmp_path: Path, fresh_governor: None):
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+    def sweep(**changes: Any) -> rsi_ray.Sweep:
+        space = MLPSpace(heads=TASK.heads, batch_size=TRAINING.batch_size)
+        values = {"training": TRAINING, "scheduler": "fifo", "trials": 3, "concurrent": 2, **changes}
+        return rsi_ray.Sweep(space, TASK, LIMITS, storage=tmp_path, **values)
+
+    return sweep
+
+
+def trained(result: rsi_ray.Result):
+    return result.table[result.table["verdict"].isin([Verdict.MEASURED, Verdict.STOPPED])]
+
+
+def spent(result: rsi_ray.Result, resource: str = "trials") -> int:
+    (budget,) = (b for b in result.status.budgets if b.scope != "cluster" and b.resource == resource)
+    assert budget.held == 0
+    return budget.spent
+
+
+def test_a_sweep_in_python_leaves_a_table_and_any_candidate_replays(make):
+    sweep = make()
+    result = sweep.run()
+    assert len(trained(result)) == 3
+    assert (result.ended, result.used_up) == ("", "")
+    number = int(trained(result)["number"].iloc[0])
+    assert sweep.replay(f"{result.folder.name}/{number}").same
+
+
+def test_a_run_that_is_resumed_runs_nothing_twice_and_spends_from_the_same_budget(make):
+    sweep = make(trials=2)
+    first = sweep.run()
+    sweep.trials = 5
+    again = sweep.run(resume=first.folder.name)
+    assert again.folder == first.folder
+    configs = [str(row) for row in trained(again).filter(like="config/").to_dict("records")]
+    assert len(configs) == len(set(configs)) == 5
+    assert list(trained(again)["score"][:2]) == list(trained(first)["score"])
+    assert spent(again) == 5
+
+
+def test_a_run_that_is_complete_has_nothing_left_to_resume(make):
+    sweep = make(trials=2)
+    first = sweep.run()
+    again = sweep.run(resume=first.folder)
+    assert len(again.table) == len(first.table)
+    assert spent(again) == 2
+
+
+def test_a_run_of_another_space_is_not_resumed(make, tmp_path):
+    first = make(trials=1).run()
+    other = make()
+    other.space = MLPSpace(heads=TASK.heads, batch_size=TRAINING.batch_size, widths=(3, 5))
+    with pytest.raises(rsi_ray.SweepError, match="is no candidate of this sweep's space"):
+        other.run(resume=first.folder)
+
+
+def test_what_is_enqueued_is_trained_first_and_what_is_told_is_not_trained(make):
+    sweep = make(trials=2, concurrent=1)
+    names = trained(make(trials=1).run()).filter(like="config/").dropna(axis=1).iloc[0].to_dict()
+    config = {name.removeprefix("config/"): value for name, value in names.items()}
+    sweep.enqueue_trial(config)
+    sweep.add_trial(config, 0.25)
+    result = sweep.run()
+    first = trained(result).iloc[0]
+    assert {name: first[name] for name in names} == names
+    earlier = result.table[result.table["verdict"] == Verdict.EARLIER]
+    assert list(earlier["score"]) == [0.25]
+
+
+def test_a_warm_start_tells_what_an_earlier_run_measured(make):
+    first = make().run()
+    result = make(trials=1, warm_start=first.folder.name).run()
+    earlier = result.table[result.table["verdict"] == Verdict.EARLIER]
+    assert list(earlier["score"]) == list(trained(first)["score"])
+    assert len(trained(result)) == 1
+
+
+def test_several_objectives_leave_a_front_that_nothing_dominates(make):
+    result = make(trials=5, objectives=("score", "params", "latency"), sampler="nsga2").run()
+    front = result.front
+    assert 1 <= len(front) <= 5
+    assert (trained(result)["latency_ms"] > 0).all()
+    for _, one in front.iterrows():
+        better = trained(result)
+        better = better[(better["score"] >= one["score"]) & (better["params"] < one["params"])]
+        assert not (better["latency_ms"] <= one["latency_ms"]).any()
+
+
+@pytest.mark.parametrize("scheduler", ["hyperband", "median", "pbt", "pb2"])
+def test_every_scheduler_by_name_ends_with_every_lease_settled(make, scheduler):
+    result = make(
+        scheduler=scheduler,
+        trials=4,
+        hyperparameters=rsi_ray.TrainingChoices(learning_rate=(1e-4, 1e-2)),
+        sampler="random",
+    ).run()
+    assert result.ended == ""
+    assert len(trained(result)) == 4
+    ledger = Ledger(f"sqlite:///{result.folder.parent}/ledger.db")
+    assert ledger.open_leases(result.folder.name) == []
+    ledger.close()
+
+
+def test_what_cannot_run_is_told_in_one_line(make):
+    for changes, message in (
+        ({"sampler": "annealing"}, "annealing"),
+        ({"scheduler": "pbt"}, "search at least one"),
+        ({"objectives": ("params",)}, "expected score as the first one"),
+        ({"objectives": ("score", "beauty")}, "'beauty', expected one of score, params"),
+    ):
+        with pytest.raises(rsi_ray.SweepError, match=message):
+            make(**changes).plan()
+    with pytest.raises(rsi_ray.SweepError, match="task: missing"):
+        rsi_ray.Sweep(make().space, None, LIMITS).plan()

@@ -1,0 +1,110 @@
+"""What a study's records tell a later process: outcomes, what was interrupted, what an earlier run knew."""
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from rsi_ray.records import RECORD, Verdict, frame, pareto_front
+from rsi_ray.study import earlier_trials, known_outcomes, open_study, take_up, trained_count
+from safety import request_digest
+from tests.integration.jobs import WidthSpace
+
+SPACE = WidthSpace()
+CLAIM = {"params": 9, "forward_flops": 18, "memory_bytes": 9}
+
+
+@pytest.fixture
+def study(tmp_path):
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return open_study(tmp_path / "study.log", "tested", optuna.samplers.RandomSampler(seed=0))
+
+
+def tell(study, width, verdict, value=None, **record):
+    study.enqueue_trial({"width": width})
+    trial = study.ask()
+    SPACE.suggest(trial)
+    told = {"verdict": verdict, "config": {"width": width}, "claim": CLAIM, "score": value, **record}
+    trial.set_user_attr(RECORD, told)
+    state = {Verdict.MEASURED: TrialState.COMPLETE, Verdict.FAILED: TrialState.FAIL}
+    study.tell(trial, value, state.get(verdict, TrialState.PRUNED))
+
+
+def digest(width):
+    return request_digest({"width": width})
+
+
+def test_what_was_measured_stopped_failed_or_over_a_ceiling_is_known(study):
+    tell(study, 1, Verdict.MEASURED, 0.5)
+    tell(study, 2, Verdict.STOPPED, scores={"1": 0.25})
+    tell(study, 3, Verdict.FAILED)
+    tell(study, 4, Verdict.REFUSED, rule="max_params", excess={"max_params": 0.5})
+    known = known_outcomes(study)
+    assert known.keys() == {digest(width) for width in (1, 2, 3, 4)}
+    assert known[digest(1)].values == [0.5]
+    assert known[digest(2)].scores == {1: 0.25}
+    assert known[digest(4)].excess == {"max_params": 0.5}
+
+
+@pytest.mark.parametrize("rule", ["budget.trials", "frozen", "closed", "unjudged"])
+def test_a_refusal_that_passes_is_not_known(study, rule):
+    tell(study, 1, Verdict.REFUSED, rule=rule)
+    assert known_outcomes(study) == {}
+
+
+def test_a_candidate_that_was_mutated_is_no_outcome_of_either_configuration(study):
+    tell(study, 1, Verdict.MEASURED, 0.5, proposed={"width": 2})
+    assert known_outcomes(study) == {}
+
+
+def test_what_a_run_left_in_the_middle_is_told_and_given_back_once(study):
+    tell(study, 1, Verdict.MEASURED, 0.5)
+    for width in (1, 7, 7):
+        study.enqueue_trial({"width": width})
+        SPACE.suggest(study.ask())
+    assert take_up(study) == [{"width": 7}]
+    assert not study.get_trials(states=[TrialState.RUNNING])
+    assert take_up(study) == []
+
+
+def test_only_what_was_trained_counts_as_trained(study):
+    tell(study, 1, Verdict.MEASURED, 0.5)
+    tell(study, 2, Verdict.STOPPED)
+    tell(study, 3, Verdict.FAILED)
+    tell(study, 4, Verdict.REFUSED)
+    study.ask()
+    assert trained_count(study) == 3
+
+
+def test_an_earlier_runs_candidates_are_taken_where_the_space_offers_them(study, tmp_path):
+    tell(study, 5, Verdict.MEASURED, 0.5)
+    tell(study, 30, Verdict.MEASURED, 0.7)
+    tell(study, 6, Verdict.STOPPED)
+    (taken,) = earlier_trials(study, WidthSpace(widths=(1, 20)), ("score",))
+    assert (taken.params, taken.values) == ({"width": 5}, [0.5])
+    later = open_study(tmp_path / "later.log", "later", optuna.samplers.RandomSampler(seed=0))
+    later.add_trial(taken)
+    WidthSpace(widths=(1, 20)).suggest(later.ask())  # one name, one distribution
+    row = frame(later).iloc[0]
+    assert (row["verdict"], row["score"]) == (Verdict.EARLIER, 0.5)
+
+
+def test_an_earlier_run_tells_every_objective_that_it_knows(study):
+    tell(study, 5, Verdict.MEASURED, 0.5)
+    (taken,) = earlier_trials(study, SPACE, ("score", "params"))
+    assert taken.values == [0.5, 9.0]
+    assert earlier_trials(study, SPACE, ("score", "latency")) == ()
+
+
+def test_the_front_is_what_no_measured_candidate_dominates(tmp_path):
+    study = open_study(
+        tmp_path / "study.log", "t", optuna.samplers.RandomSampler(seed=0), ("score", "params")
+    )
+    for width, values in ((1, (0.5, 10.0)), (2, (0.6, 20.0)), (3, (0.4, 15.0)), (4, (0.6, 30.0))):
+        study.enqueue_trial({"width": width})
+        trial = study.ask()
+        SPACE.suggest(trial)
+        trial.set_user_attr(RECORD, {"verdict": Verdict.MEASURED, "config": {"width": width}})
+        study.tell(trial, values)
+    assert pareto_front(study) == {0, 1}
+    assert list(frame(study)["pareto"]) == [True, True, False, False]
+    assert study.metric_names == ["score", "params"]
