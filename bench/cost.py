@@ -1,6 +1,7 @@
 """Does the price list agree with the real modules, and how much faster is it?
 
-Run as `python -m bench.cost`; with `--full`, on 10,000 specs rather than 1,000.
+Run as `python -m bench.cost`; with `--full`, on 10,000 specs of every space rather than 1,000;
+of the published tables, where they are, on a tenth of that.
 """
 
 from __future__ import annotations
@@ -13,26 +14,63 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.adversarial_modules import ADVERSARIES
-from search_spaces import GPT2_SMALL, Head, RandomTrial, TransformerSpace, TransformerSpec, gpt2_space
-from search_spaces.measure import measure_space
-
-SPACE = TransformerSpace(
-    heads=(
-        Head(name="lm", classes=64, length=16, dense=True),
-        Head(name="parity", classes=2, length=8, dense=False),
-    ),
-    batch_size=4,
-    vocab=64,
-    depth=(1, 3),
-    widths=(32, 64, 96),
-    head_sizes=(8, 16, 32),
-    positions=("learned", "rotary", "none"),
+from search_spaces import (
+    GPT2_SMALL,
+    ConvSpace,
+    Head,
+    ImageHead,
+    MLPSpace,
+    RandomTrial,
+    SearchSpace,
+    TableHead,
+    TransformerSpace,
+    TransformerSpec,
+    gpt2_space,
 )
+from search_spaces.measure import measure_space
+from search_spaces.tabular import load_table
+
+# Small, since a module is counted in a time that grows with the number of its operators.
+SPACES: dict[str, SearchSpace[Any]] = {
+    "transformer": TransformerSpace(
+        heads=(
+            Head(name="lm", classes=64, length=16, dense=True),
+            Head(name="parity", classes=2, length=8, dense=False),
+        ),
+        batch_size=4,
+        vocab=64,
+        depth=(1, 2),
+        widths=(32, 64, 96),
+        head_sizes=(8, 16, 32),
+        positions=("learned", "rotary", "none"),
+        dropouts=(0.0, 0.1),
+    ),
+    "conv": ConvSpace(
+        heads=(ImageHead(name="digits", classes=10, channels=1, height=16, width=12),),
+        batch_size=4,
+        stages=(1, 2),
+        depth=(1, 1),
+    ),
+    "mlp": MLPSpace(
+        heads=(
+            TableHead(name="kind", outputs=3, features=13),
+            TableHead(name="price", outputs=1, features=13),
+        ),
+        batch_size=4,
+        depth=(1, 3),
+    ),
+}
+# larger nets, so a tenth of the specs: they take as long
+DATA = Path(__file__).parents[2] / "shared" / "data"
+TABLES = [DATA / f"{name}.parquet" for name in ("nas_bench_macro", "nas_bench_201_cifar10", "hw_gpt_s")]
+COUNTED = 15
 TEN_BILLION = TransformerSpec(
     depth=32,
     width=5120,
@@ -52,27 +90,36 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="10,000 specs rather than 1,000")
     count = 10_000 if parser.parse_args().full else 1_000
     torch.set_num_threads(1)
-    numbers = {"specs": count, **agreement(count), **speed(), **adversaries()}
-    print(json.dumps(numbers))
+    rows = [compare(name, space, count) for name, space in SPACES.items()]
+    rows += [compare(path.stem, load_table(path), count // 10) for path in TABLES if path.exists()]
+    mismatches = sum(row["mismatches"] for row in rows)
+    print(json.dumps({"rows": rows, "specs": count, "mismatches": mismatches, **speed(), **adversaries()}))
 
 
-def agreement(count: int) -> dict[str, float]:
-    """How many of these random specs are priced otherwise than their modules are counted."""
-    specs = draw(count)
+def compare(name: str, space: SearchSpace[Any], count: int) -> dict[str, Any]:
+    """How many random specs are priced otherwise than their modules are counted, and a price's time."""
+    specs = [space.suggest(RandomTrial(random.Random(seed))) for seed in range(count)]
     mismatches = 0
     for spec in specs:
-        cost, measured = SPACE.cost(spec), measure_space(SPACE, spec)
+        cost, measured = space.cost(spec), measure_space(space, spec)
         mismatches += (cost.params, cost.forward_flops) != (measured.params, measured.forward_flops)
-    prices = [best_of(partial(SPACE.cost, spec), calls=200, rounds=3) for spec in specs[:200]]
-    us_per_spec = round(statistics.median(prices) * 1e6, 3)
-    print(f"{count} random specs ({len(set(specs))} distinct): {mismatches} priced otherwise than counted")
-    print(f"one price: {us_per_spec} us (median over random specs)")
-    return {"mismatches": mismatches, "distinct": len(set(specs)), "us_per_spec": us_per_spec}
-
-
-def draw(count: int) -> list[TransformerSpec]:
-    """That many specs, seeded."""
-    return [SPACE.suggest(RandomTrial(random.Random(seed))) for seed in range(count)]
+    prices = [best_of(partial(space.cost, spec), calls=200, rounds=3) for spec in specs[:200]]
+    counted = [best_of(partial(count_flops, space, spec), calls=1, rounds=3) for spec in specs[:COUNTED]]
+    price = statistics.median(prices)
+    row = {
+        "space": name,
+        "specs": count,
+        "distinct": len(set(specs)),
+        "mismatches": mismatches,
+        "us_per_spec": round(price * 1e6, 3),
+        "counter_ms": round(statistics.median(counted) * 1e3, 2),
+        "speedup": round(statistics.median(counted) / price),
+    }
+    print(
+        f"{name}: {count} random specs ({row['distinct']} distinct), {mismatches} priced otherwise than"
+        f" counted; a price takes {row['us_per_spec']} us, the counter {row['counter_ms']} ms (medians)"
+    )
+    return row
 
 
 def speed() -> dict[str, float]:
@@ -95,11 +142,12 @@ def speed() -> dict[str, float]:
     }
 
 
-def count_flops(space: TransformerSpace, spec: TransformerSpec) -> int:
+def count_flops(space: SearchSpace[Any], spec: Any) -> int:
     """Forward FLOPs of one sample by torch's own counter, which has to build the module first."""
+    samples = space.samples().items()
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         model = space.build(spec)
-        model({head.name: torch.zeros(1, head.length, dtype=torch.long) for head in space.heads})
+        model({name: torch.zeros((1, *s.shape), dtype=getattr(torch, s.dtype)) for name, s in samples})
     return int(counter.get_total_flops())
 
 

@@ -16,7 +16,7 @@ FREE = frozenset(
     _to_copy _unsafe_view cat clone constant_pad_nd copy copy_ fill fill_ flip pixel_shuffle
     pixel_unshuffle reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d repeat
     roll repeat_interleave split_with_sizes_copy stack tril tril_ triu triu_ unsafe_split unsafe_chunk
-    unsafe_split_with_sizes view_copy zero zero_ im2col channel_shuffle
+    unsafe_split_with_sizes transpose_ view_copy zero zero_ im2col channel_shuffle
 
     embedding gather index index_fill index_put index_put_ _unsafe_index _unsafe_index_put index_select
     masked_select nonzero scatter scatter_ scatter_add scatter_add_ scatter_reduce index_add index_add_

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from search_spaces.free_operators import FREE
 
 if TYPE_CHECKING:
-    from search_spaces.space import SearchSpace, SpecT
+    from search_spaces.space import Sample, SearchSpace, SpecT
 
 aten = torch.ops.aten
 
@@ -63,11 +63,22 @@ def measure(build: Callable[[], nn.Module], example: Callable[[], tuple[object, 
 def measure_space(space: SearchSpace[SpecT], spec: SpecT) -> Measured:
     """Measure what the space builds of a spec on one sample of every head."""
 
-    def example() -> tuple[Mapping[str, Tensor]]:
-        samples = space.samples().items()
-        return ({name: torch.zeros((1, *s.shape), dtype=getattr(torch, s.dtype)) for name, s in samples},)
+    def of(count: int) -> Measured:
+        return measure(lambda: space.build(spec), lambda: (_batch(space.samples(), count),))
 
-    return measure(lambda: space.build(spec), example)
+    try:
+        return of(1)
+    except (
+        ValueError
+    ):  # a batch norm in training takes no single sample: what one adds is told by two and three
+        two, three = of(2), of(3)
+        return Measured(params=two.params, forward_flops=2 * two.forward_flops - three.forward_flops)
+
+
+def _batch(samples: Mapping[str, Sample], count: int) -> dict[str, Tensor]:
+    return {
+        name: torch.zeros((count, *s.shape), dtype=getattr(torch, s.dtype)) for name, s in samples.items()
+    }
 
 
 # Products that torch's own counter takes for free.

@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
+from search_spaces.choices import choose, choose_among, divisors
 from search_spaces.cost import Cost
+from search_spaces.dropout import problems_of_dropout, problems_of_dropouts
+from search_spaces.heads import Head, problems_of_heads
 from search_spaces.sizes import (
     problems_of_choice,
     problems_of_choices,
-    problems_of_name,
     problems_of_range,
     problems_of_size,
     problems_of_sizes,
     refuse,
 )
-from search_spaces.space import Choice, Sample, Suggest
+from search_spaces.space import Sample, Suggest
 
 if TYPE_CHECKING:
     from torch import nn
 
+__all__ = [
+    "GPT2_SMALL",
+    "FfnKind",
+    "Head",
+    "Norm",
+    "Position",
+    "TransformerSpace",
+    "TransformerSpec",
+    "gpt2_space",
+    "is_tied",
+]
+
 FfnKind = Literal["gelu", "swiglu"]
 Norm = Literal["layernorm", "rmsnorm"]
 Position = Literal["learned", "rotary", "none"]
-ChoiceT = TypeVar("ChoiceT", bound=Choice)
 
 FFN_MATRICES = {"gelu": 2, "swiglu": 3}
 NORM_VECTORS = {"layernorm": 2, "rmsnorm": 1}
@@ -34,38 +46,11 @@ KEPT_PER_FFN = {"gelu": 2, "swiglu": 4}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Head:
-    """One task's readout of the shared backbone.
-
-    Attributes:
-        name: the task, a Python identifier.
-        classes: number of logits.
-        length: tokens in one sample.
-        dense: logits at every position (language modelling), or only at the last one (classification).
-    """
-
-    name: str
-    classes: int
-    length: int
-    dense: bool
-
-    def __post_init__(self) -> None:
-        refuse(
-            [
-                *problems_of_name("name", self.name),
-                *problems_of_size("classes", self.classes),
-                *problems_of_size("length", self.length),
-                *problems_of_choice("dense", self.dense, (False, True)),
-            ]
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class TransformerSpec:
     """One architecture; what exists is consistent, so it can be priced and built.
 
     `kv_heads` key-value heads serve `heads` query heads. `tied` shares the token embedding with every dense
-    head that predicts the vocabulary.
+    head that predicts the vocabulary. `dropout` is of the embeddings and of what every branch adds.
     """
 
     depth: int
@@ -77,6 +62,7 @@ class TransformerSpec:
     norm: Norm
     position: Position
     tied: bool
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         sizes = ("depth", "width", "heads", "kv_heads", "ffn_width")
@@ -85,6 +71,7 @@ class TransformerSpec:
         problems += problems_of_choice("norm", self.norm, get_args(Norm))
         problems += problems_of_choice("position", self.position, get_args(Position))
         problems += problems_of_choice("tied", self.tied, (False, True))
+        problems += problems_of_dropout("dropout", self.dropout)
         refuse(problems or self._problems_of_division())
 
     def _problems_of_division(self) -> list[str]:
@@ -118,6 +105,7 @@ class TransformerSpace:
         ffn_ratio: least and most of ffn_width / width.
         ffn_kinds, norms, positions, tied: the variants offered. `tied` matters only where a dense head
             predicts the vocabulary, and is asked only there.
+        dropouts: shares of values that training sets to zero, each at least 0 and less than 1.
     """
 
     heads: tuple[Head, ...]
@@ -132,10 +120,11 @@ class TransformerSpace:
     norms: tuple[Norm, ...] = ("layernorm", "rmsnorm")
     positions: tuple[Position, ...] = ("learned", "rotary")
     tied: tuple[bool, ...] = (True, False)
+    dropouts: tuple[float, ...] = (0.0,)
 
     def __post_init__(self) -> None:
         problems = [
-            *_problems_of_heads(self.heads),
+            *problems_of_heads(self.heads, Head),
             *problems_of_size("batch_size", self.batch_size),
             *problems_of_size("vocab", self.vocab),
             *problems_of_range("depth", self.depth),
@@ -147,13 +136,14 @@ class TransformerSpace:
         problems += problems_of_choices("norms", self.norms, get_args(Norm))
         problems += problems_of_choices("positions", self.positions, get_args(Position))
         problems += problems_of_choices("tied", self.tied, (False, True))
+        problems += problems_of_dropouts("dropouts", self.dropouts)
         refuse(problems or self._problems_of_division())
 
     def _problems_of_division(self) -> list[str]:
         problems = [
             f"widths: {width}, expected a multiple of one of head_sizes {self.head_sizes}"
             for width in self.widths
-            if not _divisors(width, self.head_sizes)
+            if not divisors(width, self.head_sizes)
         ]
         if 1 not in self.kv_groups:
             problems.append(f"kv_groups: {self.kv_groups}, expected 1 among them, for any number of heads")
@@ -169,20 +159,21 @@ class TransformerSpace:
 
     def suggest(self, trial: Suggest) -> TransformerSpec:
         """Choose a spec; which head sizes and groups are offered depends on the choices before them."""
-        width = _choose(trial, "width", self.widths)
-        head_size = _choose_among(trial, "head_size", _divisors(width, self.head_sizes))
+        width = choose(trial, "width", self.widths)
+        head_size = choose_among(trial, "head_size", divisors(width, self.head_sizes))
         heads = width // head_size
-        kv_groups = _choose_among(trial, "kv_groups", _divisors(heads, self.kv_groups))
+        kv_groups = choose_among(trial, "kv_groups", divisors(heads, self.kv_groups))
         return TransformerSpec(
             depth=trial.suggest_int("depth", *self.depth),
             width=width,
             heads=heads,
             kv_heads=heads // kv_groups,
             ffn_width=width * trial.suggest_int("ffn_ratio", *self.ffn_ratio),
-            ffn_kind=_choose(trial, "ffn_kind", self.ffn_kinds),
-            norm=_choose(trial, "norm", self.norms),
-            position=_choose(trial, "position", self.positions),
-            tied=self._totals.untied_classes < self._totals.classes and _choose(trial, "tied", self.tied),
+            ffn_kind=choose(trial, "ffn_kind", self.ffn_kinds),
+            norm=choose(trial, "norm", self.norms),
+            position=choose(trial, "position", self.positions),
+            tied=self._totals.untied_classes < self._totals.classes and choose(trial, "tied", self.tied),
+            dropout=choose(trial, "dropout", self.dropouts),
         )
 
     def cost(self, spec: TransformerSpec) -> Cost:
@@ -209,6 +200,9 @@ class TransformerSpace:
         params = spec.depth * layer + width * vectors
         macs = spec.depth * (layer * totals.tokens + 2 * width * totals.pairs) + width * totals.logits
         kept = spec.depth * (12 * width + 4 * kv_width + KEPT_PER_FFN[spec.ffn_kind] * ffn_width)
+        if spec.dropout:
+            # The mask of the embeddings, and of both branches of every layer.
+            kept += (2 * spec.depth + 1) * width
         values = totals.tokens * (kept + 4 * width) + 3 * totals.logits
         return Cost(
             params=params,
@@ -256,13 +250,6 @@ class _Totals:
     logits: int
 
 
-def _problems_of_heads(heads: object) -> list[str]:
-    if not isinstance(heads, tuple) or not heads or not all(isinstance(head, Head) for head in heads):
-        return [f"heads: {heads!r}, expected a tuple of one or more Head"]
-    names = [head.name for head in heads]
-    return [] if len(set(names)) == len(names) else [f"heads: {names}, expected a name of its own for each"]
-
-
 def is_tied(head: Head, spec: TransformerSpec, vocab: int) -> bool:
     """Whether this head's readout is the token embedding."""
     return spec.tied and _predicts(head, vocab)
@@ -270,20 +257,6 @@ def is_tied(head: Head, spec: TransformerSpec, vocab: int) -> bool:
 
 def _predicts(head: Head, vocab: int) -> bool:
     return head.dense and head.classes == vocab
-
-
-def _divisors(number: int, candidates: Iterable[int]) -> tuple[int, ...]:
-    return tuple(candidate for candidate in candidates if number % candidate == 0)
-
-
-def _choose(trial: Suggest, name: str, choices: Sequence[ChoiceT]) -> ChoiceT:
-    """One of the choices; where there is but one, the trial is not asked."""
-    return choices[0] if len(choices) == 1 else cast("ChoiceT", trial.suggest_categorical(name, choices))
-
-
-def _choose_among(trial: Suggest, name: str, choices: Sequence[int]) -> int:
-    """One of choices that depend on earlier ones: they are part of the name, as Optuna wants of a name."""
-    return _choose(trial, f"{name}[{','.join(map(str, choices))}]", choices)
 
 
 GPT2_SMALL = TransformerSpec(

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_spaces.transformer import Head, Norm, TransformerSpec, is_tied
+from search_spaces.heads import Head
+from search_spaces.transformer import Norm, TransformerSpec, is_tied
 
 EPSILON = 1e-5
 READOUT_STD = 0.02
@@ -96,11 +97,12 @@ class Block(nn.Module):
         self.attention = Attention(spec)
         self.ffn_norm = make_norm(spec.norm, spec.width)
         self.ffn = FeedForward(spec)
+        self.dropout = nn.Dropout(spec.dropout)
 
     def forward(self, x: Tensor, rotary: Tensor | None) -> Tensor:
         """(B, L, width) to (B, L, width)."""
-        x = x + self.attention(self.attention_norm(x), rotary)
-        out: Tensor = x + self.ffn(self.ffn_norm(x))
+        x = x + self.dropout(self.attention(self.attention_norm(x), rotary))
+        out: Tensor = x + self.dropout(self.ffn(self.ffn_norm(x)))
         return out
 
 
@@ -116,6 +118,7 @@ class Transformer(nn.Module):
         context = max(head.length for head in heads)
         self.embedding = nn.Embedding(vocab, spec.width)
         self.positions = nn.Embedding(context, spec.width) if spec.position == "learned" else None
+        self.dropout = nn.Dropout(spec.dropout)
         self.blocks = nn.ModuleList(Block(spec) for _ in range(spec.depth))
         self.norm = make_norm(spec.norm, spec.width)
         # The prefix keeps a task called "keys" or "items" from shadowing the dict's own methods.
@@ -159,6 +162,7 @@ class Transformer(nn.Module):
         x: Tensor = self.embedding(tokens)
         if self.positions is not None:
             x = x + self.positions.weight[: tokens.size(1)]
+        x = self.dropout(x)
         for block in self.blocks:
             x = block(x, self.rotary)
         out: Tensor = self.norm(x)

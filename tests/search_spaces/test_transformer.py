@@ -3,11 +3,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
-from torch.utils.flop_counter import FlopCounterMode
 
 from search_spaces import GPT2_SMALL, Head, RandomTrial, TransformerSpace, gpt2_space
 from tests.contracts.space_contract import SpaceContract, draw
+from tests.contracts.training_step import forward_and_backward
 
 LM = Head(name="lm", classes=48, length=12, dense=True)
 PARITY = Head(name="parity", classes=2, length=6, dense=False)
@@ -18,6 +17,7 @@ ALONE = TransformerSpace(
 )
 SHARED = replace(ALONE, heads=(LM, PARITY), depth=(1, 1), positions=("learned", "rotary", "none"))
 THREE = replace(ALONE, heads=(LM, PARITY, KEYS), positions=("learned", "rotary", "none"))
+DROPPING = replace(THREE, dropouts=(0.1, 0.5))
 
 BAD_SIZES = (-1, 0, True, 1e300, 2**63, "12", None, 3.0)
 
@@ -116,6 +116,64 @@ def test_tied_is_asked_only_where_a_dense_head_predicts_the_vocabulary():
     assert "tied" not in trial.params
 
 
+def test_dropout_is_asked_only_where_it_is_offered_a_choice_of():
+    asked = RandomTrial(random.Random(0))
+    assert DROPPING.suggest(asked).dropout == asked.params["dropout"]
+    settled = RandomTrial(random.Random(0))
+    assert replace(THREE, dropouts=(0.3,)).suggest(settled).dropout == 0.3
+    assert "dropout" not in settled.params
+
+
+def logits_and_gradients(spec, *, training=True):
+    torch.manual_seed(0)
+    model = THREE.build(spec).train(training)
+    state = torch.get_rng_state()
+    logits = model(tokens(THREE))
+    sum(value.square().sum() for value in logits.values()).backward()
+    is_drawn = not torch.equal(state, torch.get_rng_state())
+    return logits, [parameter.grad for parameter in model.parameters()], is_drawn
+
+
+def test_without_dropout_training_is_what_evaluation_is_bit_for_bit_and_draws_nothing():
+    spec = draw(THREE, 1)
+    assert spec.dropout == 0.0
+    trained, gradients, is_drawn = logits_and_gradients(spec)
+    evaluated, others, _ = logits_and_gradients(spec, training=False)
+    assert not is_drawn
+    assert all(torch.equal(trained[name], evaluated[name]) for name in trained)
+    assert all(torch.equal(one, other) for one, other in zip(gradients, others, strict=True))
+
+
+def test_dropout_changes_the_training_alone():
+    spec = draw(THREE, 1)
+    without, _, _ = logits_and_gradients(spec)
+    trained, _, _ = logits_and_gradients(replace(spec, dropout=0.5))
+    evaluated, _, _ = logits_and_gradients(replace(spec, dropout=0.5), training=False)
+    for name, logits in without.items():
+        assert torch.equal(evaluated[name], logits)
+        assert not torch.equal(trained[name], logits)
+
+
+def share_of_zeros(x):
+    return (x == 0).float().mean()
+
+
+def test_dropout_is_of_the_embeddings():
+    model, seen = ALONE.build(replace(draw(ALONE, 1), dropout=0.5)), []
+    model.blocks[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model(tokens(ALONE))
+    assert 0.4 < share_of_zeros(seen[0]) < 0.6
+
+
+@pytest.mark.parametrize("silenced", ["attention", "ffn"])
+def test_dropout_is_of_what_each_branch_adds(silenced):
+    spec = replace(draw(ALONE, 1), position="learned", dropout=0.5)
+    block = ALONE.build(spec).blocks[0]
+    torch.nn.init.zeros_(block.get_submodule(silenced).proj.weight)
+    x = torch.randn(8, 12, spec.width)
+    assert 0.4 < share_of_zeros(block(x, None) - x) < 0.6
+
+
 def test_specs_stay_within_the_space():
     for seed in range(300):
         spec = draw(THREE, seed)
@@ -126,29 +184,6 @@ def test_specs_stay_within_the_space():
         assert THREE.ffn_ratio[0] <= spec.ffn_width / spec.width <= THREE.ffn_ratio[1]
 
 
-def forward_and_backward(space, spec):
-    """FLOPs by torch's own counter, and the bytes kept for the backward, of one training step."""
-    kept = {}
-
-    def keep(tensor):
-        kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
-        return tensor
-
-    with torch.device("meta"):
-        model = space.build(spec)
-        inputs = {h.name: torch.zeros(space.batch_size, h.length, dtype=torch.long) for h in space.heads}
-        with FlopCounterMode(display=False) as counter:
-            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-                losses = []
-                for logits in model(inputs).values():
-                    rows = logits.flatten(0, -2)
-                    losses.append(cross_entropy(rows, torch.zeros(len(rows), dtype=torch.long)))
-            sum(losses).backward()
-        weights = {p.untyped_storage()._cdata for p in model.parameters()}
-    kept_bytes = sum(storage.nbytes() for key, storage in kept.items() if key not in weights)
-    return counter.get_total_flops(), kept_bytes
-
-
 @pytest.mark.parametrize("seed", range(12))
 def test_a_training_step_costs_what_the_counter_sees_of_forward_and_backward(seed):
     spec = draw(THREE, seed)
@@ -156,11 +191,12 @@ def test_a_training_step_costs_what_the_counter_sees_of_forward_and_backward(see
     assert THREE.cost(spec).train_step_flops == flops
 
 
+@pytest.mark.parametrize("space", [THREE, DROPPING], ids=["without dropout", "with dropout"])
 @pytest.mark.parametrize("seed", range(12))
-def test_the_memory_holds_weights_gradients_moments_and_what_the_backward_needs(seed):
-    spec = draw(THREE, seed)
-    _, kept = forward_and_backward(THREE, spec)
-    cost = THREE.cost(spec)
+def test_the_memory_holds_weights_gradients_moments_and_what_the_backward_needs(space, seed):
+    spec = draw(space, seed)
+    _, kept = forward_and_backward(space, spec)
+    cost = space.cost(spec)
     assert 16 * cost.params + kept <= cost.memory_bytes <= 16 * cost.params + 3 * kept
 
 
@@ -211,6 +247,14 @@ def test_a_bad_size_of_a_space_is_refused_by_its_name(field, bad):
         ({"ffn_kinds": ()}, "ffn_kinds"),
         ({"positions": ("rotary", "rotary")}, "positions"),
         ({"tied": (1,)}, "tied"),
+        ({"dropouts": ()}, "dropouts"),
+        ({"dropouts": [0.1]}, "dropouts"),
+        ({"dropouts": (0.1, 0.1)}, "dropouts"),
+        ({"dropouts": (0.1, 1.0)}, "dropouts"),
+        ({"dropouts": (-0.1,)}, "dropouts"),
+        ({"dropouts": (float("nan"),)}, "dropouts"),
+        ({"dropouts": (float("inf"),)}, "dropouts"),
+        ({"dropouts": (False,)}, "dropouts"),
     ],
 )
 def test_a_space_that_could_propose_what_cannot_be_built_is_refused(change, name):
@@ -226,6 +270,9 @@ def test_a_space_that_could_propose_what_cannot_be_built_is_refused(change, name
         ({"width": 15, "heads": 3, "kv_heads": 1, "position": "rotary"}, "heads"),
         ({"ffn_kind": "relu"}, "ffn_kind"),
         ({"tied": 1}, "tied"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"dropout": float("nan")}, "dropout"),
+        ({"dropout": "0.1"}, "dropout"),
     ],
 )
 def test_a_spec_that_cannot_be_built_is_refused(change, name):
