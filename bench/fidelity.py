@@ -89,7 +89,7 @@ def epochs_to_top(
     return math.inf
 
 
-def _begin(cfg: int, governed: TrialScheduler, governance: Governance, governor: Governor) -> Running:
+def _begin(cfg: int, governed: GovernedScheduler, governance: Governance, governor: Governor) -> Running:
     trial = Trial("lookup", stub=True, config={"cfg": cfg}, trial_id=f"t{cfg}")
     governed.on_trial_add(None, trial)
     digest = request_digest(trial.config)
@@ -112,7 +112,7 @@ def _epoch(one: Running, curve: Sequence[float]) -> dict[str, Any]:
     return {"score": curve[one.epoch - 1], "training_iteration": one.epoch, "lease": lease}
 
 
-def _judged(one: Running, result: dict[str, Any], governed: TrialScheduler) -> bool:
+def _judged(one: Running, result: dict[str, Any], governed: GovernedScheduler) -> bool:
     """Whether the trial ends: trained to its end, or stopped by the scheduler."""
     if one.epoch < EPOCHS and governed.on_trial_result(None, one.trial, result) == TrialScheduler.CONTINUE:
         return False

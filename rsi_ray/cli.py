@@ -22,8 +22,9 @@ from rsi_ray.plan import SweepError
 from rsi_ray.replay import replay as replay_trial
 from rsi_ray.result import Result
 from rsi_ray.runs import RunError, find_trial, run_folder
+from rsi_ray.summary import summary
 from rsi_ray.sweep import run_sweep
-from rsi_ray.view import summary, watching
+from rsi_ray.view import watching
 from rsi_ray.wiring import sweep_of
 from safety import DocumentError, SafetyError
 from safety.schema import without_password

@@ -138,7 +138,10 @@ class TrainingJob:
         return candidate
 
     def _cost(self, candidate: Candidate) -> Cost:
-        return space_for(self.space, candidate.training).cost(candidate.spec)
+        # a space of the user's own without a batch size prices the one that everything is trained with
+        fixed = not self.choices.batch_size and not hasattr(self.space, "batch_size")
+        space = self.space if fixed else space_for(self.space, candidate.training)
+        return space.cost(candidate.spec)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

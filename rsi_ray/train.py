@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from rsi_ray.scoring import LATENCY_FORWARDS, evaluate, latency_ms, loss_of
 from rsi_ray.tasks.task import Batch, Task
 from search_spaces.cost import Cost
 
 if TYPE_CHECKING:
     from search_spaces.space import SearchSpace
 
-SpecT = TypeVar("SpecT")
+__all__ = [
+    "Report",
+    "Schedule",
+    "Trainer",
+    "Training",
+    "build",
+    "evaluate",
+    "flops_after",
+    "learning_rate_at",
+    "planned_flops",
+    "train",
+]
 
-EVALUATION_CHUNK = 128
-"""Hold-out samples per forward pass: bounds the memory of an evaluation."""
+SpecT = TypeVar("SpecT")
+Schedule = Literal["cosine", "linear", "constant"]
 
 BETAS = (0.9, 0.98)
 """AdamW's: trainings are short, so the second moment forgets faster than by default."""
@@ -36,7 +48,8 @@ class Training:
         steps_per_epoch: optimizer steps per epoch.
         batch_size: samples per head and step; the batch size that the space prices.
         learning_rate: peak of the schedule.
-        warmup_steps: steps of linear rise to the peak; a cosine falls from there to `final_share` of it.
+        schedule: way from the peak to `final_share` of it; a constant one stays at the peak.
+        warmup_steps: steps of linear rise to the peak, before the schedule.
         final_share: last learning rate as a share of the peak.
         weight_decay: AdamW's, on matrices only.
         max_grad_norm: gradients with a larger norm are scaled down to it.
@@ -49,6 +62,7 @@ class Training:
     steps_per_epoch: int = 30
     batch_size: int = 32
     learning_rate: float = 3e-3
+    schedule: Schedule = "cosine"
     warmup_steps: int = 20
     final_share: float = 0.02
     weight_decay: float = 0.01
@@ -62,9 +76,11 @@ class Training:
         for name in ("warmup_steps", "weight_decay"):
             _require(name, getattr(self, name), 0 <= getattr(self, name) < math.inf, "zero or more")
         _require("final_share", self.final_share, 0 <= self.final_share <= 1, "from 0 to 1")
+        schedules = get_args(Schedule)
+        _require("schedule", self.schedule, self.schedule in schedules, f"one of {', '.join(schedules)}")
 
 
-def _require(name: str, value: float, holds: bool, demand: str) -> None:
+def _require(name: str, value: object, holds: bool, demand: str) -> None:
     if not holds:
         raise ValueError(f"{name} must be {demand}, not {value!r}")
 
@@ -76,11 +92,14 @@ class Report:
     Attributes:
         epoch: epochs done, counted from 1.
         score: mean of the domains' scores, in [0, 1]; NaN where one of them is.
-        domains: share of hold-out answers exactly right, per domain; NaN where a logit is not finite.
-        loss: mean training loss over the epoch, nats per answer averaged over the heads; NaN and
-            infinity are reported as they are.
+        domains: score on each domain's hold-out, in [0, 1], see `evaluate`; NaN where an output is not
+            finite.
+        loss: mean training loss over the epoch, averaged over the heads: nats per answer, or squared error
+            of standardised numbers; NaN and infinity are reported as they are.
         flops: computed since the training began, evaluations included.
         samples: training samples since the training began, those of all heads together.
+        latency_ms: median time of one forward of one sample of every head; only in the last report of a
+            trainer that measures it.
     """
 
     epoch: int
@@ -89,17 +108,24 @@ class Report:
     loss: float
     flops: int
     samples: int
+    latency_ms: float | None = None
 
 
-def flops_after(epochs: int, cost: Cost, training: Training, holdout_size: int) -> int:
-    """Return the FLOPs of the first so many epochs: every training step and every evaluation."""
+def flops_after(
+    epochs: int, cost: Cost, training: Training, holdout_size: int, *, latency: bool = False
+) -> int:
+    """Return the FLOPs of the first so many epochs: every training step and every evaluation.
+
+    `latency` adds the forwards that are timed at the end of the last epoch.
+    """
     evaluation = holdout_size * cost.forward_flops
-    return epochs * (training.steps_per_epoch * cost.train_step_flops + evaluation)
+    timed = LATENCY_FORWARDS * cost.forward_flops if latency and epochs >= training.epochs else 0
+    return epochs * (training.steps_per_epoch * cost.train_step_flops + evaluation) + timed
 
 
-def planned_flops(cost: Cost, training: Training, holdout_size: int) -> int:
+def planned_flops(cost: Cost, training: Training, holdout_size: int, *, latency: bool = False) -> int:
     """Return the FLOPs of one full training: what a candidate must reserve before it starts."""
-    return flops_after(training.epochs, cost, training, holdout_size)
+    return flops_after(training.epochs, cost, training, holdout_size, latency=latency)
 
 
 def build(space: SearchSpace[SpecT], spec: SpecT, *, seed: int, device: torch.device) -> nn.Module:
@@ -118,12 +144,33 @@ class Trainer:
     """
 
     def __init__(
-        self, model: nn.Module, task: Task, training: Training, *, cost: Cost, seed: int, device: torch.device
+        self,
+        model: nn.Module,
+        task: Task,
+        training: Training,
+        *,
+        cost: Cost,
+        seed: int,
+        device: torch.device,
+        latency: bool = False,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Take a model that is on the device already; `cost` prices its reports."""
+        """Take a model that is on the device already.
+
+        Args:
+            model: is trained in place.
+            task: what it learns.
+            training: how.
+            cost: prices its reports.
+            seed: of the batches, and of what the model draws, such as dropout.
+            device: of the model.
+            latency: whether the last report tells the latency.
+            clock: seconds, monotonic; times the latency.
+        """
         self.model = model
         self.epoch = 0
         self._task, self._training = task, training
+        self._latency, self._clock = latency, clock
         self._cost, self._seed, self._device = cost, seed, device
         self._optimizer = _optimizer(model, training)
 
@@ -132,6 +179,8 @@ class Trainer:
         training, start = self._training, self.epoch * self._training.steps_per_epoch
         # A stream per epoch: to resume, it takes no more than the number of the epoch.
         rng = np.random.default_rng((self._seed, self.epoch))
+        # Dropout draws from torch's own stream, which other work in the process moves on.
+        torch.manual_seed(int(np.random.SeedSequence((self._seed, self.epoch)).generate_state(1)[0]))
         self.model.train()
         total = torch.zeros((), device=self._device)
         for step in range(start, start + training.steps_per_epoch):
@@ -172,7 +221,7 @@ class Trainer:
     def _step(self, step: int, batches: Mapping[str, Batch]) -> Tensor:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate_at(step, self._training)
-        loss = _loss(self.model, batches, self._device)
+        loss = loss_of(self.model, batches, self._device)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), self._training.max_grad_norm)
@@ -182,14 +231,20 @@ class Trainer:
     def _report(self, loss: float) -> Report:
         domains = evaluate(self.model, self._task, self._device)
         steps = self.epoch * self._training.steps_per_epoch
+        timed = self._latency and self.epoch >= self._training.epochs
         return Report(
             epoch=self.epoch,
             score=sum(domains.values()) / len(domains),
             domains=domains,
             loss=loss,
-            flops=flops_after(self.epoch, self._cost, self._training, self._task.holdout_size),
+            flops=self._flops(),
             samples=steps * self._training.batch_size * len(self._task.heads),
+            latency_ms=latency_ms(self.model, self._task, self._device, self._clock) if timed else None,
         )
+
+    def _flops(self) -> int:
+        holdout_size = self._task.holdout_size
+        return flops_after(self.epoch, self._cost, self._training, holdout_size, latency=self._latency)
 
 
 def train(trainer: Trainer, training: Training) -> Iterator[Report]:
@@ -198,21 +253,21 @@ def train(trainer: Trainer, training: Training) -> Iterator[Report]:
         yield trainer.run_epoch()
 
 
-def evaluate(model: nn.Module, task: Task, device: torch.device) -> dict[str, float]:
-    """Return per domain the share of hold-out answers exactly right, NaN where a logit is not finite."""
-    model.eval()
-    with torch.inference_mode():
-        return {name: _accuracy(model, name, batch, device) for name, batch in task.holdout().items()}
-
-
 def learning_rate_at(step: int, training: Training) -> float:
-    """Return the learning rate of a step, counted from 0: linear warm-up, then a cosine."""
+    """Return the learning rate of a step, counted from 0: linear warm-up, then the schedule."""
     if step < training.warmup_steps:
         return training.learning_rate * (step + 1) / training.warmup_steps
     steps = training.epochs * training.steps_per_epoch
-    done = (step - training.warmup_steps) / max(1, steps - training.warmup_steps)
-    cosine = (1 + math.cos(math.pi * min(1.0, done))) / 2
-    return training.learning_rate * (training.final_share + (1 - training.final_share) * cosine)
+    done = min(1.0, (step - training.warmup_steps) / max(1, steps - training.warmup_steps))
+    left = _SHARES_LEFT[training.schedule](done)
+    return training.learning_rate * (training.final_share + (1 - training.final_share) * left)
+
+
+_SHARES_LEFT: Mapping[Schedule, Callable[[float], float]] = {
+    "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
+    "linear": lambda done: 1 - done,
+    "constant": lambda _: 1.0,
+}
 
 
 def _optimizer(model: nn.Module, training: Training) -> torch.optim.AdamW:
@@ -238,34 +293,3 @@ def _distinct(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Return the tensors whose name starts with the prefix, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-
-
-def _loss(model: nn.Module, batches: Mapping[str, Batch], device: torch.device) -> Tensor:
-    """Return the mean of the heads' cross-entropies, in nats."""
-    inputs = {name: torch.from_numpy(batch.inputs).to(device) for name, batch in batches.items()}
-    logits = _forward(model, inputs, device)
-    losses = [
-        F.cross_entropy(
-            logits[name].flatten(0, -2).float(), torch.from_numpy(batch.targets).to(device).flatten()
-        )
-        for name, batch in batches.items()
-    ]
-    return torch.stack(losses).mean()
-
-
-def _accuracy(model: nn.Module, name: str, batch: Batch, device: torch.device) -> float:
-    right = torch.zeros((), dtype=torch.int64, device=device)
-    finite = torch.ones((), dtype=torch.bool, device=device)
-    for start in range(0, len(batch.inputs), EVALUATION_CHUNK):
-        chunk = slice(start, start + EVALUATION_CHUNK)
-        logits = _forward(model, {name: torch.from_numpy(batch.inputs[chunk]).to(device)}, device)[name]
-        right += (logits.argmax(-1) == torch.from_numpy(batch.targets[chunk]).to(device)).sum()
-        finite &= logits.isfinite().all()
-    return right.item() / batch.targets.size if finite.item() else math.nan
-
-
-def _forward(model: nn.Module, inputs: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    # bfloat16 on a GPU only: on most CPUs it is emulated, and slower than float32.
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-        logits: dict[str, Tensor] = model(inputs)
-    return logits

@@ -48,11 +48,14 @@ TASK_SECTIONS = {kind: section_of(kind, options) for kind, (options, _) in TASKS
 
 def with_paths_from(section: StrictModel, folder: Path) -> StrictModel:
     """A section whose paths begin at a folder, for processes that run elsewhere."""
+    values = section.model_dump()
     changes: dict[str, Any] = {}
-    if "path" in type(section).model_fields:
-        changes["path"] = str((folder / getattr(section, "path")).absolute())  # noqa: B009
-    if "paths" in type(section).model_fields:
-        changes["paths"] = [str((folder / path).absolute()) for path in getattr(section, "paths")]  # noqa: B009
+    if "path" in values:
+        changes["path"] = str((folder / values["path"]).absolute())
+    if "paths" in values:
+        changes["paths"] = [str((folder / path).absolute()) for path in values["paths"]]
+    if "dataset" in values and (folder / values["dataset"]).is_dir():
+        changes["dataset"] = str((folder / values["dataset"]).absolute())
     return section.model_copy(update=changes)
 
 
@@ -127,7 +130,7 @@ def space_of(config: SweepConfig) -> Any:
     section = config.space
     if isinstance(section, TableSection):
         return load_table(Path(section.path))
-    given = {"heads": load_task_of(config)().heads, "batch_size": config.training.batch_size}
+    given: dict[str, Any] = {"heads": load_task_of(config)().heads, "batch_size": config.training.batch_size}
     if isinstance(section, OwnSection):
         cls = own_class(section.kind)
         known = inspect.signature(cls).parameters

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from rsi_ray.tasks.code_generation import code_generation
 from rsi_ray.tasks.language import language
+from rsi_ray.tasks.options import HOLDOUT_SIZES, SEEDS, check_ranges
 from rsi_ray.tasks.reasoning import reasoning
 from rsi_ray.tasks.strategic_planning import strategic_planning
-from rsi_ray.tasks.task import Batch, Domain
+from rsi_ray.tasks.task import Domain, DomainTask
 from search_spaces.transformer import Head
 
 
@@ -42,11 +42,7 @@ class BuiltInOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            low, high = _RANGES[field.name]
-            value = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                raise ValueError(f"{field.name} must be a whole number from {low} to {high}, not {value!r}")
+        check_ranges(self, _RANGES)
 
 
 _RANGES = {
@@ -55,49 +51,27 @@ _RANGES = {
     "list_length": (5, 4096),
     "maze_side": (2, 11),  # Distances fit in an int8.
     "problems": (100, 10_000_000),
-    "holdout_size": (1, 100_000),
-    "seed": (0, 2**63 - 1),
+    "holdout_size": HOLDOUT_SIZES,
+    "seed": SEEDS,
 }
 
 
-class BuiltInTask:
-    """Language, code generation, reasoning and strategic planning, each with its own hold-out.
-
-    Build it with `built_in_task`, which keeps one per process.
-    """
-
-    def __init__(self, options: BuiltInOptions) -> None:
-        """Prepare all data, in well under a second at the default options.
-
-        Raises:
-            ValueError: there is too little data for the hold-out that the options ask for.
-        """
-        self._domains = _domains(options)
-        self.heads: tuple[Head, ...] = tuple(domain.head for domain in self._domains)
-        self.holdout_size = options.holdout_size
-        digests = "".join(domain.digest for domain in self._domains)
-        self.digest = hashlib.sha256(digests.encode()).hexdigest()
-
-    def batch(self, rng: np.random.Generator, size: int) -> dict[str, Batch]:
-        """Draw `size` training samples for every head."""
-        return {domain.head.name: domain.draw(rng, size) for domain in self._domains}
-
-    def holdout(self) -> dict[str, Batch]:
-        """Return the hold-out of every head, `holdout_size` samples each."""
-        return {domain.head.name: domain.holdout() for domain in self._domains}
+BUILT_IN_DEFAULTS = BuiltInOptions()
 
 
 @lru_cache(maxsize=2)
-def built_in_task(options: BuiltInOptions) -> BuiltInTask:
-    """Return the task with these options, prepared once per process.
+def built_in_task(options: BuiltInOptions = BUILT_IN_DEFAULTS) -> DomainTask[Head]:
+    """Return language, code generation, reasoning and strategic planning, prepared once per process.
+
+    It takes well under a second at the default options.
 
     Raises:
         ValueError: there is too little data for the hold-out that the options ask for.
     """
-    return BuiltInTask(options)
+    return DomainTask(_domains(options), holdout_size=options.holdout_size)
 
 
-def _domains(options: BuiltInOptions) -> tuple[Domain, ...]:
+def _domains(options: BuiltInOptions) -> tuple[Domain[Head], ...]:
     holdout_size, length = options.holdout_size, options.text_length
     # One stream per domain: a longer list of one must not change the problems of the other.
     lists, mazes = np.random.default_rng(options.seed).spawn(2)

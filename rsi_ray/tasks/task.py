@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from search_spaces.transformer import Head
+Array = NDArray[np.int64] | NDArray[np.float32]
+
+
+class TaskHead(Protocol):
+    """What a model answers by; every search space declares heads of its own kind."""
+
+    @property
+    def name(self) -> str:
+        """The domain's name, a Python identifier."""
+        ...
+
+
+HeadT = TypeVar("HeadT", bound=TaskHead)
+HeadT_co = TypeVar("HeadT_co", bound=TaskHead, covariant=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -17,19 +31,22 @@ class Batch:
     """Samples of one head.
 
     Attributes:
-        inputs: token ids, int64, shape (B, L).
-        targets: the right answers as class ids, int64: (B, L) for a dense head, (B,) for any other.
+        inputs: what the head reads, shape (B, *sample shape): token ids as int64, images and table rows as
+            float32.
+        targets: the right answers. Class ids as int64 are learned by cross-entropy and scored by accuracy:
+            (B, L) for a dense head, (B,) for any other. Numbers as float32, (B, outputs), are learned by
+            mean squared error and scored by R^2; they are standardised, so that all weigh alike.
     """
 
-    inputs: NDArray[np.int64]
-    targets: NDArray[np.int64]
+    inputs: Array
+    targets: Array
 
 
-class Domain(Protocol):
+class Domain(Protocol[HeadT_co]):
     """One capability: a head's data, split into training and hold-out."""
 
     @property
-    def head(self) -> Head:
+    def head(self) -> HeadT_co:
         """The head that answers this domain; its name is the domain's."""
         ...
 
@@ -51,7 +68,7 @@ class Task(Protocol):
     """Several domains learned by one model; the score is the mean of the domains' scores."""
 
     @property
-    def heads(self) -> tuple[Head, ...]:
+    def heads(self) -> tuple[TaskHead, ...]:
         """One head per domain."""
         ...
 
@@ -72,3 +89,23 @@ class Task(Protocol):
     def holdout(self) -> dict[str, Batch]:
         """Return the hold-out of every head."""
         ...
+
+
+class DomainTask(Generic[HeadT]):
+    """A task that is put together from its domains."""
+
+    def __init__(self, domains: Sequence[Domain[HeadT]], *, holdout_size: int) -> None:
+        """Take domains whose hold-outs have `holdout_size` samples each."""
+        self._domains = tuple(domains)
+        self.heads: tuple[HeadT, ...] = tuple(domain.head for domain in self._domains)
+        self.holdout_size = holdout_size
+        digests = "".join(domain.digest for domain in self._domains)
+        self.digest = hashlib.sha256(digests.encode()).hexdigest()
+
+    def batch(self, rng: np.random.Generator, size: int) -> dict[str, Batch]:
+        """Draw `size` training samples for every head."""
+        return {domain.head.name: domain.draw(rng, size) for domain in self._domains}
+
+    def holdout(self) -> dict[str, Batch]:
+        """Return the hold-out of every head, `holdout_size` samples each."""
+        return {domain.head.name: domain.holdout() for domain in self._domains}

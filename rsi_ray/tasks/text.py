@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from rsi_ray.tasks.task import Batch
 from search_spaces.transformer import Head
 
+MAX_BYTES = 2**30
+"""Places in a text are held as int32."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class TextDomain:
@@ -54,8 +57,11 @@ def text_domain(name: str, text: bytes, *, length: int, holdout_size: int) -> Te
     """Split a text: one hold-out span in each of `holdout_size` equal parts, the rest for training.
 
     Raises:
-        ValueError: the text is too short for that many spans, or a part of it only repeats others.
+        ValueError: the text is too short for that many spans, or too long, or a part of it only repeats
+            others.
     """
+    if len(text) > MAX_BYTES:
+        raise ValueError(f"{name}: {len(text)} bytes are too many, expected at most {MAX_BYTES}")
     part = len(text) // holdout_size
     if part < 4 * (length + 1):
         raise ValueError(

@@ -10,12 +10,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rsi_ray.tasks.built_in import BuiltInOptions, BuiltInTask, built_in_task
+from rsi_ray.tasks.built_in import BuiltInOptions, built_in_task
 from rsi_ray.tasks.code_generation import code_generation
 from rsi_ray.tasks.language import language
 from rsi_ray.tasks.problems import ProblemDomain, problem_domain
 from rsi_ray.tasks.reasoning import reasoning
 from rsi_ray.tasks.strategic_planning import MOVES, strategic_planning
+from rsi_ray.tasks.task import DomainTask
 from rsi_ray.tasks.text import TextDomain, text_domain, without_repeats
 from search_spaces.transformer import Head
 
@@ -25,7 +26,7 @@ ANSWERED = ["reasoning", "strategic_planning"]
 
 
 @pytest.fixture(scope="module")
-def task() -> BuiltInTask:
+def task() -> DomainTask[Head]:
     return built_in_task(SMALL)
 
 
@@ -87,6 +88,12 @@ def test_a_text_that_only_repeats_itself_is_refused() -> None:
 def test_a_text_too_short_for_its_holdout_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^poem: 100 bytes are too few"):
         text_domain("poem", bytes(range(100)), length=16, holdout_size=2)
+
+
+def test_a_text_too_long_for_its_places_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rsi_ray.tasks.text.MAX_BYTES", 99)
+    with pytest.raises(ValueError, match=r"^poem: 100 bytes are too many, expected at most 99$"):
+        text_domain("poem", bytes(range(100)), length=4, holdout_size=2)
 
 
 def test_no_more_source_is_kept_than_asked_for() -> None:
@@ -201,12 +208,12 @@ def test_one_step_mazes_and_long_ways_round_both_occur() -> None:
     assert any(abs(maze.index("S") - maze.index("G")) > 10 for maze in mazes)
 
 
-def test_every_head_has_the_same_number_of_holdout_samples(task: BuiltInTask) -> None:
+def test_every_head_has_the_same_number_of_holdout_samples(task: DomainTask[Head]) -> None:
     holdout = task.holdout()
     assert {len(holdout[head.name].inputs) for head in task.heads} == {task.holdout_size}
 
 
-def test_inputs_and_targets_have_the_shapes_that_the_heads_declare(task: BuiltInTask) -> None:
+def test_inputs_and_targets_have_the_shapes_that_the_heads_declare(task: DomainTask[Head]) -> None:
     batch = task.batch(np.random.default_rng(0), 3)
     for head in task.heads:
         assert batch[head.name].inputs.shape == (3, head.length)
@@ -215,12 +222,17 @@ def test_inputs_and_targets_have_the_shapes_that_the_heads_declare(task: BuiltIn
         assert batch[head.name].inputs.dtype == batch[head.name].targets.dtype == np.int64
 
 
-def test_the_four_domains_are_those_that_the_limits_name(task: BuiltInTask) -> None:
+def test_batches_and_holdouts_are_in_the_order_of_the_heads(task: DomainTask[Head]) -> None:
+    names = [head.name for head in task.heads]
+    assert list(task.batch(np.random.default_rng(0), 1)) == list(task.holdout()) == names
+
+
+def test_the_four_domains_are_those_that_the_limits_name(task: DomainTask[Head]) -> None:
     assert {head.name for head in task.heads} == {*DENSE, *ANSWERED}
 
 
-def test_two_preparations_have_the_same_digest_and_the_same_batches(task: BuiltInTask) -> None:
-    again = BuiltInTask(SMALL)
+def test_two_preparations_have_the_same_digest_and_the_same_batches(task: DomainTask[Head]) -> None:
+    again = built_in_task.__wrapped__(SMALL)
     assert again.digest == task.digest
     one, other = (t.batch(np.random.default_rng(3), 4) for t in (task, again))
     assert all(np.array_equal(one[name].inputs, other[name].inputs) for name in one)
@@ -235,8 +247,8 @@ def test_two_preparations_have_the_same_digest_and_the_same_batches(task: BuiltI
     ],
     ids=["seed", "holdout_size", "text_length"],
 )
-def test_other_data_has_another_digest(task: BuiltInTask, other: BuiltInOptions) -> None:
-    assert BuiltInTask(other).digest != task.digest
+def test_other_data_has_another_digest(task: DomainTask[Head], other: BuiltInOptions) -> None:
+    assert built_in_task(other).digest != task.digest
 
 
 @pytest.mark.parametrize("domain", [texts()[0], *problems()], ids=["language", *ANSWERED])

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from rsi_ray.scoring import LATENCY_FORWARDS, latency_ms
 from rsi_ray.tasks.task import Batch
 from rsi_ray.train import (
     Trainer,
@@ -241,6 +242,191 @@ def test_the_loss_is_the_mean_of_the_heads_cross_entropies() -> None:
     assert report.loss == pytest.approx((math.log(16) + math.log(2)) / 2)
 
 
+class Dice(nn.Module):
+    """Logits that depend on what torch draws."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.zeros(6, 16))
+        self.dropout = nn.Dropout(0.5)
+        self.masks: list[bytes] = []
+
+    def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        logits = self.dropout(1 + self.value)
+        if self.training:
+            self.masks.append((logits == 0).numpy().tobytes())
+        shapes = {"echo": logits, "odd": logits[0, :2]}
+        return {name: shapes[name].expand(len(x), *shapes[name].shape) for name, x in inputs.items()}
+
+
+def test_dropout_depends_on_seed_and_epoch_alone_also_after_a_state_is_loaded() -> None:
+    candidates = [Trainer(Dice(), Echo(), TRAINING, cost=COST, seed=3, device=CPU) for _ in range(2)]
+    reports = [*train(candidates[0], TRAINING)]
+    first = candidates[1].run_epoch()
+    torch.manual_seed(99)
+    resumed = Trainer(Dice(), Echo(), TRAINING, cost=COST, seed=3, device=CPU)
+    resumed.load_state(candidates[1].state())
+    assert [first, *train(resumed, TRAINING)] == reports
+
+
+def test_every_step_of_every_epoch_and_every_seed_draws_a_dropout_of_its_own() -> None:
+    models = [Dice() for _ in range(2)]
+    for seed, model in enumerate(models):
+        candidate = Trainer(model, Echo(), TRAINING, cost=COST, seed=seed, device=CPU)
+        assert [*train(candidate, TRAINING)]
+    masks = models[0].masks + models[1].masks
+    assert len(set(masks)) == len(masks) == 30
+
+
+class Line:
+    """A regression: two numbers that follow from three."""
+
+    heads = (Head(name="line", classes=2, length=3, dense=False),)
+    holdout_size = 200
+    digest = "line"
+    weights = np.array([[1.0, -1.0], [0.5, 0.0], [0.0, 2.0]], dtype=np.float32)
+
+    def batch(self, rng: np.random.Generator, size: int) -> dict[str, Batch]:
+        inputs = rng.normal(size=(size, 3)).astype(np.float32)
+        return {"line": Batch(inputs=inputs, targets=inputs @ self.weights)}
+
+    def holdout(self) -> dict[str, Batch]:
+        return self.batch(np.random.default_rng(99), self.holdout_size)
+
+
+class Affine(nn.Module):
+    """Answers a regression by a matrix."""
+
+    def __init__(self, weights: Tensor, offset: float = 0.0) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(weights)
+        self.offset = offset
+
+    def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: numbers @ self.weights + self.offset for name, numbers in inputs.items()}
+
+
+def test_a_regression_is_learned_to_an_r_squared_near_1() -> None:
+    training = Training(epochs=2, steps_per_epoch=60, learning_rate=0.1)
+    candidate = Trainer(Affine(torch.zeros(3, 2)), Line(), training, cost=COST, seed=0, device=CPU)
+    reports = [*train(candidate, training)]
+    assert reports[-1].score > 0.99
+    assert reports[-1].loss < reports[0].loss
+
+
+def test_the_loss_of_a_regression_is_the_mean_squared_error() -> None:
+    one_step = Training(epochs=1, steps_per_epoch=1)
+    model = Affine(torch.from_numpy(Line.weights.copy()), offset=0.5)
+    report = Trainer(model, Line(), one_step, cost=COST, seed=0, device=CPU).run_epoch()
+    assert report.loss == pytest.approx(0.25)
+
+
+def test_a_regression_scores_the_mean_r_squared_of_its_outputs() -> None:
+    targets = Line().holdout()["line"].targets.astype(np.float64)
+    spread = ((targets - targets.mean(0)) ** 2).sum(0)
+    expected = (1 - 200 * 0.5**2 / spread).mean()
+    model = Affine(torch.from_numpy(Line.weights.copy()), offset=0.5)
+    assert 0 < expected < 0.95
+    assert evaluate(model, Line(), CPU)["line"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_regression_worse_than_the_mean_scores_0() -> None:
+    assert evaluate(Affine(torch.full((3, 2), 9.0)), Line(), CPU) == {"line": 0.0}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_regression_that_is_not_finite_scores_nothing(value: float) -> None:
+    assert math.isnan(evaluate(Affine(torch.full((3, 2), value)), Line(), CPU)["line"])
+
+
+class Flat(Line):
+    """A regression whose hold-out has one answer only."""
+
+    def holdout(self) -> dict[str, Batch]:
+        batch = super().holdout()["line"]
+        return {"line": Batch(inputs=batch.inputs, targets=np.ones_like(batch.targets))}
+
+
+def test_a_regression_whose_holdout_does_not_vary_scores_nothing() -> None:
+    assert math.isnan(evaluate(Affine(torch.zeros(3, 2)), Flat(), CPU)["line"])
+    assert math.isnan(evaluate(Affine(torch.zeros(3, 2), offset=1.0), Flat(), CPU)["line"])
+
+
+def test_outputs_that_are_not_shaped_like_the_numbers_are_refused() -> None:
+    candidate = Trainer(Affine(torch.zeros(3, 1)), Line(), TRAINING, cost=COST, seed=0, device=CPU)
+    with pytest.raises(ValueError, match=r"^line: outputs of shape \(8, 1\), expected \(8, 2\)$"):
+        candidate.run_epoch()
+
+
+def ticking(*seconds: float) -> Iterator[float]:
+    """Times of a clock on which forward after forward takes so long."""
+    now = 0.0
+    for elapsed in seconds:
+        yield now
+        now += elapsed
+        yield now
+
+
+def test_the_last_report_tells_the_median_time_of_a_forward_after_the_warm_up() -> None:
+    times = ticking(9.0, 9.0, 9.0, 9.0, 9.0, *[0.001] * 12, 0.002, *[5.0] * 12)
+    model = Constant(0.0)
+    candidate = Trainer(
+        model, Echo(), TRAINING, cost=COST, seed=0, device=CPU, latency=True, clock=lambda: next(times)
+    )
+    latencies = [report.latency_ms for report in train(candidate, TRAINING)]
+    assert latencies == [None, None, pytest.approx(2.0)]
+    assert next(times, None) is None
+
+
+def test_a_latency_is_that_of_one_sample_of_every_head_in_evaluation_mode() -> None:
+    seen = []
+
+    class Watched(Constant):
+        def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+            seen.append(({name: len(tokens) for name, tokens in inputs.items()}, self.training))
+            return super().forward(inputs)
+
+    once = Training(epochs=1, steps_per_epoch=1)
+    Trainer(Watched(0.0), Echo(), once, cost=COST, seed=0, device=CPU, latency=True).run_epoch()
+    timed = [call for call in seen if call == ({"echo": 1, "odd": 1}, False)]
+    assert seen[-LATENCY_FORWARDS:] == timed
+
+
+def test_a_model_in_training_mode_is_timed_in_evaluation_mode() -> None:
+    model = Constant(0.0).train()
+    latency_ms(model, Echo(), CPU, lambda: 0.0)
+    assert set(model.modes) == {False}
+    assert len(model.modes) == LATENCY_FORWARDS
+
+
+def test_the_forwards_of_a_latency_are_part_of_the_plan_and_of_the_last_report() -> None:
+    model = build(SPACE, SPEC, seed=0, device=CPU)
+    candidate = Trainer(model, Echo(), TRAINING, cost=COST, seed=0, device=CPU, latency=True)
+    flops = [report.flops for report in train(candidate, TRAINING)]
+    epoch = 5 * 1_000 + 300 * 7
+    assert flops == [epoch, 2 * epoch, 3 * epoch + LATENCY_FORWARDS * 7]
+    assert planned_flops(COST, TRAINING, 300, latency=True) == flops[-1]
+    assert planned_flops(COST, TRAINING, 300) == 3 * epoch
+
+
+def test_latency_changes_no_score_and_no_weight() -> None:
+    plain, timed = (
+        Trainer(
+            build(SPACE, SPEC, seed=0, device=CPU),
+            Echo(),
+            TRAINING,
+            cost=COST,
+            seed=0,
+            device=CPU,
+            latency=latency,
+        )
+        for latency in (False, True)
+    )
+    scores = [[report.score for report in train(one, TRAINING)] for one in (plain, timed)]
+    assert scores[0] == scores[1]
+    assert all(torch.equal(timed.state()[name], tensor) for name, tensor in plain.state().items())
+
+
 class Recorder(Echo):
     """The same task, remembering what was drawn."""
 
@@ -297,6 +483,22 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_its_final_share() -> N
     assert rates[100] == pytest.approx(0.1)
 
 
+def test_a_linear_schedule_falls_by_equal_steps_to_its_final_share() -> None:
+    training = Training(
+        epochs=2, steps_per_epoch=50, learning_rate=1.0, warmup_steps=20, final_share=0.2, schedule="linear"
+    )
+    rates = [learning_rate_at(step, training) for step in range(20, 101)]
+    assert rates == pytest.approx(np.linspace(1.0, 0.2, 81))
+
+
+def test_a_constant_schedule_stays_at_its_peak_after_the_warm_up() -> None:
+    training = Training(
+        epochs=2, steps_per_epoch=50, learning_rate=1.0, warmup_steps=20, final_share=0.2, schedule="constant"
+    )
+    assert learning_rate_at(0, training) == 1 / 20
+    assert {learning_rate_at(step, training) for step in range(20, 101)} == {1.0}
+
+
 def test_the_optimizer_follows_the_schedule() -> None:
     slow = Training(epochs=3, steps_per_epoch=5, batch_size=8, learning_rate=1e-2, warmup_steps=10**9)
     candidate = trainer(training=slow)
@@ -319,6 +521,7 @@ def test_the_optimizer_follows_the_schedule() -> None:
         ("weight_decay", math.inf),
         ("final_share", 1.1),
         ("max_grad_norm", 0.0),
+        ("schedule", "step"),
     ],
 )
 def test_a_training_out_of_its_range_is_refused_by_name(name: str, value: float) -> None:

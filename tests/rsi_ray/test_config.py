@@ -1,0 +1,147 @@
+"""A sweep's file: spaces, tasks and own classes by kind, and what is wrong in it said in one line."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from rsi_ray.config import example_file, examples, load_config, load_example, parse_config
+from rsi_ray.own import own_class
+from rsi_ray.wiring import TASK_SECTIONS, load_task_of, space_of, sweep_of, with_paths_from
+from safety import Document, DocumentError
+from safety.document import parse_yaml
+from search_spaces import ConvSpace, MLPSpace
+
+LIMITS = "limits: {bounds: {max_params: 1e6, max_flops: 1e9, max_memory: 1e9}}\n"
+OWN = """
+from dataclasses import dataclass
+
+from rsi_ray.tasks import breast_cancer_task
+from search_spaces import MLPSpace
+
+
+class MySpace(MLPSpace):
+    pass
+
+
+class Bare:
+    def __init__(self, most):
+        self.most = most
+
+    def suggest(self, trial):
+        return trial.suggest_int("width", 1, self.most)
+
+    samples = build = suggest
+
+
+def my_task():
+    return breast_cancer_task()
+"""
+
+
+def parse(text, folder=Path("/data")):
+    return parse_config(parse_yaml(text + LIMITS, source="f.yaml"), folder=folder)
+
+
+@pytest.fixture
+def own_module(tmp_path, monkeypatch):
+    (tmp_path / "mine_for_tests.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("mine_for_tests", None)
+
+
+@pytest.mark.parametrize("name", examples())
+def test_every_example_is_a_file_that_could_be_ones_own(name, tmp_path):
+    (tmp_path / "own.yaml").write_text(example_file(name).read_text())
+    assert load_config(tmp_path / "own.yaml") == load_example(name)
+
+
+@pytest.mark.parametrize("name", examples())
+def test_a_config_that_a_run_wrote_down_is_the_same_when_it_is_read_again(name):
+    config = load_example(name)
+    written = Document(source="run.json", data=config.model_dump(mode="json"))
+    assert parse_config(written, folder=Path("/elsewhere")) == config
+
+
+def test_an_example_that_is_unknown_is_told_with_those_that_are_known():
+    with pytest.raises(
+        DocumentError, match="example 'cifar': expected one of breast_cancer, built_in, digits"
+    ):
+        load_example("cifar")
+
+
+def test_a_space_gets_the_heads_of_the_task_and_the_batch_size_of_the_training():
+    config = parse("space: {kind: conv, widths: [16]}\ntask: {kind: digits}\ntraining: {batch_size: 8}\n")
+    space = space_of(config)
+    assert isinstance(space, ConvSpace)
+    assert (space.widths, space.batch_size, space.heads[0].name) == ((16,), 8, "digits")
+
+
+def test_whole_numbers_may_be_written_with_an_exponent():
+    assert space_of(parse("space: {kind: mlp, widths: [1e2]}\ntask: {kind: breast_cancer}\n")).widths == (
+        100,
+    )
+
+
+def test_hyperparameters_of_the_file_are_searched():
+    sweep = sweep_of(parse("hyperparameters: {learning_rate: [1e-4, 1e-2], schedule: [cosine, linear]}\n"))
+    assert sweep.hyperparameters.learning_rate == (1e-4, 1e-2)
+    assert sweep.hyperparameters.schedule == ("cosine", "linear")
+
+
+def test_a_class_of_ones_own_gets_what_its_signature_asks_for(own_module):
+    config = parse(
+        "space: {kind: 'mine_for_tests:MySpace', options: {}}\ntask: {kind: 'mine_for_tests:my_task'}\n"
+    )
+    space = space_of(config)
+    assert (type(space).__name__, space.batch_size) == ("MySpace", 32)
+    assert isinstance(space, MLPSpace)
+    assert load_task_of(config)().heads[0].name == "breast_cancer"
+    bare = parse("space: {kind: 'mine_for_tests:Bare', options: {most: 9}}\ntask: {kind: breast_cancer}\n")
+    assert space_of(bare).most == 9
+
+
+def test_a_path_begins_at_the_folder_of_its_file(tmp_path):
+    (tmp_path / "poems").mkdir()
+    table = TASK_SECTIONS["table"](path="shop.csv", target="plan")
+    assert with_paths_from(table, Path("/data")).path == "/data/shop.csv"
+    texts = TASK_SECTIONS["text_files"](paths=["a.txt", "/b.txt"])
+    assert with_paths_from(texts, Path("/data")).paths == ["/data/a.txt", "/b.txt"]
+    hub = TASK_SECTIONS["hugging_face"](dataset="name/of", text="poem")
+    assert with_paths_from(hub, tmp_path).dataset == "name/of"
+    near = TASK_SECTIONS["hugging_face"](dataset="poems", text="poem")
+    assert with_paths_from(near, tmp_path).dataset == str(tmp_path / "poems")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "space: {kind: gnn}\n",
+            r"f.yaml:1: space.kind: expected one of transformer, conv, mlp, table, or module:Class",
+        ),
+        ("space: 3\n", "f.yaml:1: space: expected a mapping"),
+        ("space:\n  kind: conv\n  width: 3\n", "f.yaml:3: space.width: unknown key"),
+        ("space: {kind: conv}\n", "kind: conv takes a task with a ImageHead, the task built_in gives a Head"),
+        ("space: {kind: 'nowhere:It'}\n", "'nowhere:It', the module can't be imported"),
+        ("task: {kind: table, path: none.csv, target: y}\n", r"f.yaml:1: task\..*none.csv"),
+        ("task: {kind: digits, holdout_size: -1}\n", "f.yaml:1: task.holdout_size"),
+        ("sampler: annealing\n", "f.yaml:1: sampler: .*annealing"),
+        ("sampler: 'json:dumps'\n", "f.yaml:1: sampler: .*json:dumps"),
+        ("objectives: [params]\n", "f.yaml:1: objectives: expected score as the first one"),
+        ("scheduler: {kind: pbt}\n", "f.yaml:1: scheduler.*search at least one"),
+        ("hyperparameters: {learning_rate: [1, 0.1]}\n", "f.yaml:1: hyperparameters.learning_rate"),
+        ("enqueue: [{width: 7}]\n", r"f.yaml:1: enqueue\[0\].width: expected one of"),
+    ],
+)
+def test_what_does_not_fit_is_told_with_its_line_and_field(text, message):
+    with pytest.raises(DocumentError, match=message) as told:
+        parse(text)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("name", ["json", ":dumps", "json:nothing_of_that_name"])
+def test_a_name_that_leads_to_no_class_is_refused(name):
+    with pytest.raises(ValueError, match="expected module:Class|has no nothing_of_that_name"):
+        own_class(name)
