@@ -30,7 +30,7 @@ from safety.tune import Governance, GovernedScheduler
 TABLE = Path(__file__).parents[2] / "shared" / "data" / "lcbench_curves.parquet"
 EPOCHS = 52
 WORKERS = 4
-GRACE_PERIOD = 4
+GRACE_PERIOD = SchedulerOptions(reports=EPOCHS).grace_period
 TOP = 0.02
 CLAIM = Claim(
     params=1, forward_flops=2, memory_bytes=3, train_flops=EPOCHS * 10**9, wall_ms=60_000, reports=EPOCHS

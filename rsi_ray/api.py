@@ -87,7 +87,7 @@ class Sweep:
     hyperparameters: TrainingChoices = field(default_factory=TrainingChoices)
     sampler: str | optuna.samplers.BaseSampler = "tpe"
     scheduler: str | Callable[[], TrialScheduler] = "asha"
-    grace_period: int = 1
+    grace_period: int = 2
     reduction_factor: int = 3
     interval: int = 1
     objectives: Sequence[str] = (SCORE,)

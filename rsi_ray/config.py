@@ -73,7 +73,7 @@ class SchedulerConfig(StrictModel):
         default="asha",
         description="asha, hyperband and median stop early, fifo never; pbt and pb2 change hyperparameters",
     )
-    grace_period: Count = Field(default=1, description="reports that every trial makes")
+    grace_period: Count = Field(default=2, description="reports that every trial makes")
     reduction_factor: Annotated[int, Field(ge=2)] = Field(
         default=3, description="asha and hyperband: one in so many goes on"
     )

@@ -35,7 +35,7 @@ class SchedulerOptions:
     """
 
     reports: int
-    grace_period: int = 1
+    grace_period: int = 2
     reduction_factor: int = 3
     interval: int = 1
     mutable: Mapping[str, BaseDistribution] = field(default_factory=dict)
