@@ -167,6 +167,48 @@ def test_an_interrupt_ends_it_within_seconds_and_keeps_what_was_measured(
     ledger.close()
 
 
+@pytest.mark.ray
+def test_a_run_whose_driver_was_killed_is_resumed_with_nothing_lost_or_run_twice(tmp_path: Path):
+    training = {**TINY["training"], "epochs": 3, "steps_per_epoch": 60}  # type: ignore[dict-item]
+    path = config(tmp_path, training=training, trials=5, scheduler={"kind": "fifo"})
+    out = tmp_path / "out"
+    with out.open("w") as file:
+        process = subprocess.Popen(command("run", path), cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT)
+    wait_for(lambda: out.read_text().count("measured") >= 2, 150)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait(timeout=10)
+    psutil.wait_procs(children, timeout=20)
+    (run,) = (found.parent for found in tmp_path.glob("rsi_results/*/run.json"))
+    measured = [line.split()[0] for line in out.read_text().splitlines() if "measured" in line]
+    path.unlink()  # what it takes lies with the run
+    resumed = rsi_ray(tmp_path, "run", "--resume", run.name)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    table = results(tmp_path)
+    whole = table[table["verdict"] == "measured"]
+    assert len(whole) == 5
+    configs = [str(row) for row in whole.filter(like="config/").to_dict("records")]
+    assert len(set(configs)) == 5
+    assert {f"#{number}" for number in whole["number"]} >= set(measured)
+    again = rsi_ray(tmp_path, "run", "--resume", run.name)
+    assert again.returncode == 0
+    pd.testing.assert_frame_equal(results(tmp_path), table)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--resume", "nothing-there"], "no run.json there"),
+        (["--example", "imagenet"], "example 'imagenet': expected one of breast_cancer, built_in, digits"),
+        (["--example", "digits", "--resume", "x"], "expected one of a file, --example and --resume"),
+    ],
+)
+def test_what_to_run_is_one_thing_and_is_there(tmp_path: Path, arguments: list[str], expected: str):
+    found = rsi_ray(tmp_path, "run", *arguments)
+    assert (found.returncode, found.stderr.count("\n")) == (2, 1), found.stderr
+    assert expected in found.stderr
+
+
 def wait_for(happened: object, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not happened():  # type: ignore[operator]
