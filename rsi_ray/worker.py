@@ -21,6 +21,8 @@ from safety import (
     Usage,
     request_digest,
 )
+from safety.claim import USED
+from safety.governance import LEASE, REFUSED
 
 STATE_FILE = "state.safetensors"
 
@@ -52,6 +54,7 @@ class Candidate(Trainable):
         self._job, self._authority, self._sweep, self._weights = job, authority, sweep, weights
         self._keeper = LeaseKeeper(authority, KernelTimer())
         self._run: Run | None = None
+        self._reports, self._refused = 0, ""
         torch.set_num_threads(threads)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -67,31 +70,35 @@ class Candidate(Trainable):
                 self._begin()
             return self._train_on(self._keeper.grant)
         except LeaseLost as error:
-            return {"done": True, "refused": str(error), **self._used_if_begun()}
+            return {"done": True, REFUSED: str(error), **self._lease_if_begun()}
         except Exception:
             self._settle_cut_short()
             raise
 
-    def _used_if_begun(self) -> dict[str, int]:
+    def _lease_if_begun(self) -> dict[str, Any]:
         try:
-            return self._used(self._keeper.grant)
+            return self._lease(self._keeper.grant, self._reports + 1)
         except LeaseLost:
             return {}
         finally:
             self._close()
 
     def _train_on(self, grant: Grant) -> dict[str, Any]:
+        # of the whole training, of which this lease may be a part
         done = self.training_iteration + 1 >= grant.claim.reports
         with self._keeper.computing():
             report = dict(self._required_run().next_report())
             if done:
                 self._export()
-        result = {**report, **self._used(grant), "done": done}
+        self._reports += 1
+        result = {**report, **self._lease(grant, self._reports), "done": done}
         if done:
             self._close()
         return result
 
     def _begin(self) -> None:
+        if self._refused:
+            raise LeaseLost(self._refused)
         # measured before the lease: counting on the meta device allocates and trains nothing
         measured = self._job.measure(self.config)
         key, digest = f"{self._sweep}/{self.trial_id}", request_digest(self.config)
@@ -100,25 +107,19 @@ class Candidate(Trainable):
         with self._keeper.computing():
             self._run = self._job.begin(self.config)
 
-    def _usage(self, grant: Grant) -> Usage:
-        elapsed_ms = self._keeper.elapsed_ms()
-        return grant.claim.used(reports=self.training_iteration + 1, elapsed_ms=elapsed_ms)
+    def _usage(self, grant: Grant, reports: int) -> Usage:
+        return grant.claim.used(reports=reports, elapsed_ms=self._keeper.elapsed_ms())
 
-    def _used(self, grant: Grant) -> dict[str, int]:
-        usage = self._usage(grant)
-        return {
-            "lease_id": grant.lease,
-            "lease_fence": grant.fence,
-            "used_flops": usage.train_flops,
-            "used_wall_ms": usage.wall_ms,
-            "used_gpu_ms": usage.gpu_ms,
-        }
+    def _lease(self, grant: Grant, reports: int) -> dict[str, Any]:
+        usage = self._usage(grant, reports)
+        used = {name: getattr(usage, name) for name in USED}
+        return {LEASE: {"id": grant.lease, "fence": grant.fence, **used}}
 
     def _settle_cut_short(self) -> None:
         # what the failed step computed is not known, so all of it is charged
         with suppress(SafetyError):  # unsettled, its hold is spent in the end
             grant = self._keeper.grant
-            self._authority.settle(grant.lease, grant.fence, self._usage(grant))
+            self._authority.settle(grant.lease, grant.fence, self._usage(grant, self._reports + 1))
         self._close()
 
     def _export(self) -> None:
@@ -136,17 +137,22 @@ class Candidate(Trainable):
     def _close(self) -> None:
         self._keeper.end()
         self._run = None
+        self._reports, self._refused = 0, ""
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write the candidate's state as safetensors."""
         self._required_run().save(Path(checkpoint_dir) / STATE_FILE)
 
     def load_checkpoint(self, checkpoint: dict[str, Any] | str | None) -> None:
-        """Continue from a saved state, under a lease as ever."""
-        if self._run is None:
-            self._begin()
-        with self._keeper.computing():
-            self._required_run().restore(Path(str(checkpoint)) / STATE_FILE)
+        """Continue from a saved state, under a lease as ever; a refusal shows in the next step."""
+        try:
+            if self._run is None:
+                self._begin()
+            with self._keeper.computing():
+                self._required_run().restore(Path(str(checkpoint)) / STATE_FILE)
+        except LeaseLost as error:
+            self._close()
+            self._refused = str(error)
 
     def cleanup(self) -> None:
         """End the lease's renewal."""

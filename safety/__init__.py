@@ -1,7 +1,11 @@
 """What is allowed: limits, verdicts, the ledger and the governor of a cluster.
 
-The Ray shells are `safety.actor` and `safety.tune`; importing this package starts and needs no Ray.
+`govern` puts any Tuner of Ray Tune under limits. Importing this package needs no Ray: what does, is loaded
+when it is asked for.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from safety.budgets import Budget
 from safety.claim import Claim, Measured, Usage
@@ -14,6 +18,7 @@ from safety.errors import (
     LeaseLost,
     LedgerError,
     LooserLimits,
+    PriceError,
     SafetyError,
     SearchExhausted,
 )
@@ -25,6 +30,9 @@ from safety.ledger import Ledger
 from safety.limits import Bounds, Budgets, Limits, limits_from_dict, limits_from_yaml
 from safety.rules import Report, judge, judge_claim, judge_report
 from safety.verdict import Allow, Deny, Hold, Verdict
+
+if TYPE_CHECKING:
+    from safety.tuner import govern
 
 __all__ = [
     "Allow",
@@ -51,6 +59,7 @@ __all__ = [
     "Limits",
     "LooserLimits",
     "Measured",
+    "PriceError",
     "Report",
     "Request",
     "SafetyError",
@@ -60,6 +69,7 @@ __all__ = [
     "Switch",
     "Usage",
     "Verdict",
+    "govern",
     "improvement",
     "judge",
     "judge_claim",
@@ -72,3 +82,9 @@ __all__ = [
     "system_clock",
     "validate",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "govern":
+        return import_module("safety.tuner").govern
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

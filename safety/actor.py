@@ -81,7 +81,16 @@ class GovernorClient:
         verdict: Verdict = self._ask("admit", request)
         return verdict
 
-    def activate(self, key: str, digest: str, holder: str, measured: Measured) -> Grant:
+    def readmit(self, request: Request) -> Verdict:
+        """Judge and reserve the claim of a trial that may have held another lease."""
+        verdict: Verdict = self._ask("readmit", request)
+        return verdict
+
+    def confirm(self, lease: int, fence: int, measured: Measured) -> None:
+        """Judge what was built under a lease."""
+        self._ask("confirm", lease, fence, measured)
+
+    def activate(self, key: str, digest: str, holder: str, measured: Measured | None) -> Grant:
         """Begin a lease."""
         grant: Grant = self._ask("activate", key, digest, holder, measured)
         return grant
@@ -136,6 +145,19 @@ class GovernorClient:
         """Which ledger the governor fronts."""
         url: str = self._ask("ledger_url")
         return url
+
+
+def connect_to_any(ledger_url: str) -> GovernorClient:
+    """The client of the cluster's governor, whichever ledger it keeps; this one where there is none.
+
+    Raises:
+        GovernorUnreachable: it does not answer.
+    """
+    try:
+        found = GovernorClient(ray.get_actor(NAME, namespace=NAMESPACE)).ledger_url()
+    except ValueError:  # there is none
+        found = ledger_url
+    return connect(found)
 
 
 def connect(ledger_url: str) -> GovernorClient:

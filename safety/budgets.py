@@ -142,6 +142,8 @@ def release(connection: sa.Connection, lease: int, used: Mapping[str, int]) -> d
     changes, marks = [], []
     for row in holds:
         amount = used.get(row.resource, 0)
+        if row.resource == TRIALS:
+            amount = min(amount, row.amount)  # a later attempt at a trial holds none
         over = max(0, amount - row.amount)
         if over:
             overrun[row.resource] = over

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TypeGuard
 
 from safety.document import FLOPS_PER_GFLOP, MAX_FLOPS, MAX_SIZE
@@ -12,6 +12,8 @@ TRIALS = "trials"
 CONCURRENT_PARAMS = "concurrent_params"
 GPU_MS = "gpu_ms"
 WALL_MS = "wall_ms"
+# amounts of a claim that are used up, by their names
+USED = ("train_flops", "wall_ms", "gpu_ms", "reports")
 RESOURCES = (TRAIN_GFLOP, TRIALS, CONCURRENT_PARAMS, GPU_MS, WALL_MS)
 
 
@@ -88,23 +90,23 @@ class Usage:
         train_flops: FLOPs computed.
         wall_ms: time since its lease began.
         gpu_ms: GPU time.
-        reports: reports made.
+        reports: reports made under this lease.
+        lease: number of the lease; 0 where it isn't told.
     """
 
     train_flops: int = 0
     wall_ms: int = 0
     gpu_ms: int = 0
     reports: int = 0
+    lease: int = 0
 
     def credible(self, claim: Claim) -> Usage:
         """The same, but the whole claim where what is told is no amount: negative, NaN, a text."""
-        told = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Usage(
-            **{
-                name: value if is_amount(name, value) else getattr(claim, name)
-                for name, value in told.items()
-            }
-        )
+        told = {name: getattr(self, name) for name in USED}
+        believed = {
+            name: value if is_amount(name, value) else getattr(claim, name) for name, value in told.items()
+        }
+        return replace(self, **believed)
 
     def charges(self, claim: Claim) -> dict[str, int]:
         """Amount to spend of each resource; less FLOPs than the arithmetic says are not believed."""
@@ -122,7 +124,7 @@ class Usage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measured:
-    """What the built model really has, counted by the worker before it allocates."""
+    """What the built model really has, counted by the worker before it trains."""
 
     params: int
     forward_flops: int

@@ -7,6 +7,7 @@ SafetyError
 │   ├── LeaseLost          the lease is over for this holder: fenced, revoked, expired or frozen
 │   └── LooserLimits       a cap above the one in force was asked for; that takes an approval
 ├── GovernorUnreachable    no answer from the governor; silence denies
+├── PriceError             what is told of a trial's cost can't make a claim (a usage error)
 └── SearchExhausted        nothing that may be proposed is left
 """
 
@@ -37,6 +38,10 @@ class LooserLimits(LedgerError):
 
 class GovernorUnreachable(SafetyError):
     """The governor gave no answer."""
+
+
+class PriceError(SafetyError, ValueError):
+    """What people tell of a trial's cost can't make a claim; the message says what was expected."""
 
 
 class SearchExhausted(SafetyError):

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from safety.claim import Claim, Usage
+from safety.claim import USED, Claim, Usage
 from safety.governor import Authority
 from safety.lease import Request, request_digest
-from safety.rules import Report
+from safety.rules import Report, is_finite_number
 from safety.verdict import Allow, Deny, Verdict
 
 DOMAINS = "domains"
+LEASE = "lease"
+REFUSED = "refused"
+# Tune gives some of its plugins a flat result
+_FLAT = f"{LEASE}/"
 
 Price = Callable[[Mapping[str, Any]], Claim]
+Metric = str | Sequence[str] | None
 
 
 def _never() -> bool:
@@ -25,14 +30,16 @@ class Heard:
     """What the governor has just told this process, so that it isn't asked twice; never pickled.
 
     Attributes:
-        admitted: digest by key, of requests that hold a lease.
+        admitted: by key, the request that holds a lease which is not settled.
         denied: by key, why a trial's report was denied or could not be judged.
+        usage: by key, what a trial that runs has told last.
         used_up: why nothing more can be admitted; "" while it can.
     """
 
     def __init__(self) -> None:
-        self.admitted: dict[str, str] = {}
+        self.admitted: dict[str, Request] = {}
         self.denied: dict[str, Deny] = {}
+        self.usage: dict[str, Usage] = {}
         self.used_up = ""
 
     def __reduce__(self) -> tuple[type[Heard], tuple[()]]:
@@ -49,6 +56,7 @@ class Governance:
         sweep: name of the sweep.
         price: claim of a configuration, by arithmetic.
         stop_asked: whether somebody asks for the end of the sweep.
+        digest: of a configuration, as the workers take it.
         heard: what the governor has told.
     """
 
@@ -56,6 +64,7 @@ class Governance:
     sweep: str
     price: Price
     stop_asked: Callable[[], bool] = _never
+    digest: Callable[[Mapping[str, Any]], str] = request_digest
     heard: Heard = field(default_factory=Heard)
 
     def key(self, trial_id: str) -> str:
@@ -64,37 +73,82 @@ class Governance:
 
     def admit(self, trial_id: str, config: Mapping[str, Any]) -> Verdict:
         """Price a configuration and ask for a lease; a price that raises denies."""
+        return self._ask(self.authority.admit, self._request(trial_id, config, gpus=0.0))
+
+    def readmit(self, trial_id: str, config: Mapping[str, Any], gpus: float) -> Verdict:
+        """The same for a trial that may have held another lease, and with the GPUs that it has now."""
+        return self._ask(self.authority.readmit, self._request(trial_id, config, gpus=gpus))
+
+    def _request(self, trial_id: str, config: Mapping[str, Any], *, gpus: float) -> Request | Deny:
         try:
-            request = Request(
-                key=self.key(trial_id),
-                digest=request_digest(config),
-                sweep=self.sweep,
-                claim=self.price(config),
-            )
+            claim, digest = self.price(config), self.digest(config)
+            gpu_ms = max(claim.gpu_ms, int(claim.wall_ms * gpus))
+            claim = replace(claim, gpu_ms=gpu_ms)
         except Exception as error:
             return Deny("price", f"this configuration can't be priced: {type(error).__name__}: {error}")
-        if self.heard.admitted.get(request.key) == request.digest:
+        return Request(key=self.key(trial_id), digest=digest, sweep=self.sweep, claim=claim)
+
+    def _ask(self, ask: Callable[[Request], Verdict], request: Request | Deny) -> Verdict:
+        if isinstance(request, Deny):
+            return request
+        if self.heard.admitted.get(request.key) == request:
             return Allow()
-        verdict = self.authority.admit(request)
+        verdict = ask(request)
         if isinstance(verdict, Allow):
-            self.heard.admitted[request.key] = request.digest
+            self.heard.admitted[request.key] = request
+        else:
+            self.heard.admitted.pop(request.key, None)
         return verdict
+
+    def forget(self, trial_id: str) -> None:
+        """A trial's lease is over, or may be: ask again before it runs again."""
+        self.heard.admitted.pop(self.key(trial_id), None)
+        self.heard.usage.pop(self.key(trial_id), None)
+
+
+def lease_of(result: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """A worker's lease in a result, nested or flat; None where it tells none."""
+    nested = result.get(LEASE)
+    if isinstance(nested, Mapping):
+        return nested
+    flat = {name.removeprefix(_FLAT): value for name, value in result.items() if name.startswith(_FLAT)}
+    return flat or None
 
 
 def usage_of(result: Mapping[str, Any]) -> Usage:
-    """What a worker tells of its use in each result."""
-    return Usage(
-        train_flops=result["used_flops"],
-        wall_ms=result["used_wall_ms"],
-        gpu_ms=result["used_gpu_ms"],
-        reports=result["training_iteration"],
-    )
+    """What a worker tells of its use in each result; nothing where it tells no lease."""
+    lease = lease_of(result)
+    if lease is None:
+        return Usage()
+    return Usage(**{name: lease[name] for name in USED}, lease=lease["id"])
 
 
-def report_of(result: Mapping[str, Any], metric: str) -> Report:
-    """A result as the rules read it; a worker that tells no usage is judged without."""
+def report_of(result: Mapping[str, Any], metric: Metric) -> Report:
+    """A result as the rules read it.
+
+    Args:
+        result: as Tune gives it.
+        metric: what is optimized; of several, the first that is no finite number is judged; None judges
+            no score.
+    """
     domains = result.get(DOMAINS, {})
     if not isinstance(domains, Mapping):
         domains = {DOMAINS: domains}  # no score either: the rules refuse it by its name
-    usage = usage_of(result) if "used_flops" in result else Usage()
-    return Report(score=result.get(metric), domains=domains, usage=usage)
+    return Report(score=_score(result, metric), domains=domains, usage=usage_of(result))
+
+
+def _score(result: Mapping[str, Any], metric: Metric) -> object:
+    if metric is None:
+        return 0.0
+    names = [metric] if isinstance(metric, str) else list(metric)
+    scores = [_found(result, name) for name in names]
+    return next((score for score in scores if not is_finite_number(score)), scores[0])
+
+
+def _found(result: Mapping[str, Any], name: str) -> object:
+    """A metric by its flat name."""
+    if name in result:
+        return result[name]
+    head, _, rest = name.partition("/")
+    inner = result.get(head)
+    return _found(inner, rest) if rest and isinstance(inner, Mapping) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,13 +10,11 @@ from safety.budgets import Budget
 from safety.claim import Measured, Usage
 from safety.errors import LeaseLost
 from safety.improvement import max_improvement_rate
-from safety.lease import Grant, Request
+from safety.lease import FAILED, Grant, Request
 from safety.ledger import Ledger
 from safety.limits import Limits
-from safety.rules import Report, as_reserved, judge_claim, judge_report
+from safety.rules import Report, as_reserved, judge_built, judge_claim, judge_report
 from safety.verdict import Allow, Deny, Verdict
-
-FAILED = "failed"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,8 +39,16 @@ class Authority(Protocol):
         """Judge a claim and reserve it."""
         ...
 
-    def activate(self, key: str, digest: str, holder: str, measured: Measured) -> Grant:
+    def readmit(self, request: Request) -> Verdict:
+        """Judge and reserve the claim of a trial that may have held another lease."""
+        ...
+
+    def activate(self, key: str, digest: str, holder: str, measured: Measured | None) -> Grant:
         """Begin a lease, if what was built is what was reserved."""
+        ...
+
+    def confirm(self, lease: int, fence: int, measured: Measured) -> None:
+        """Judge what was built under a lease."""
         ...
 
     def renew(self, lease: int, fence: int) -> int:
@@ -59,6 +65,10 @@ class Authority(Protocol):
 
     def void(self, key: str, reason: str) -> None:
         """Give back a lease that never began."""
+        ...
+
+    def revoke(self, key: str, rule: str, reason: str) -> None:
+        """Renew a lease no more."""
         ...
 
     def fail(self, sweep: str, key: str, reason: str) -> None:
@@ -93,18 +103,39 @@ class Governor:
         self._ledger.freeze(sweep, reason)
 
     def admit(self, request: Request) -> Verdict:
-        """Gates 1 and 2: every ceiling, then every budget; what is allowed is reserved."""
-        verdict = judge_claim(self._ledger.sweep(request.sweep).limits, request.claim)
-        if isinstance(verdict, Allow):
-            verdict = self._ledger.reserve(request)
-            if not isinstance(verdict, Allow) and self._ledger.reap():
-                verdict = self._ledger.reserve(request)
+        """Gate 1: every ceiling, then every budget; what is allowed is reserved, once for a key.
+
+        Raises:
+            KeyReused: the key was used for another request.
+        """
+        verdict = self._judged(request, self._ledger.reserve)
         if isinstance(verdict, Deny):
             self._ledger.deny(request, verdict)
         return verdict
 
-    def activate(self, key: str, digest: str, holder: str, measured: Measured) -> Grant:
+    def readmit(self, request: Request) -> Verdict:
+        """Gate 2: the same for a trial that may have held another lease; see `Ledger.readmit`."""
+        verdict = self._judged(request, self._ledger.readmit)
+        if isinstance(verdict, Deny):
+            self._ledger.refuse(request.sweep, request.key, verdict)
+        return verdict
+
+    def _judged(self, request: Request, reserve: Callable[[Request], Verdict]) -> Verdict:
+        verdict = judge_claim(self._ledger.sweep(request.sweep).limits, request.claim)
+        if isinstance(verdict, Allow):
+            verdict = reserve(request)
+            if not isinstance(verdict, Allow) and self._ledger.reap():
+                verdict = reserve(request)
+        return verdict
+
+    def activate(self, key: str, digest: str, holder: str, measured: Measured | None) -> Grant:
         """Gate 3: the worker's first renewal, refused where what was built isn't what was reserved.
+
+        Args:
+            key: of the trial.
+            digest: of what the worker is about to run.
+            holder: names the worker.
+            measured: what it will build; None where that shows only as it runs, and `confirm` judges it.
 
         Raises:
             LeaseLost: nothing may be computed.
@@ -112,13 +143,26 @@ class Governor:
         lease = self._ledger.lease(key)
         if lease is None or lease.digest != digest:
             raise LeaseLost(f"{key}: nothing was reserved for this candidate")
-        verdict = as_reserved(lease.claim, measured)
+        verdict = as_reserved(lease.claim, measured) if measured else Allow()
         # one that another holds is refused below, and left as it is
         if isinstance(verdict, Deny) and lease.holder in ("", holder):
             self._ledger.refuse(lease.sweep, key, verdict, kind="incident")
             self._ledger.void(key, verdict.reason)
             raise LeaseLost(f"{key}: {verdict.reason}")
         return self._ledger.activate(key, digest, holder)
+
+    def confirm(self, lease: int, fence: int, measured: Measured) -> None:
+        """What was built under a lease, counted before it trains, against the ceilings and the claim.
+
+        Raises:
+            LeaseLost: it is over one of them, and its lease is revoked; or the lease is over.
+        """
+        found, sweep = self._ledger.held(lease, fence)
+        verdict = judge_built(sweep.limits, found.claim, measured)
+        if isinstance(verdict, Deny):
+            self._ledger.refuse(found.sweep, found.trial, verdict, kind="incident")
+            self._ledger.revoke(found.trial, verdict.rule, verdict.reason)
+            raise LeaseLost(f"{found.trial}: {verdict.reason}")
 
     def renew(self, lease: int, fence: int) -> int:
         """Milliseconds until the new deadline; see `Ledger.renew`."""
@@ -136,6 +180,8 @@ class Governor:
                 "lease", f"{key}: no active lease ({found[0].state if found else 'none was reserved'})"
             )
         lease, sweep = found
+        if report.usage.lease not in (0, lease.id):
+            return Deny("lease", f"{key}: reported under lease {report.usage.lease}, which is over")
         verdict = judge_report(sweep.limits, lease.claim, report)
         if isinstance(verdict, Deny):
             self._ledger.refuse(lease.sweep, key, verdict, kind="incident")

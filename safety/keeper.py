@@ -86,7 +86,7 @@ class LeaseKeeper:
             raise LeaseLost("no lease is held")
         return self._grant
 
-    def begin(self, key: str, digest: str, holder: str, measured: Measured) -> Grant:
+    def begin(self, key: str, digest: str, holder: str, measured: Measured | None) -> Grant:
         """Take the lease of a trial; whatever was held before is over.
 
         Raises:

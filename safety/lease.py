@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from safety.claim import Claim
 
 OPEN_STATES = ("reserved", "active", "revoked")
+# rule of a trial that failed by itself: no refusal, it may be tried again
+FAILED = "failed"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,10 +33,16 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lease:
-    """A row of the ledger."""
+    """A row of the ledger: one attempt at a trial.
+
+    Attributes:
+        key: of this attempt: the trial's own, then `key#2`, `key#3`.
+        trial: key of the trial.
+    """
 
     id: int
     key: str
+    trial: str
     digest: str
     sweep: str
     claim: Claim
@@ -65,14 +73,41 @@ class Grant:
     claim: Claim
 
 
+def object_digest(config: Mapping[str, object]) -> str:
+    """`request_digest` of a configuration that may hold Python objects, the same in every process.
+
+    A number of numpy's counts as its value, a class or function as its name. Any other object counts by
+    what it says of itself, or else as its type alone.
+
+    Raises:
+        ValueError: the configuration holds a number that is not finite.
+    """
+    return _digest(config, default=_told)
+
+
+def _told(value: object) -> object:
+    plain = getattr(value, "tolist", None)
+    if callable(plain):
+        return plain()
+    named = value if hasattr(value, "__qualname__") else type(value)
+    name = f"{getattr(named, '__module__', '')}:{getattr(named, '__qualname__', '')}"
+    says = named is not value and type(value).__repr__ is not object.__repr__
+    text = repr(value) if says else ""
+    return f"{name} {text}" if " at 0x" not in text else name
+
+
 def request_digest(config: Mapping[str, object]) -> str:
     """SHA-256 of a trial's configuration in canonical JSON: what was reserved is what may run.
 
     Raises:
         ValueError: the configuration holds something that JSON can't tell.
     """
+    return _digest(config, default=None)
+
+
+def _digest(config: Mapping[str, object], default: Callable[[object], object] | None) -> str:
     try:
-        text = json.dumps(config, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        text = json.dumps(config, sort_keys=True, separators=(",", ":"), allow_nan=False, default=default)
     except TypeError as error:
         raise ValueError(f"configuration: expected plain JSON values ({error})") from None
     return hashlib.sha256(text.encode()).hexdigest()

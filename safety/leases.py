@@ -1,4 +1,7 @@
-"""Leases in the ledger: their rows are read, changed and ended here, within the caller's transaction."""
+"""Leases in the ledger: their rows are read, changed and ended here, within the caller's transaction.
+
+A trial that was paused, changed or restarted gets another lease; its key means the newest.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,25 @@ from typing import Any
 import sqlalchemy as sa
 
 from safety import audit, budgets, schema
-from safety.claim import Claim, Usage
+from safety.claim import TRIALS, Claim
 from safety.clock import Clock
 from safety.errors import KeyReused, LeaseLost
-from safety.lease import OPEN_STATES, Lease, Request
+from safety.lease import FAILED, OPEN_STATES, Lease, Request
+from safety.verdict import Allow, Deny, Hold, Verdict
 
 _table = schema.leases
 _KINDS = {"settled": "settle", "forfeited": "forfeit", "void": "void"}
 
 
 def by_key(connection: sa.Connection, key: str) -> Lease | None:
-    """The lease of a key."""
-    return next(iter(_where(connection, _table.c.key == key)), None)
+    """The newest lease of a trial's key."""
+    newest = sa.select(sa.func.max(_table.c.id)).where(_table.c.trial == key).scalar_subquery()
+    return next(iter(_where(connection, _table.c.id == newest)), None)
+
+
+def attempts(connection: sa.Connection, key: str) -> list[Lease]:
+    """All leases of a trial's key, the oldest first."""
+    return _where(connection, _table.c.trial == key)
 
 
 def of_request(connection: sa.Connection, request: Request) -> Lease | None:
@@ -33,6 +43,23 @@ def of_request(connection: sa.Connection, request: Request) -> Lease | None:
     if known and (known.digest, known.sweep, known.claim) != (request.digest, request.sweep, request.claim):
         raise KeyReused(f"{request.key}: this key was used for another request")
     return known
+
+
+def standing(known: Lease, request: Request) -> Verdict | None:
+    """What a trial's newest lease says to its wish to run; None where it can have another lease.
+
+    Raises:
+        KeyReused: the key is another sweep's.
+    """
+    if known.sweep != request.sweep:
+        raise KeyReused(f"{request.key}: this key was used for another sweep")
+    if known.rule not in ("", FAILED):
+        return Deny(known.rule, known.reason)
+    if known.state in ("active", "revoked"):
+        # of a worker that may still compute: a dead actor is no proof that its process is
+        return Hold("lease", f"{known.key}: its lease is {known.state}, until it is settled or forfeited")
+    same = (known.digest, known.claim) == (request.digest, request.claim)
+    return Allow() if known.state == "reserved" and same else None
 
 
 def fenced(connection: sa.Connection, lease_id: int, fence: int) -> Lease:
@@ -61,15 +88,30 @@ def _where(connection: sa.Connection, *where: Any) -> list[Lease]:
     return [Lease(**{**row, "claim": Claim(**json.loads(row["claim"]))}) for row in rows]
 
 
-def insert(connection: sa.Connection, clock: Clock, request: Request) -> None:
-    """Write a reserved lease and hold its charges."""
+def reserve(connection: sa.Connection, clock: Clock, request: Request) -> Verdict:
+    """Write the next attempt of a trial and hold its charges, or say which budget has no room."""
+    earlier = attempts(connection, request.key)
+    charges = request.claim.charges()
+    if any(lease.state != "void" for lease in earlier):
+        charges[TRIALS] = 0  # the trial is counted already
+    verdict = budgets.room(connection, request.sweep, charges)
+    if isinstance(verdict, Allow):
+        key = f"{request.key}#{len(earlier) + 1}" if earlier else request.key
+        _insert(connection, clock, request, key, charges)
+    return verdict
+
+
+def _insert(
+    connection: sa.Connection, clock: Clock, request: Request, key: str, charges: Mapping[str, int]
+) -> None:
     claim = request.claim.as_dict()
-    row = {"key": request.key, "digest": request.digest, "sweep": request.sweep, "state": "reserved"}
-    inserted = connection.execute(_table.insert().values(**row, claim=json.dumps(claim)))
+    row = {"key": key, "trial": request.key, "digest": request.digest, "sweep": request.sweep}
+    values = {**row, "state": "reserved", "claim": json.dumps(claim)}
+    inserted = connection.execute(_table.insert().values(**values))
     lease = int((inserted.inserted_primary_key or [0])[0])
-    budgets.hold(connection, lease, request.sweep, request.claim.charges())
+    budgets.hold(connection, lease, request.sweep, charges)
     detail = {"digest": request.digest, "claim": claim}
-    audit.note(connection, clock, "reserve", sweep=request.sweep, key=request.key, detail=detail)
+    audit.note(connection, clock, "reserve", sweep=request.sweep, key=key, detail=detail)
 
 
 def change(connection: sa.Connection, lease: Lease, **values: object) -> None:
@@ -113,18 +155,3 @@ def end(
     detail = {"used": dict(used), **({"reason": reason} if reason else {})}
     audit.note(connection, clock, _KINDS[state], sweep=lease.sweep, key=lease.key, rule=rule, detail=detail)
     return overrun
-
-
-def cut_short(clock: Clock, lease: Lease, told: Usage) -> Usage:
-    """What a trial that died is charged: up to its next report, and its time until now."""
-    claim, usage = lease.claim, told.credible(lease.claim)
-    elapsed = claim.wall_ms
-    if lease.boot == clock.boot:
-        elapsed = min(clock.monotonic_ms() - lease.began_ms, claim.wall_ms)
-    gpu_ms = -(-claim.gpu_ms * elapsed // max(1, claim.wall_ms))
-    return Usage(
-        train_flops=min(usage.train_flops, claim.train_flops),
-        wall_ms=elapsed,
-        gpu_ms=min(max(usage.gpu_ms, gpu_ms), claim.gpu_ms),
-        reports=min(usage.reports + 1, claim.reports),
-    )

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import sqlalchemy as sa
 
-from safety import audit, budgets, leases, schema, sweeps
+from safety import audit, budgets, endings, leases, schema, sweeps
 from safety.budgets import Budget
 from safety.claim import Usage
 from safety.clock import Clock, system_clock
@@ -17,10 +17,7 @@ from safety.limits import Limits
 from safety.sweeps import Sweep
 from safety.verdict import Allow, Deny, Hold, Verdict
 
-__all__ = ["SWEEP_SILENCE_MS", "Ledger", "Sweep"]
-
-# a driver that is silent for longer has left its reserved leases behind
-SWEEP_SILENCE_MS = 60_000
+__all__ = ["Ledger", "Sweep"]
 
 
 class Ledger:
@@ -88,14 +85,14 @@ class Ledger:
 
         Args:
             name: the sweep.
-            usage: last known usage by lease key.
+            usage: last known usage by the trial's key, not counted where it is an earlier lease's.
         """
         with self._transaction() as connection:
             for lease in leases.open_ones(connection, name):
                 if lease.state == "reserved":
                     leases.end(connection, self._clock, lease, "void", {}, reason="the sweep was closed")
                     continue
-                cut = leases.cut_short(self._clock, lease, usage.get(lease.key, Usage()))
+                cut = endings.cut_short(self._clock, lease, usage.get(lease.trial, Usage()))
                 leases.end(connection, self._clock, lease, "settled", cut.charges(lease.claim))
             sweeps.close(connection, self._clock, name)
 
@@ -113,15 +110,31 @@ class Ledger:
             known = leases.of_request(connection, request)
             if known and known.state not in OPEN_STATES:
                 return Deny("ended", f"{request.key}: its lease is {known.state} already")
-            sweep = sweeps.find(connection, request.sweep)
-            if sweep.state != "open":
-                return Deny(sweep.state, f"sweep {sweep.name} is {_told(sweep.state, sweep.reason)}")
-            if known:
-                return Allow()
-            verdict = budgets.room(connection, request.sweep, request.claim.charges())
-            if isinstance(verdict, Allow):
-                leases.insert(connection, self._clock, request)
-            return verdict
+            denial = _not_open(sweeps.find(connection, request.sweep))
+            if denial or known:
+                return denial or Allow()
+            return leases.reserve(connection, self._clock, request)
+
+    def readmit(self, request: Request) -> Verdict:
+        """Hold a claim for a trial that may have held another: it was paused, changed or restarted.
+
+        What was reserved and never began makes way. Hold: its earlier lease is not over yet. A trial that
+        was refused is refused for good.
+
+        Raises:
+            KeyReused: the key is another sweep's.
+        """
+        with self._transaction() as connection:
+            denial = _not_open(sweeps.find(connection, request.sweep))
+            if denial:
+                return denial
+            known = leases.by_key(connection, request.key)
+            verdict = leases.standing(known, request) if known else None
+            if verdict:
+                return verdict
+            if known and known.state == "reserved":
+                leases.end(connection, self._clock, known, "void", {}, reason="its trial was changed")
+            return leases.reserve(connection, self._clock, request)
 
     def activate(self, key: str, digest: str, holder: str) -> Grant:
         """Begin a lease: the first renewal. Nothing computes before it; again by its holder, it renews.
@@ -146,8 +159,9 @@ class Ledger:
 
     def _term(self, connection: sa.Connection, lease: Lease) -> int:
         sweep = sweeps.find(connection, lease.sweep)
-        if sweep.state != "open":
-            raise LeaseLost(f"{lease.key}: sweep {sweep.name} is {_told(sweep.state, sweep.reason)}")
+        denial = _not_open(sweep)
+        if denial:
+            raise LeaseLost(f"{lease.key}: {denial.reason}")
         return sweep.limits.lease_seconds * 1000
 
     def renew(self, lease_id: int, fence: int) -> int:
@@ -182,23 +196,11 @@ class Ledger:
                 return
             if lease.state not in ("active", "revoked"):
                 raise LeaseLost(f"{lease.key}: the lease is {lease.state}")
-            forfeited = self._reap_begun(connection, lease)
+            forfeited = endings.reap_begun(connection, self._clock, lease)
             if not forfeited:
-                self._settle(connection, lease, usage)
+                endings.settle(connection, self._clock, lease, usage)
         if forfeited:  # raised within, it would be rolled back
             raise LeaseLost(f"{lease.key}: settled after its deadline and grace; the lease is forfeited")
-
-    def _settle(self, connection: sa.Connection, lease: Lease, usage: Usage) -> None:
-        charges = usage.charges(lease.claim)
-        overrun = leases.end(connection, self._clock, lease, "settled", charges)
-        if overrun:
-            self._overrun(connection, lease, overrun)
-
-    def _overrun(self, connection: sa.Connection, lease: Lease, overrun: Mapping[str, int]) -> None:
-        detail = {"overrun": dict(overrun)}
-        audit.note(connection, self._clock, "incident", sweep=lease.sweep, key=lease.key, detail=detail)
-        text = ", ".join(f"{amount:,} {resource}" for resource, amount in overrun.items())
-        sweeps.freeze(connection, self._clock, lease.sweep, f"{lease.key} used {text} more than it held")
 
     def void(self, key: str, reason: str) -> None:
         """Give back a lease that never began; one that began is left as it is."""
@@ -245,44 +247,27 @@ class Ledger:
         whole hold is spent, since the worker may have computed all of it.
         """
         with self._transaction() as connection:
-            seen = connection.execute(sa.select(schema.sweeps)).all()
-            alive = {row.name for row in seen if self._is_near(row.boot, row.seen_ms + SWEEP_SILENCE_MS)}
-            return sum(
-                self._reap_reserved(connection, lease, alive)
-                if lease.state == "reserved"
-                else self._reap_begun(connection, lease)
-                for lease in leases.open_ones(connection)
-            )
-
-    def _is_near(self, boot: str, until_ms: int) -> bool:
-        return boot == self._clock.boot and self._clock.monotonic_ms() <= until_ms
-
-    def _reap_reserved(self, connection: sa.Connection, lease: Lease, alive: set[str]) -> bool:
-        silent = lease.sweep not in alive
-        if silent:
-            leases.end(connection, self._clock, lease, "void", {}, reason="its driver is silent")
-        return silent
-
-    def _reap_begun(self, connection: sa.Connection, lease: Lease) -> bool:
-        limits = sweeps.find(connection, lease.sweep).limits
-        if lease.boot != self._clock.boot:
-            # the host was started again: its clock says nothing of this lease, so it gets a full term
-            leases.extend(connection, self._clock, lease, limits.lease_seconds * 1000)
-            return False
-        if self._is_near(lease.boot, lease.deadline_ms + limits.grace_seconds * 1000):
-            return False
-        leases.end(connection, self._clock, lease, "forfeited", budgets.whole(lease.claim))
-        return True
-
-    # --- what people and rules read
+            return endings.reap(connection, self._clock)
 
     def lease(self, key: str) -> Lease | None:
-        """The lease of a key."""
+        """The newest lease of a trial's key."""
         with self._transaction() as connection:
             return leases.by_key(connection, key)
 
+    def held(self, lease_id: int, fence: int) -> tuple[Lease, Sweep]:
+        """The active lease that a holder shows its fence for, and the sweep that it belongs to.
+
+        Raises:
+            LeaseLost: the fence is stale, or the lease is over.
+        """
+        with self._transaction() as connection:
+            lease = leases.fenced(connection, lease_id, fence)
+            if lease.state != "active":
+                raise LeaseLost(f"{lease.key}: the lease is {_told(lease.state, lease.reason)}")
+            return lease, sweeps.find(connection, lease.sweep)
+
     def bound(self, key: str) -> tuple[Lease, Sweep] | None:
-        """The lease of a key, and the sweep that it belongs to."""
+        """The newest lease of a trial's key, and the sweep that it belongs to."""
         with self._transaction() as connection:
             lease = leases.by_key(connection, key)
             return None if lease is None else (lease, sweeps.find(connection, lease.sweep))
@@ -301,6 +286,12 @@ class Ledger:
         """All audit rows in order, as `audit.verify` takes them."""
         with self._transaction() as connection:
             return audit.rows(connection)
+
+
+def _not_open(sweep: Sweep) -> Deny | None:
+    if sweep.state == "open":
+        return None
+    return Deny(sweep.state, f"sweep {sweep.name} is {_told(sweep.state, sweep.reason)}")
 
 
 def _told(state: str, reason: str) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import SupportsFloat, TypeGuard
 
-from safety.claim import Claim, Measured, Usage, is_amount
+from safety.claim import USED, Claim, Measured, Usage, is_amount
 from safety.limits import Limits
 from safety.verdict import Allow, Deny, Hold, Verdict
 
@@ -78,6 +78,27 @@ def as_reserved(claim: Claim, measured: Measured) -> Verdict:
     return Allow()
 
 
+def judge_built(limits: Limits, claim: Claim, measured: Measured) -> Verdict:
+    """The models of a trial, counted when they first ran, against the ceilings and against its claim."""
+    built = replace(claim, params=measured.params, forward_flops=measured.forward_flops)
+    return judge(
+        [
+            _guarded(max_params, limits, built),
+            _guarded(max_flops, limits, built),
+            _guarded(_as_priced, claim, measured),
+        ]
+    )
+
+
+def _as_priced(claim: Claim, measured: Measured) -> Verdict:
+    """No larger than what was priced; smaller does no harm."""
+    for name in ("params", "forward_flops"):
+        built, priced = getattr(measured, name), getattr(claim, name)
+        if not built <= priced:
+            return Deny("as_priced", f"{name}: built {built:,}, priced {priced:,}")
+    return Allow()
+
+
 def finite_score(_limits: Limits, _claim: Claim, report: Report) -> Verdict:
     """Score and domains are finite real numbers: not NaN, missing, text, bool or beyond a float."""
     # not one mapping: a domain may be named "score"
@@ -100,7 +121,7 @@ def is_finite_number(value: object) -> TypeGuard[SupportsFloat]:
 def within_reservation(_limits: Limits, claim: Claim, report: Report) -> Verdict:
     """FLOPs, time and number of reports against what was reserved."""
     usage = report.usage
-    for name in ("train_flops", "wall_ms", "gpu_ms", "reports"):
+    for name in USED:
         used, reserved = getattr(usage, name), getattr(claim, name)
         if not is_amount(name, used):
             return Deny("within_reservation", f"{name}: told {used!r:.60}, expected a whole number from 0")

@@ -65,6 +65,8 @@ leases = _table(
     "leases",
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("key", sa.Text, unique=True, nullable=False),
+    # the key as plugins and workers know it: every attempt at a trial has one of its own
+    sa.Column("trial", sa.Text, nullable=False, index=True),
     sa.Column("digest", sa.Text, nullable=False),
     sa.Column("sweep", sa.Text, sa.ForeignKey("sweeps.name"), nullable=False, index=True),
     sa.Column("claim", sa.Text, nullable=False),
@@ -118,11 +120,28 @@ def open_database(url: str) -> sa.Engine:
             sa.event.listen(engine, "connect", _configure_sqlite)
             sa.event.listen(engine, "begin", _begin_immediate)
         metadata.create_all(engine)
+        older = _missing_columns(engine)
     # ImportError: the database's driver is not installed
     except (sa.exc.SQLAlchemyError, OSError, ImportError) as error:
         cause = str(getattr(error, "orig", None) or error).splitlines()[0]
         raise LedgerError(f"ledger {without_password(url)}: cannot be opened: {cause}") from None
+    if older:
+        raise LedgerError(
+            f"ledger {without_password(url)}: made by another version ({older[0]} is missing); "
+            "keep it for its audit, and name a new one"
+        )
     return engine
+
+
+def _missing_columns(engine: sa.Engine) -> list[str]:
+    """Columns of ours that a database which was there already lacks."""
+    inspector = sa.inspect(engine)
+    return [
+        f"{table.name}.{column.name}"
+        for table in metadata.sorted_tables
+        for column in table.columns
+        if column.name not in {known["name"] for known in inspector.get_columns(table.name)}
+    ]
 
 
 def without_password(url: str) -> str:

@@ -112,6 +112,7 @@ def test_several_objectives_leave_a_front_that_nothing_dominates(make):
         assert not (better["latency_ms"] <= one["latency_ms"]).any()
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("scheduler", ["hyperband", "median", "pbt", "pb2"])
 def test_every_scheduler_by_name_ends_with_every_lease_settled(make, scheduler):
     result = make(

@@ -83,7 +83,10 @@ def test_replay_gets_the_same_score(folder) -> None:
     assert replayed.stdout.startswith(f"{run.name}/0: ")
 
 
-def test_yaml_blocks_parse() -> None:
+def test_yaml_blocks_parse(tmp_path) -> None:
+    (tmp_path / "limits.yaml").write_text("bounds: {max_params: 1e6, max_flops: 1e9, max_memory: 1e9}\n")
+    rows = "".join(f"{row},{row * row},{'rose' if row % 2 else 'lily'}\n" for row in range(300))
+    (tmp_path / "measurements.csv").write_text(f"length,area,species\n{rows}")
     found = blocks("yaml")
     assert found
     for block in found:
@@ -91,7 +94,7 @@ def test_yaml_blocks_parse() -> None:
         if "bounds" in document.data:
             validate(Limits, document)
         else:
-            parse_config(document)
+            parse_config(document, folder=tmp_path)
 
 
 def test_limits_in_python_and_in_yaml_are_the_same() -> None:
@@ -122,7 +125,7 @@ def test_make_targets_exist(command) -> None:
 def test_printed_config_is_a_sweeps_file() -> None:
     printed = CliRunner().invoke(app, ["config"])
     assert printed.exit_code == 0
-    parse_config(parse_yaml(printed.output, source="my.yaml"))
+    parse_config(parse_yaml(printed.output, source="my.yaml"), folder=Path())
 
 
 def test_usage_errors_exit_with_2_and_one_line(tmp_path, monkeypatch, capsys) -> None:

@@ -101,7 +101,17 @@ class FakeAuthority:
         self._asked("admit", request.key)
         return self.admits.pop(0) if self.admits else Allow()
 
-    def activate(self, key: str, digest: str, holder: str, measured: Measured) -> Grant:
+    def readmit(self, request: Request) -> Verdict:
+        self._asked("readmit", request.key)
+        return self.admits.pop(0) if self.admits else Allow()
+
+    def confirm(self, lease: int, fence: int, measured: Measured) -> None:
+        self._asked("confirm", lease, fence, measured)
+
+    def revoke(self, key: str, rule: str, reason: str) -> None:
+        self._asked("revoke", key, rule, reason)
+
+    def activate(self, key: str, digest: str, holder: str, measured: Measured | None) -> Grant:
         self._asked("activate", key, digest, holder)
         return Grant(lease=1, fence=1, ttl_ms=self.ttl_ms, claim=self.claim)
 

@@ -1,11 +1,14 @@
+import functools
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from safety import Claim, Usage, request_digest
 from safety.document import MAX_SIZE
+from safety.lease import object_digest
 from tests.safety.fakes import GFLOP, claim
 
 FIELDS = ["params", "forward_flops", "memory_bytes", "train_flops", "wall_ms", "gpu_ms", "reports"]
@@ -85,3 +88,32 @@ def test_a_requests_digest_is_of_its_values_and_not_of_their_order():
 def test_a_configuration_that_json_can_not_tell_has_no_digest(value):
     with pytest.raises(ValueError, match=r"JSON"):
         request_digest({"a": value})
+
+
+class Opaque:
+    pass
+
+
+class Speaking:
+    def __repr__(self):
+        return "Speaking(3)"
+
+
+def test_a_digest_of_objects_is_the_same_in_every_process_and_tells_them_apart():
+    config = {"a": 1, "layer": dict, "made": Speaking(), "opaque": Opaque()}
+    assert object_digest(config) == object_digest({**config, "opaque": Opaque(), "made": Speaking()})
+    for other in ({"a": 2}, {"layer": list}, {"made": Opaque()}):
+        assert object_digest({**config, **other}) != object_digest(config)
+
+
+def test_a_digest_of_numbers_of_numpy_is_that_of_their_values():
+    assert object_digest({"a": np.float64(0.5), "b": np.arange(2)}) == request_digest({"a": 0.5, "b": [0, 1]})
+
+
+def test_an_object_that_tells_its_address_counts_by_its_type():
+    assert object_digest({"f": functools.partial(print)}) == object_digest({"f": functools.partial(print)})
+
+
+def test_a_digest_of_what_is_not_finite_is_refused():
+    with pytest.raises(ValueError, match="JSON"):
+        object_digest({"a": float("nan")})

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from safety import Allow, Deny, Governor, Hold, KeyReused, LeaseLost, Measured, Report, Usage
-from safety.ledger import SWEEP_SILENCE_MS
+from safety.endings import SWEEP_SILENCE_MS
 from tests.safety.fakes import GFLOP, amounts, claim, kinds, limits, measured, request
 
 

@@ -15,7 +15,7 @@ from safety import (
     Usage,
     schema,
 )
-from safety.ledger import SWEEP_SILENCE_MS
+from safety.endings import SWEEP_SILENCE_MS
 from tests.safety.fakes import GFLOP, amounts, claim, kinds, limits, request
 
 LEASE_MS, GRACE_MS = 15_000, 5_000
@@ -124,8 +124,8 @@ def test_an_unknown_sweep_is_told(ledger):
         "UPDATE budgets SET spent = 9223372036854775807 + 1 WHERE resource = 'trials'",
         "UPDATE leases SET state = 'anything'",
         "UPDATE sweeps SET state = 'anything'",
-        "INSERT INTO leases SELECT id + 1, key, digest, sweep, claim, state, fence, holder, deadline_ms,"
-        " began_ms, boot, rule, reason FROM leases",
+        "INSERT INTO leases SELECT id + 1, key, trial, digest, sweep, claim, state, fence, holder,"
+        " deadline_ms, began_ms, boot, rule, reason FROM leases",
     ],
 )
 def test_the_database_refuses_what_breaks_an_invariant_whoever_writes_it(ledger, url, change):
@@ -795,3 +795,16 @@ def test_a_database_that_can_only_be_read_is_told_at_once(tmp_path):
     sqlite3.connect(tmp_path / "old.db").execute("CREATE TABLE t (x)").connection.close()
     with pytest.raises(LedgerError, match="cannot be opened: attempt to write a readonly database"):
         Ledger(f"sqlite:///file:{tmp_path / 'old.db'}?mode=ro&uri=true")
+
+
+def test_a_ledger_of_another_version_is_refused_and_left_as_it_is(tmp_path):
+    path = tmp_path / "old.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE leases (id INTEGER PRIMARY KEY, key TEXT) STRICT")
+    connection.close()
+    with pytest.raises(LedgerError, match="made by another version"):
+        Ledger(f"sqlite:///{path}")
+    with sqlite3.connect(path) as connection:
+        columns = [row[1] for row in connection.execute("PRAGMA table_info(leases)")]
+    connection.close()
+    assert columns == ["id", "key"]

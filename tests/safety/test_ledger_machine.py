@@ -2,7 +2,7 @@
 
 import itertools
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from safety import Allow, Claim, LeaseLost, Ledger, LedgerError, Request, Usage, audit
-from safety.ledger import SWEEP_SILENCE_MS
+from safety.endings import SWEEP_SILENCE_MS
 from tests.safety.fakes import FakeClock, limits
 
 SWEEPS = ("a", "b")
@@ -33,10 +33,11 @@ sizes = st.integers(0, 400)
 
 @dataclass
 class Modelled:
-    """A lease as it must be."""
+    """A lease as it must be; `counts` is whether the trial was not counted before."""
 
     sweep: str
     claim: Claim
+    counts: bool = True
     state: str = "reserved"
     id: int = 0
     fence: int = 0
@@ -52,6 +53,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self._url = f"sqlite:///{Path(self._folder.name) / 'ledger.db'}"
         self._ledger = Ledger(self._url, self._time.clock())
         self._leases: dict[str, Modelled] = {}
+        self._ended: dict[tuple[str, int], Modelled] = {}
         self._spent = dict.fromkeys(itertools.product(("cluster", *SWEEPS), CAPS), 0)
         self._state = dict.fromkeys(SWEEPS, "open")
         self._seen = dict.fromkeys(SWEEPS, self._time.monotonic)
@@ -68,15 +70,25 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _held(self, scope, resource):
         return sum(
-            lease.claim.charges()[resource]
+            self._charges(lease)[resource]
             for lease in self._leases.values()
             if lease.state not in FINAL and scope in ("cluster", lease.sweep)
         )
 
+    def _charges(self, lease):
+        return {**lease.claim.charges(), "trials": int(lease.counts)}
+
+    def _fits(self, sweep, charges):
+        in_cluster = all(
+            self._spent["cluster", r] + self._held("cluster", r) + charges[r] <= CAPS[r] for r in CAPS
+        )
+        spent, held = self._spent[sweep, "trials"], self._held(sweep, "trials")
+        return in_cluster and spent + held + charges["trials"] <= 8
+
     def _end(self, lease, state, charges):
         lease.state = state
         for scope, resource in itertools.product(("cluster", lease.sweep), LASTING):
-            self._spent[scope, resource] += min(charges.get(resource, 0), lease.claim.charges()[resource])
+            self._spent[scope, resource] += min(charges.get(resource, 0), self._charges(lease)[resource])
 
     def _of_state(self, data, *states):
         keys = sorted(key for key, lease in self._leases.items() if lease.state in states)
@@ -90,14 +102,33 @@ class LedgerMachine(RuleBasedStateMachine):
         )  # fmt: skip
         key = f"{sweep}/{len(self._leases)}"
         verdict = self._ledger.reserve(Request(key=key, digest="d", sweep=sweep, claim=claim))
-        charges = claim.charges()
-        fits = (
-            all(self._spent["cluster", r] + self._held("cluster", r) + charges[r] <= CAPS[r] for r in CAPS)
-            and self._spent[sweep, "trials"] + self._held(sweep, "trials") + 1 <= 8
-        )
+        fits = self._fits(sweep, claim.charges())
         assert isinstance(verdict, Allow) == (fits and self._state[sweep] == "open"), verdict
         if isinstance(verdict, Allow):
             self._leases[key] = Modelled(sweep=sweep, claim=claim, id=self._ledger.lease(key).id)
+
+    @rule(data=st.data(), params=sizes, same=st.booleans())
+    def readmit(self, data, params, same):
+        key = self._of_state(data, "reserved", "active", "revoked", *FINAL)
+        if key is None:
+            return
+        lease = self._leases[key]
+        claim = lease.claim if same else replace(lease.claim, params=params)
+        open_, refused = self._state[lease.sweep] == "open", self._ledger.lease(key).rule != ""
+        may = open_ and not refused and lease.state not in ("active", "revoked")
+        again = lease.state == "reserved" and claim == lease.claim
+        counts = lease.counts if lease.state in ("reserved", "void") else False
+        if may and lease.state == "reserved" and not again:
+            lease.state = "void"
+        charges = {**claim.charges(), "trials": int(counts)}
+        fits = again or self._fits(lease.sweep, charges)
+        asked = Request(key=key, digest="d", sweep=lease.sweep, claim=claim)
+        verdict = self._ledger.readmit(asked)
+        assert isinstance(verdict, Allow) == (may and fits), verdict
+        if isinstance(verdict, Allow) and not again:
+            self._ended[key, lease.id] = lease
+            newest = self._ledger.lease(key)
+            self._leases[key] = Modelled(sweep=lease.sweep, claim=claim, counts=counts, id=newest.id)
 
     @rule(data=st.data())
     def activate(self, data):
@@ -141,8 +172,14 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         lease = self._leases[key]
         usage = Usage(train_flops=gflop * 10**9, wall_ms=wall, reports=reports)
+        if self._time.monotonic > lease.deadline + 5_000:  # too late: it is forfeited instead
+            self._refused(lambda: self._ledger.settle(lease.id, lease.fence, usage))
+            self._end(lease, "forfeited", lease.claim.charges())
+            lease.fence += 1
+            return
         self._ledger.settle(lease.id, lease.fence, usage)
         charges, held = usage.charges(lease.claim), lease.claim.charges()
+        charges["trials"] = int(lease.counts)
         self._end(lease, "settled", charges)
         if any(charges[r] > held[r] for r in LASTING):
             self._state[lease.sweep] = "frozen"
@@ -240,6 +277,7 @@ class LedgerMachine(RuleBasedStateMachine):
         for key, lease in self._leases.items():
             found = self._ledger.lease(key)
             assert (found.state, found.fence) == (lease.state, lease.fence)
+        assert all(lease.state in FINAL for lease in self._ended.values())
 
     @invariant()
     def the_audit_follows(self):

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from safety import Allow, Hold, Ledger, Usage, audit, system_clock
-from safety.ledger import SWEEP_SILENCE_MS
+from safety.endings import SWEEP_SILENCE_MS
 from tests.safety import racers
 from tests.safety.fakes import GFLOP, FakeClock, amounts, request
 from tests.safety.racers import shared

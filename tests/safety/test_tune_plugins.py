@@ -9,7 +9,9 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from safety import Allow, Deny, GovernorUnreachable, Hold, LeaseLost, SearchExhausted, Usage
-from safety import tune as plugins
+from safety import scheduler as gate_2
+from safety import search as gate_1
+from safety import stopper as judge
 from safety.tune import Governance, GovernedScheduler, GovernedSearch, GovernedStopper, report_of, usage_of
 from tests.safety.fakes import FakeAuthority, claim
 
@@ -60,7 +62,8 @@ class ListeningSearcher(FakeSearcher):
 
 @pytest.fixture(autouse=True)
 def without_sleep(monkeypatch):
-    monkeypatch.setattr(plugins, "HOLD_SECONDS", 0.0)
+    monkeypatch.setattr(gate_1, "HOLD_SECONDS", 0.0)
+    monkeypatch.setattr(gate_2, "HOLD_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -96,8 +99,15 @@ def test_a_refused_proposal_goes_back_and_another_is_asked_for(governance, autho
 def test_a_searcher_that_does_not_ask_why_is_told_of_an_error(governance, authority):
     authority.admits = [NO]
     inner = FakeSearcher({"width": 1}, {"width": 2})
-    assert GovernedSearch(inner, governance).suggest("t1") == {"width": 2}
-    assert ("complete", "t1", None, True) in inner.told
+    search = GovernedSearch(inner, governance)
+    assert search.suggest("t1") == {"width": 2}
+    search.on_trial_complete("t1", {"score": 0.5})
+    assert inner.told == [
+        ("suggest", "t1"),
+        ("complete", "t1", None, True),
+        ("suggest", "t1.1"),  # under the same name, it would propose the same
+        ("complete", "t1.1", {"score": 0.5}, False),
+    ]
 
 
 def test_a_proposal_that_must_wait_is_kept_and_asked_for_again_under_the_new_name(governance, authority):
@@ -150,7 +160,7 @@ def test_a_budget_without_room_for_many_proposals_in_a_row_ends_the_search(gover
     authority.admits = [Deny("budget.train_gflop", "spent")] * 50
     inner = ListeningSearcher(*[{"width": i} for i in range(50)])
     assert GovernedSearch(inner, governance).suggest("t1") == Searcher.FINISHED
-    assert len(authority.asked) == plugins.BUDGET_REFUSALS
+    assert len(authority.asked) == gate_1.BUDGET_REFUSALS
 
 
 def test_refusals_for_other_reasons_are_no_sign_that_a_budget_is_used_up(governance, authority):
@@ -249,6 +259,10 @@ class FakeTrial:
     def __init__(self, trial_id="t1", config=None):
         self.trial_id, self.config, self.status = trial_id, config or {"width": 8}, Trial.PENDING
         self.local_path, self.error_file = False, None
+        self.placement_group_factory = None
+
+    def is_finished(self):
+        return self.status in (Trial.TERMINATED, Trial.ERROR)
 
     def set_status(self, status):
         self.status = status
@@ -257,14 +271,32 @@ class FakeTrial:
         self.local_path = True
 
 
+class FakeSearch:
+    finished = False
+
+    def set_finished(self):
+        self.finished = True
+
+    def is_finished(self):
+        return self.finished
+
+
 class FakeController:
     """Does with a stopped trial what Tune does."""
 
     def __init__(self, *trials):
         self.trials, self.scheduler = list(trials), None
+        self.search_alg = FakeSearch()
 
     def get_trials(self):
         return self.trials
+
+    def get_live_trials(self):
+        return {trial for trial in self.trials if not trial.is_finished()}
+
+    def _set_trial_status(self, trial, status):
+        assert trial.status != status
+        trial.set_status(status)
 
     def stop_trial(self, trial):
         assert trial.local_path, "without a local path, building the ResultGrid fails"
@@ -324,16 +356,17 @@ def test_a_trial_that_is_admitted_on_arrival_stays_pending(scheduler, inner):
     assert inner.heard == [("add", "t1")]
 
 
-@pytest.mark.parametrize("verdict", [WAIT, NO])
+@pytest.mark.parametrize(("verdict", "held"), [(WAIT, 1), (NO, 0)])
 def test_a_trial_that_is_not_admitted_is_paused_and_the_inner_scheduler_does_not_hear_of_it(
-    scheduler, inner, authority, verdict
+    scheduler, inner, authority, verdict, held
 ):
     authority.admits = [verdict]
     trial = FakeTrial()
     scheduler.on_trial_add(controller_of(scheduler), trial)
     assert trial.status == Trial.PAUSED
     assert inner.heard == []
-    assert scheduler.debug_string().startswith("Governed, 1 held; ")
+    assert scheduler.debug_string().startswith(f"Governed, {held} held; ")
+    assert scheduler.is_holding() == bool(held)
 
 
 def test_a_held_trial_starts_when_it_is_admitted(scheduler, inner, authority):
@@ -347,7 +380,7 @@ def test_a_held_trial_starts_when_it_is_admitted(scheduler, inner, authority):
 
 
 def test_a_trial_that_is_denied_is_stopped_without_ever_starting(scheduler, inner, authority):
-    authority.admits = [NO, NO]
+    authority.admits = [NO]
     trial = FakeTrial()
     controller = controller_of(scheduler, trial)
     scheduler.on_trial_add(controller, trial)
@@ -391,25 +424,18 @@ def test_a_held_trial_is_not_chosen_by_an_inner_scheduler_that_starts_paused_one
 
 def test_the_controller_does_not_spin_while_a_trial_is_held(scheduler, authority, monkeypatch):
     slept = []
-    monkeypatch.setattr(plugins.time, "sleep", slept.append)
+    monkeypatch.setattr(gate_2.time, "sleep", slept.append)
     authority.admits = [WAIT, WAIT]
     trial = FakeTrial()
     controller = controller_of(scheduler, trial)
     scheduler.on_trial_add(controller, trial)
     scheduler.choose_trial_to_run(controller)
-    assert slept == [plugins.HOLD_SECONDS]
+    assert slept == [gate_2.HOLD_SECONDS]
 
 
-RESULT = {
-    "score": 0.5,
-    "lease_id": 7,
-    "lease_fence": 2,
-    "used_flops": 10,
-    "used_wall_ms": 20,
-    "used_gpu_ms": 30,
-    "training_iteration": 3,
-}
-USED = Usage(train_flops=10, wall_ms=20, gpu_ms=30, reports=3)
+LEASE = {"id": 7, "fence": 2, "train_flops": 10, "wall_ms": 20, "gpu_ms": 30, "reports": 3}
+RESULT = {"score": 0.5, "lease": LEASE}
+USED = Usage(train_flops=10, wall_ms=20, gpu_ms=30, reports=3, lease=7)
 
 
 def test_a_trial_that_is_complete_is_settled_by_what_its_worker_told(scheduler, inner, authority):
@@ -432,7 +458,7 @@ def test_a_lease_that_can_not_be_settled_is_left_to_be_reaped(scheduler, inner, 
 
 
 def test_a_result_that_tells_a_lease_and_no_usage_settles_nothing(scheduler, inner, authority):
-    scheduler.on_trial_complete(None, FakeTrial(), {"lease_id": 7, "lease_fence": 2})
+    scheduler.on_trial_complete(None, FakeTrial(), {"lease": {"id": 7, "fence": 2}})
     assert authority.asked == []
     assert inner.heard == [("complete", "t1")]
 
@@ -517,7 +543,7 @@ def test_a_report_that_can_not_be_judged_stops_its_trial(stopper, authority, cap
 
 
 def test_a_result_that_tells_half_of_its_usage_stops_its_trial(stopper, caplog):
-    assert stopper("t1", {"score": 0.5, "used_flops": 1})
+    assert stopper("t1", {"score": 0.5, "lease": {"id": 1, "train_flops": 1}})
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 
@@ -533,11 +559,11 @@ def test_whoever_asks_for_the_end_stops_the_sweep(authority):
 
 def test_the_driver_says_that_it_is_alive_once_a_second(stopper, authority, monkeypatch):
     now = [50.0]
-    monkeypatch.setattr(plugins.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(judge.time, "monotonic", lambda: now[0])
     for _ in range(10):
         assert not stopper.stop_all()
     assert authority.asked == [("pulse", "s")]
-    now[0] += plugins.PULSE_SECONDS
+    now[0] += judge.PULSE_SECONDS
     stopper.stop_all()
     assert len(authority.asked) == 2
 
@@ -585,7 +611,7 @@ def test_a_scheduler_comes_back_from_a_pickle_without_what_it_held(scheduler, au
 def test_a_stopper_comes_back_from_a_pickle_and_asks_at_once(stopper, authority, monkeypatch):
     stopper.stop_all()
     back = cloudpickle.loads(cloudpickle.dumps(stopper))
-    monkeypatch.setattr(plugins.time, "monotonic", lambda: 0.5)  # another host, just started
+    monkeypatch.setattr(judge.time, "monotonic", lambda: 0.5)  # another host, just started
     back.stop_all()
     assert back._governance.authority.asked[-1] == ("pulse", "s")
     assert len(back._governance.authority.asked) == 2
@@ -600,7 +626,8 @@ def test_no_plugin_holds_a_limit(governance, plugin):
     }[plugin]
     assert b"Limits" not in cloudpickle.dumps(made)
     assert set(vars(made)) - {"_governance", "_inner", "_metric", "_mode"} <= {
-        "_max_refusals", "_refusals", "_without_room", "_waiting", "_proposed_as", "_held", "_pulsed",
+        "_max_refusals", "_complete", "_refusals", "_without_room", "_waiting", "_proposed_as", "_pulsed",
+        "_held", "_denied", "_strangers", "_admitted", "_failed", "_idle_since",
     }  # fmt: skip
 
 
@@ -656,3 +683,73 @@ def test_a_score_whose_report_could_not_be_judged_is_never_told(governance, auth
     assert GovernedStopper(governance, "score")("t1", {"score": 0.9})
     search.on_trial_complete("t1", {"score": 0.9})
     assert inner.told[-1][0] == "refused"
+
+
+# --- what govern needs of them
+
+
+def test_a_proposal_is_asked_for_as_the_trial_that_it_becomes(governance, authority):
+    seen = []
+    authority.admit = lambda request: seen.append(request.digest) or Allow()
+    search = GovernedSearch(
+        FakeSearcher({"width": 1}), governance, complete=lambda proposed: {**proposed, "constant": 7}
+    )
+    assert search.suggest("t1") == {"width": 1}
+    assert seen == [governance.digest({"width": 1, "constant": 7})]
+
+
+def test_the_search_shows_what_it_wraps_and_has_no_state_of_its_own(governance):
+    inner = FakeSearcher()
+    search = GovernedSearch(inner, governance)
+    assert search.searcher is inner
+    search.set_state(search.get_state())
+    assert search.get_state() == {}
+
+
+def test_the_inner_searcher_hears_of_pauses_by_its_own_name(governance, authority):
+    class Pausing(FakeSearcher):
+        def on_pause(self, trial_id):
+            self.told.append(("pause", trial_id))
+
+        def on_unpause(self, trial_id):
+            self.told.append(("unpause", trial_id))
+
+    authority.admits = [WAIT, Allow()]
+    inner = Pausing({"width": 1})
+    search = GovernedSearch(inner, governance)
+    search.suggest("t1")
+    search.suggest("t2")
+    search.on_pause("t2")
+    search.on_unpause("t2")
+    assert inner.told[1:] == [("pause", "t1"), ("unpause", "t1")]
+
+
+def test_a_grid_waits_while_a_trial_is_held():
+    waits = [True]
+    variants = gate_1.PatientVariants(lambda: waits[0], max_concurrent=2)
+    variants._trial_generator = iter([FakeTrial("t1")])
+    assert variants.next_trial() is None
+    waits[0] = False
+    assert variants.next_trial().trial_id == "t1"
+    assert "_waits" not in variants.get_state()
+    assert variants.max_concurrent == 2
+
+
+def test_a_result_that_its_worker_refused_is_not_judged_again(stopper, authority):
+    assert stopper("t1", {"done": True, "refused": "no lease"})
+    assert authority.asked == []
+
+
+@pytest.mark.parametrize(
+    ("metric", "score"),
+    [
+        ("score", 0.5),
+        ("eval/loss", 2.0),
+        ("eval/gone", None),
+        (["score", "eval/loss"], 0.5),
+        (["score", "gone"], None),
+        (None, 0.0),
+    ],
+)
+def test_a_score_is_found_by_its_flat_name_and_of_several_the_worst_is_judged(metric, score):
+    assert report_of({"score": 0.5, "eval": {"loss": 2.0}}, metric).score == score

@@ -1,0 +1,75 @@
+"""How leases end besides by hand: settled, cut short or reaped, within the caller's transaction."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from safety import audit, budgets, leases, schema, sweeps
+from safety.claim import Usage
+from safety.clock import Clock
+from safety.lease import Lease
+
+# a driver that is silent for longer has left its reserved leases behind
+SWEEP_SILENCE_MS = 60_000
+
+
+def settle(connection: sa.Connection, clock: Clock, lease: Lease, usage: Usage) -> None:
+    """Spend what was used; more than was held is an incident that freezes the sweep."""
+    overrun = leases.end(connection, clock, lease, "settled", usage.charges(lease.claim))
+    if overrun:
+        detail = {"overrun": dict(overrun)}
+        audit.note(connection, clock, "incident", sweep=lease.sweep, key=lease.key, detail=detail)
+        text = ", ".join(f"{amount:,} {resource}" for resource, amount in overrun.items())
+        sweeps.freeze(connection, clock, lease.sweep, f"{lease.key} used {text} more than it held")
+
+
+def cut_short(clock: Clock, lease: Lease, told: Usage) -> Usage:
+    """What a trial that died is charged: up to its next report, and its time until now."""
+    claim = lease.claim
+    usage = told.credible(claim) if told.lease in (0, lease.id) else Usage()
+    elapsed = claim.wall_ms
+    if lease.boot == clock.boot:
+        elapsed = min(clock.monotonic_ms() - lease.began_ms, claim.wall_ms)
+    gpu_ms = -(-claim.gpu_ms * elapsed // max(1, claim.wall_ms))
+    return Usage(
+        train_flops=min(usage.train_flops, claim.train_flops),
+        wall_ms=elapsed,
+        gpu_ms=min(max(usage.gpu_ms, gpu_ms), claim.gpu_ms),
+        reports=min(usage.reports + 1, claim.reports),
+    )
+
+
+def reap(connection: sa.Connection, clock: Clock) -> int:
+    """End every lease that nobody looks after; the number ended."""
+    seen = connection.execute(sa.select(schema.sweeps)).all()
+    alive = {row.name for row in seen if _is_near(clock, row.boot, row.seen_ms + SWEEP_SILENCE_MS)}
+    return sum(
+        _reap_reserved(connection, clock, lease, alive)
+        if lease.state == "reserved"
+        else reap_begun(connection, clock, lease)
+        for lease in leases.open_ones(connection)
+    )
+
+
+def _is_near(clock: Clock, boot: str, until_ms: int) -> bool:
+    return boot == clock.boot and clock.monotonic_ms() <= until_ms
+
+
+def _reap_reserved(connection: sa.Connection, clock: Clock, lease: Lease, alive: set[str]) -> bool:
+    silent = lease.sweep not in alive
+    if silent:
+        leases.end(connection, clock, lease, "void", {}, reason="its driver is silent")
+    return silent
+
+
+def reap_begun(connection: sa.Connection, clock: Clock, lease: Lease) -> bool:
+    """Spend the whole hold of a lease that is silent past deadline and grace; whether it was."""
+    limits = sweeps.find(connection, lease.sweep).limits
+    if lease.boot != clock.boot:
+        # the host was started again: its clock says nothing of this lease, so it gets a full term
+        leases.extend(connection, clock, lease, limits.lease_seconds * 1000)
+        return False
+    if _is_near(clock, lease.boot, lease.deadline_ms + limits.grace_seconds * 1000):
+        return False
+    leases.end(connection, clock, lease, "forfeited", budgets.whole(lease.claim))
+    return True

@@ -1,0 +1,135 @@
+"""The worker's side of one trial after another: its lease, what it used, what it built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from safety.claim import USED, Measured, Usage
+from safety.errors import LeaseLost, SafetyError
+from safety.governance import LEASE, REFUSED
+from safety.governor import Authority
+from safety.keeper import LeaseKeeper
+from safety.lease import Grant
+from safety.meter import Counted, Meter
+
+UNMEASURED = "unmeasured"
+
+
+class Tenure:
+    """Holds the lease of the trial that this process runs; none where it was refused.
+
+    Args:
+        authority: who grants leases.
+        keeper: renews them.
+        meter: counts the models that run; None for nobody.
+        priced: whether somebody tells the FLOPs of a forward pass, so that they need not be counted.
+    """
+
+    def __init__(
+        self, authority: Authority, keeper: LeaseKeeper, meter: Meter | None, *, priced: bool
+    ) -> None:
+        self._authority = authority
+        self._keeper = keeper
+        self._meter = meter
+        self._priced = priced
+        self._key = self._refusal = ""
+        self._reports = 0
+        self._grant: Grant | None = None
+
+    def begin(self, key: str, digest: str, holder: str) -> None:
+        """Take the lease of a trial; the one before is over. Its meter begins anew.
+
+        Raises:
+            LeaseLost: the authority refuses.
+        """
+        self.end()
+        self._key = key
+        try:
+            self._grant = self._keeper.begin(key, digest, holder, None)
+        except LeaseLost as error:
+            self._refusal = str(error)
+            raise
+        if self._meter:
+            self._meter.begin(self.judge)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a trial holds a lease, or was refused one."""
+        return self._grant is not None or bool(self._refusal)
+
+    def judge(self, counted: Counted) -> None:
+        """Ask whether what was built may run.
+
+        Raises:
+            LeaseLost: it may not, and nothing else of this trial may.
+        """
+        grant = self._required_grant()
+        try:
+            if counted.forward_flops is None and not self._priced:
+                reason = f"{counted.reason}; tell what it takes by cost="
+                self._authority.revoke(self._key, UNMEASURED, reason)
+                raise LeaseLost(f"{self._key}: its model can't be measured: {reason}")
+            measured = Measured(params=counted.params, forward_flops=counted.forward_flops or 0)
+            self._authority.confirm(grant.lease, grant.fence, measured)
+        except SafetyError as error:  # silence refuses as well
+            self._refusal = str(error)
+            raise LeaseLost(self._refusal) from None
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Compute under the lease; a refusal within, whoever caught it, is a refusal.
+
+        Raises:
+            LeaseLost: no lease is held, or what was built is refused.
+        """
+        self._required_grant()
+        try:
+            with self._keeper.computing():
+                yield
+        except Exception:
+            self._required_grant()
+            raise
+        self._required_grant()
+
+    def _required_grant(self) -> Grant:
+        if self._grant is None or self._refusal:
+            raise LeaseLost(self._refusal or "no lease is held")
+        return self._grant
+
+    def counted_report(self) -> dict[str, Any]:
+        """The lease, after one more report, as a result tells it."""
+        self._reports += 1
+        return self._told(self._required_grant(), self._reports)
+
+    def refused(self, error: LeaseLost) -> dict[str, Any]:
+        """A result that ends a trial which was refused; the report under way counts."""
+        self._refusal = self._refusal or str(error)
+        told = self._told(self._grant, self._reports + 1) if self._grant else {}
+        self._keeper.end()
+        return {"done": True, REFUSED: self._refusal, **told}
+
+    def _told(self, grant: Grant, reports: int) -> dict[str, Any]:
+        usage = self._usage(grant, reports)
+        used = {name: getattr(usage, name) for name in USED}
+        return {LEASE: {"id": grant.lease, "fence": grant.fence, **used}}
+
+    def _usage(self, grant: Grant, reports: int) -> Usage:
+        # a claim for one report is for however many there are: all of it is charged at once
+        counted = min(reports, 1) if grant.claim.reports == 1 else reports
+        return grant.claim.used(reports=counted, elapsed_ms=self._keeper.elapsed_ms())
+
+    def settle_cut_short(self) -> None:
+        """Settle what has failed: up to its next report, since what it computed is not known."""
+        if self._grant is None:
+            return
+        usage = self._usage(self._grant, self._reports + 1)
+        with suppress(SafetyError):  # unsettled, its hold is spent in the end
+            self._authority.settle(self._grant.lease, self._grant.fence, usage)
+        self.end()
+
+    def end(self) -> None:
+        """Renew no more; this process may live on."""
+        self._keeper.end()
+        self._grant, self._refusal, self._reports = None, "", 0

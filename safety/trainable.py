@@ -1,0 +1,140 @@
+"""Ray shell of gate 3 for whatever Tune trains: any Trainable, under a lease of its own for each trial."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ray.tune import Trainable
+from ray.tune.result import RESULT_DUPLICATE
+
+from safety.errors import LeaseLost
+from safety.governance import REFUSED
+from safety.governor import Authority
+from safety.keeper import KernelTimer, LeaseKeeper
+from safety.meter import Meter, Meters
+from safety.tenure import Tenure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What every worker of a sweep is told.
+
+    Attributes:
+        authority: the governor.
+        sweep: name of the sweep.
+        digest: of a configuration, as it was asked for.
+        meters: a meter, or (library, `module:Class`) of each; None for none.
+        priced: whether somebody tells the FLOPs of a forward pass.
+    """
+
+    authority: Authority
+    sweep: str
+    digest: Callable[[Mapping[str, Any]], str]
+    meters: Meter | tuple[tuple[str, str], ...] | None
+    priced: bool
+
+    def tenure(self) -> Tenure:
+        """The worker's side, once for a process."""
+        meter = Meters(self.meters) if isinstance(self.meters, tuple) else self.meters
+        keeper = LeaseKeeper(self.authority, KernelTimer())
+        return Tenure(self.authority, keeper, meter, priced=self.priced)
+
+
+class Leased(Trainable):
+    """Runs what it is mixed into under a lease: nothing of a trial begins before gate 3.
+
+    The setup waits for the first step, since Tune may start two processes for a trial and drop one.
+    """
+
+    terms: Terms
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Keep the configuration; its setup follows under the lease."""
+        self._leased_config, self._leased_ready = config, False
+        self._leased_digest = self.terms.digest(config)
+        self._tenure = self.terms.tenure()
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Under the lease, which is settled where the trial fails by itself."""
+        try:
+            self._begin()
+            with self._tenure.computing():
+                yield
+        except LeaseLost:
+            raise
+        except Exception:
+            self._tenure.settle_cut_short()
+            raise
+
+    def _begin(self) -> None:
+        if not self._tenure.has_begun:
+            key, holder = f"{self.terms.sweep}/{self.trial_id}", f"{os.getpid()}@{self._local_ip}"
+            self._tenure.begin(key, self._leased_digest, holder)
+        if not self._leased_ready:
+            with self._tenure.computing():
+                super().setup(self._leased_config)
+            self._leased_ready = True
+
+    def step(self) -> dict[str, Any]:
+        """One step, if the trial is allowed; each result tells the lease."""
+        try:
+            with self._computing():
+                result: dict[str, Any] = super().step()
+        except LeaseLost as error:
+            return self._tenure.refused(error)
+        if RESULT_DUPLICATE in result:
+            return result
+        return {**result, **self._tenure.counted_report()}
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Make room for another trial, under its lease."""
+        self._tenure.end()
+        self._leased_config, self._leased_digest = new_config, self.terms.digest(new_config)
+        if not self._leased_ready:
+            return True
+        try:
+            with self._computing():
+                ready = bool(super().reset_config(new_config))
+        except LeaseLost:
+            return True  # the next step tells
+        if not ready:
+            self._tenure.settle_cut_short()
+        return ready
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Go on from a checkpoint, under the lease; a refusal shows in the next step."""
+        try:
+            with self._computing():
+                super().load_checkpoint(checkpoint)
+        except LeaseLost:
+            return
+
+    def save_checkpoint(self, checkpoint_dir: str) -> Any:
+        """Save; a trial that was refused before it was set up has nothing to save."""
+        if not self._leased_ready:
+            return {REFUSED: True}
+        return super().save_checkpoint(checkpoint_dir)
+
+    def cleanup(self) -> None:
+        """End the lease's renewal."""
+        self._tenure.end()
+        if self._leased_ready:
+            super().cleanup()  # type: ignore[no-untyped-call]
+
+
+def leased(trainable: type[Trainable], name: str, terms: Terms) -> type[Trainable]:
+    """A class that trains as another one does, under leases.
+
+    Args:
+        trainable: what is trained.
+        name: under which Tune knows it.
+        terms: what workers are told.
+    """
+    made = type(name, (Leased, trainable), {"terms": terms, "__doc__": trainable.__doc__})
+    made.__module__ = trainable.__module__
+    return made

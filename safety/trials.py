@@ -1,0 +1,57 @@
+"""Ray shell: what gate 2 reads of Tune's trials, and what it shows of them."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from pathlib import Path
+from typing import Any
+
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import PopulationBasedTraining, PopulationBasedTrainingReplay, TrialScheduler
+
+
+def failure_of(trial: Trial) -> str:
+    """Why a trial failed, in one line, from the error that Tune wrote down."""
+    path = Path(trial.error_file) if trial.error_file else None
+    lines = path.read_text().strip().splitlines() if path and path.exists() else []
+    if not lines:
+        return "it failed without a word"
+    if any("ActorDiedError" in line or "actor died" in line for line in lines):
+        return "its worker died: past its time limit or lease, out of memory, or killed"
+    return lines[-1].strip()
+
+
+def gpus_of(trial: Trial) -> float:
+    """GPUs that a trial has now."""
+    factory = trial.placement_group_factory
+    return float(factory.required_resources.get("GPU", 0)) if factory else 0.0
+
+
+class Without:
+    """A controller that shows an inner scheduler all but some trials."""
+
+    def __init__(self, controller: Any, hidden: Set[str]) -> None:
+        self._controller = controller
+        self._hidden = hidden
+
+    def get_trials(self) -> list[Trial]:
+        """Trials that are shown."""
+        return [trial for trial in self._controller.get_trials() if trial.trial_id not in self._hidden]
+
+    def get_live_trials(self) -> set[Trial]:
+        """Trials that are shown and not over."""
+        return {trial for trial in self._controller.get_live_trials() if trial.trial_id not in self._hidden}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._controller, name)
+
+
+def changes_arrivals(inner: TrialScheduler) -> bool:
+    """Whether a scheduler completes the configuration of a trial that is added: it must come first."""
+    base = getattr(inner, "_base_scheduler", inner)
+    return isinstance(base, PopulationBasedTraining | PopulationBasedTrainingReplay)
+
+
+def as_it_is(trial: Trial) -> tuple[object, object]:
+    """What is admitted of a trial, as objects: Tune replaces them when it changes a trial."""
+    return trial.config, trial.placement_group_factory

@@ -1,0 +1,255 @@
+"""Ray shell: governs any Tuner that somebody has, by one line."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import ray
+from ray.train.base_trainer import BaseTrainer
+from ray.train.constants import DEFAULT_STORAGE_PATH
+from ray.tune import ResultGrid, Trainable, Tuner
+from ray.tune.experiment import Experiment
+from ray.tune.registry import get_trainable_cls
+from ray.tune.search.variant_generator import generate_variants
+from ray.tune.trainable.function_trainable import wrap_function
+
+from safety.actor import GovernorClient, connect, connect_to_any
+from safety.claim import GPU_MS, TRAIN_GFLOP, WALL_MS
+from safety.errors import PriceError, SafetyError
+from safety.governance import Governance
+from safety.lease import object_digest
+from safety.limits import Limits, limits_from_dict, limits_from_yaml
+from safety.meter import Meter, found_meters
+from safety.pricing import Cost, Pricing
+from safety.trainable import Terms, leased
+from safety.wiring import governed, governed_stop, metric_of
+
+LEDGER = "ledger.db"
+# a trial that is refused reports no metric, which Tune would take for a fault
+_LENIENT = {"TUNE_DISABLE_STRICT_METRIC_CHECKING": "1"}
+
+logger = logging.getLogger(__name__)
+
+
+def govern(
+    tuner: Tuner,
+    limits: Limits | Mapping[str, Any] | str | Path,
+    cost: Cost | None = None,
+    *,
+    ledger: str | None = None,
+    sweep: str | None = None,
+    trial_seconds: int | None = None,
+    reports: int | None = None,
+    meter: Meter | Literal["auto"] | None = "auto",
+) -> GovernedTuner:
+    """The same Tuner, whose trials run only within limits.
+
+    Every trial is priced before it starts, runs under a lease that ends it when it is lost, and has each
+    report judged; all of it is in the ledger's audit. The Tuner's own search, scheduler, callbacks and
+    results stay what they are.
+
+    Args:
+        tuner: any Tuner, new or restored. It is not changed.
+        limits: an object, a mapping, or the path of a YAML file.
+        cost: gives the claim of a configuration, or a mapping of some of its fields; one that is left out
+            is taken at its ceiling.
+        ledger: SQLAlchemy URL; None for the ledger that the cluster's governor keeps, or, where there is
+            none, one beside the run.
+        sweep: name in the ledger; the run's where it is None. Runs of one name share its budgets.
+        trial_seconds: longest time of one trial; a worker that takes longer dies.
+        reports: that a trial makes. Where nobody tells, its whole claim is charged when it has begun.
+        meter: counts the models that run and refuses those over a ceiling or over their price; None for
+            nobody, "auto" for the installed ones.
+
+    Raises:
+        ValueError: the tuner can't be governed.
+        PriceError: a budget counts what nobody tells.
+        DocumentError: the limits are malformed.
+    """
+    if tuner._is_ray_client:
+        raise ValueError("tuner: a Tuner of a Ray client runs elsewhere; govern it on the cluster itself")
+    limits = _limits(limits)
+    pricing = Pricing(
+        bounds=limits.bounds,
+        cost=cost,
+        trial_seconds=trial_seconds,
+        reports=reports,
+        counted=_counted(limits),
+    )
+    internal: Any = tuner._local_tuner
+    _try(pricing, {} if cost is None else _sample(internal.param_space))
+    return GovernedTuner(tuner, pricing=pricing, limits=limits, ledger=ledger, sweep=sweep, meter=meter)
+
+
+class GovernedTuner(Tuner):
+    """A Tuner whose trials run under limits; see `govern`.
+
+    Attributes:
+        sweep: its name in the ledger.
+    """
+
+    def __init__(
+        self,
+        tuner: Tuner,
+        *,
+        pricing: Pricing,
+        limits: Limits,
+        ledger: str | None,
+        sweep: str | None,
+        meter: Meter | Literal["auto"] | None,
+    ) -> None:
+        self._internal = _copied(tuner._local_tuner)
+        super().__init__(_tuner_internal=self._internal)
+        self._pricing, self._limits, self._meter = pricing, limits, meter
+        self._ledger = ledger
+        self._trained = _class_of(self._internal.converted_trainable)
+        self._trained_name = Experiment.get_trainable_name(self._internal.converted_trainable)
+        self.sweep = sweep or str(self._internal.get_run_config().name)
+
+    def fit(self) -> ResultGrid:
+        """Open the sweep, run it, close it.
+
+        Raises:
+            SafetyError: the governor or its ledger is at fault, or the sweep is bound to other limits.
+            PriceError: another sweep's limits count what nobody tells of this one.
+        """
+        if not ray.is_initialized():
+            ray.init()
+        governor = self.governor()
+        governor.open_sweep(self.sweep, self._limits)
+        governance = self._governance(governor)
+        try:
+            return self._fit(governance)
+        finally:
+            self._close(governor, governance)
+
+    def governor(self) -> GovernorClient:
+        """The cluster's governor, as this tuner reaches it.
+
+        Raises:
+            LedgerError: it keeps another ledger than the one that is asked for.
+        """
+        return connect(self._ledger) if self._ledger else connect_to_any(self._own_ledger())
+
+    def _own_ledger(self) -> str:
+        storage = str(self._internal.get_run_config().storage_path or DEFAULT_STORAGE_PATH)
+        local = DEFAULT_STORAGE_PATH if "://" in storage else storage
+        return f"sqlite:///{Path(local).expanduser().absolute() / LEDGER}"
+
+    def _governance(self, governor: GovernorClient) -> Governance:
+        budgets = governor.status(self.sweep).budgets
+        counted = frozenset(budget.resource for budget in budgets if budget.limited)
+        pricing = replace(self._pricing, counted=counted)
+        if pricing.cost is None:
+            pricing({})
+        return Governance(authority=governor, sweep=self.sweep, price=pricing, digest=object_digest)
+
+    def _fit(self, governance: Governance) -> ResultGrid:
+        internal = _copied(self._internal)
+        run = copy.copy(internal.get_run_config())
+        metric = metric_of(internal._tune_config)
+        with governed_stop(run.stop, governance, metric) as stop, _environment(_LENIENT):
+            run.stop = stop
+            internal._run_config = run
+            internal._tune_config = governed(internal._tune_config, governance, internal.param_space)
+            internal.trainable = leased(self._trained, self._trained_name, self._terms(governance))
+            grid: ResultGrid = internal.fit()
+        self._internal._experiment_analysis = internal._experiment_analysis
+        return grid
+
+    def _terms(self, governance: Governance) -> Terms:
+        return Terms(
+            authority=governance.authority,
+            sweep=self.sweep,
+            digest=object_digest,
+            meters=found_meters() if self._meter == "auto" else self._meter,
+            priced=self._pricing.cost is not None,
+        )
+
+    def _close(self, governor: GovernorClient, governance: Governance) -> None:
+        try:
+            governor.close_sweep(self.sweep, governance.heard.usage)
+        except SafetyError as error:  # what led here says more
+            logger.error("sweep %s: not closed, its leases end by themselves: %s", self.sweep, error)
+
+
+def _copied(internal: Any) -> Any:
+    # its own copying leaves the trainable out
+    copied = object.__new__(type(internal))
+    vars(copied).update(vars(internal))
+    return copied
+
+
+def _limits(given: Limits | Mapping[str, Any] | str | Path) -> Limits:
+    if isinstance(given, Limits):
+        return given
+    return limits_from_yaml(Path(given)) if isinstance(given, str | Path) else limits_from_dict(given)
+
+
+def _counted(limits: Limits) -> frozenset[str]:
+    """Resources that these limits put a budget on and whose amounts must be told."""
+    names = {"train_flops": TRAIN_GFLOP, "wall_seconds": WALL_MS, "gpu_seconds": GPU_MS}
+    budgets = (limits.cluster, limits.sweep)
+    return frozenset(
+        resource
+        for name, resource in names.items()
+        if any(getattr(budget, name) is not None for budget in budgets)
+    )
+
+
+def _class_of(trainable: Any) -> type[Trainable]:
+    if isinstance(trainable, str):
+        trainable = get_trainable_cls(trainable)
+    if isinstance(trainable, BaseTrainer):
+        raise ValueError("tuner: a trainer of Ray Train computes in processes that hold no lease")
+    if isinstance(trainable, type) and issubclass(trainable, Trainable):
+        return trainable
+    return wrap_function(trainable)
+
+
+def _sample(param_space: dict[str, Any] | None) -> Mapping[str, Any] | None:
+    """One configuration of a space, drawn without touching anybody's random numbers; None if not possible."""
+    try:
+        variants = generate_variants(
+            {"config": copy.deepcopy(param_space)}, random_state=np.random.default_rng(0)
+        )
+        _, spec = next(iter(variants))
+    except Exception as error:  # spaces may hold functions that want a whole run around them
+        logger.debug("no sample of the space can be drawn: %s", error)
+        return None
+    config: Mapping[str, Any] | None = spec["config"]
+    return config
+
+
+def _try(pricing: Pricing, sample: Mapping[str, Any] | None) -> None:
+    """Better an error now than a sweep whose every trial is refused."""
+    if sample is None:
+        return
+    try:
+        pricing(sample)
+    except PriceError:
+        raise
+    except Exception as error:  # of this sample alone, perhaps: it would be refused
+        logger.warning("cost: raised %s: %s, for %r", type(error).__name__, error, sample)
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

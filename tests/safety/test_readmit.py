@@ -1,0 +1,209 @@
+"""A trial that was paused, changed or restarted gets another lease, and no more than one at a time."""
+
+import pytest
+
+from safety import Allow, Deny, Hold, KeyReused, LeaseLost, Measured, Report, Usage, audit
+from tests.safety.fakes import GFLOP, amounts, kinds, limits, measured, request
+
+
+def begin(ledger, asked, holder="w"):
+    return ledger.activate(asked.key, asked.digest, holder)
+
+
+def settled(ledger, asked, reports=2):
+    grant = begin(ledger, asked)
+    ledger.settle(grant.lease, grant.fence, Usage(train_flops=0, reports=reports))
+    return grant
+
+
+def test_a_trial_that_is_not_known_is_admitted_as_by_a_reservation(ledger):
+    assert ledger.readmit(request()) == Allow()
+    assert ledger.lease("s/1").key == "s/1"
+    assert amounts(ledger, "train_gflop") == (10, 0, 0)
+
+
+def test_the_same_request_again_is_answered_by_the_lease_that_it_has(ledger):
+    ledger.readmit(request())
+    assert ledger.readmit(request()) == Allow()
+    assert kinds(ledger).count("reserve") == 1
+
+
+def test_what_was_reserved_for_another_configuration_makes_way(ledger):
+    ledger.reserve(request())
+    assert ledger.readmit(request(digest="d2", train_flops=20 * GFLOP)) == Allow()
+    newest = ledger.lease("s/1")
+    assert (newest.key, newest.trial, newest.digest, newest.state) == ("s/1#2", "s/1", "d2", "reserved")
+    assert kinds(ledger)[-2:] == ["void", "reserve"]
+    assert amounts(ledger, "train_gflop") == (20, 0, 0)
+    assert amounts(ledger, "trials") == (1, 0, 0)
+
+
+def test_a_trial_with_other_resources_alone_makes_way_too(ledger):
+    ledger.reserve(request())
+    assert ledger.readmit(request(gpu_ms=12_000)) == Allow()
+    assert amounts(ledger, "gpu_ms") == (12_000, 0, 0)
+
+
+@pytest.mark.parametrize("digest", ["d1", "d2"])
+def test_a_trial_whose_lease_is_active_waits_whatever_it_asks_for(ledger, digest):
+    ledger.reserve(request())
+    begin(ledger, request())
+    verdict = ledger.readmit(request(digest=digest))
+    assert (type(verdict), verdict.rule) == (Hold, "lease")
+    assert "s/1: its lease is active" in verdict.reason
+
+
+def test_a_trial_that_was_settled_gets_another_lease_and_its_old_one_nothing(ledger):
+    ledger.readmit(request())
+    first = settled(ledger, request(), reports=2)
+    assert ledger.readmit(request(digest="d2")) == Allow()
+    second = begin(ledger, request(digest="d2"))
+    assert second.lease != first.lease
+    with pytest.raises(LeaseLost):
+        ledger.renew(first.lease, first.fence)
+    ledger.settle(second.lease, second.fence, Usage(reports=3))
+    assert amounts(ledger, "train_gflop") == (0, 4 + 6, 0)
+    assert amounts(ledger, "trials") == (0, 1, 0)
+
+
+def test_a_trial_counts_once_however_often_it_is_tried(ledger):
+    for _ in range(12):  # the budget has room for ten
+        assert ledger.readmit(request(train_flops=0)) == Allow()
+        settled(ledger, request())
+    assert amounts(ledger, "trials") == (0, 1, 0)
+    assert ledger.lease("s/1").key == "s/1#12"
+
+
+def test_a_worker_that_is_silent_is_waited_for_until_its_lease_is_forfeited(governor, ledger, clock):
+    governor.readmit(request())
+    begin(ledger, request())
+    clock.pass_ms(20_000)
+    assert isinstance(governor.readmit(request()), Hold)
+    clock.pass_ms(1)
+    assert governor.readmit(request()) == Allow()
+    assert kinds(ledger)[-2:] == ["forfeit", "reserve"]
+    assert amounts(ledger, "train_gflop") == (10, 10, 0)
+
+
+def test_a_trial_that_failed_may_be_tried_again(governor, ledger):
+    governor.readmit(request())
+    settled(ledger, request())
+    governor.fail("s", "s/1", "ValueError: no")
+    assert governor.readmit(request()) == Allow()
+    assert governor.verdict("s/1") == Allow()
+
+
+def test_a_trial_that_was_refused_is_refused_for_good(governor, ledger):
+    governor.readmit(request())
+    grant = begin(ledger, request())
+    governor.report("s/1", Report(score=float("nan")))
+    ledger.settle(grant.lease, grant.fence, Usage(reports=1))
+    verdict = governor.readmit(request(digest="d2"))
+    assert (type(verdict), verdict.rule) == (Deny, "finite_score")
+
+
+def test_a_change_over_a_ceiling_is_denied_recorded_and_remembered(governor, ledger):
+    governor.readmit(request())
+    settled(ledger, request())
+    verdict = governor.readmit(request(digest="d2", params=1001))
+    assert (type(verdict), verdict.rule) == (Deny, "max_params")
+    assert kinds(ledger)[-1] == "deny"
+    assert governor.verdict("s/1").rule == "max_params"
+    assert governor.readmit(request()).rule == "max_params"
+
+
+@pytest.mark.parametrize(("held", "kind"), [(95, Hold), (0, Deny)])
+def test_a_change_that_a_budget_has_no_room_for_waits_or_is_denied(governor, ledger, held, kind):
+    governor.readmit(request())
+    if held:
+        ledger.reserve(request("s/2", train_flops=90 * GFLOP))
+    else:
+        ledger.reserve(request("s/2", train_flops=90 * GFLOP))
+        settled(ledger, request("s/2"), reports=5)
+    verdict = governor.readmit(request(digest="d2", train_flops=11 * GFLOP))
+    assert (type(verdict), verdict.rule) == (kind, "budget.train_gflop")
+    assert amounts(ledger, "train_gflop")[0] == (90 if held else 0)  # what it held before is given back
+
+
+@pytest.mark.parametrize(
+    "end", [lambda ledger: ledger.freeze("s", "no"), lambda ledger: ledger.close_sweep("s", {})]
+)
+def test_a_sweep_that_is_not_open_readmits_nothing(ledger, end):
+    ledger.reserve(request())
+    end(ledger)
+    assert isinstance(ledger.readmit(request()), Deny)
+
+
+def test_a_key_of_another_sweep_is_an_error(ledger):
+    ledger.open_sweep("other", limits())
+    ledger.reserve(request())
+    with pytest.raises(KeyReused, match="another sweep"):
+        ledger.readmit(request(sweep="other"))
+
+
+def test_admission_stays_strict_after_a_change(governor, ledger):
+    governor.readmit(request())
+    governor.readmit(request(digest="d2"))
+    assert governor.admit(request(digest="d2")) == Allow()
+    with pytest.raises(KeyReused):
+        governor.admit(request())
+
+
+def test_a_report_under_an_earlier_lease_is_denied(governor, ledger):
+    governor.readmit(request())
+    first = settled(ledger, request())
+    governor.readmit(request())
+    second = begin(ledger, request())
+    assert governor.report("s/1", Report(score=0.5, usage=Usage(lease=second.lease, reports=1))) == Allow()
+    late = governor.report("s/1", Report(score=0.5, usage=Usage(lease=first.lease, reports=1)))
+    assert f"reported under lease {first.lease}, which is over" in late.reason
+
+
+def test_a_sweep_that_is_closed_charges_a_lease_only_for_what_was_used_under_it(ledger):
+    ledger.readmit(request())
+    first = settled(ledger, request(), reports=4)
+    ledger.readmit(request())
+    begin(ledger, request())
+    told = {"s/1": Usage(lease=first.lease, train_flops=8 * GFLOP, reports=4)}
+    ledger.close_sweep("s", told)
+    assert amounts(ledger, "train_gflop") == (0, 8 + 2, 0)  # one report more was under way
+    assert audit.verify(ledger.audit()) is None
+
+
+# --- what was built
+
+
+def test_what_was_built_as_priced_or_smaller_may_run(governor, ledger):
+    governor.readmit(request())
+    grant = governor.activate("s/1", "d1", "w", None)
+    governor.confirm(grant.lease, grant.fence, measured(grant.claim))
+    governor.confirm(grant.lease, grant.fence, Measured(params=1, forward_flops=1))
+    assert ledger.lease("s/1").state == "active"
+
+
+@pytest.mark.parametrize(
+    ("built", "rule", "reason"),
+    [
+        ({"params": 101}, "as_priced", "params: built 101, priced 100"),
+        ({"forward_flops": 201}, "as_priced", "forward_flops: built 201, priced 200"),
+        ({"params": 1001}, "max_params", "1,001 parameters is over the ceiling of 1,000"),
+        ({"forward_flops": 10_001}, "max_flops", "10,001 FLOPs per forward pass is over"),
+    ],
+)
+def test_what_was_built_larger_is_an_incident_and_loses_its_lease(governor, ledger, built, rule, reason):
+    governor.readmit(request())
+    grant = governor.activate("s/1", "d1", "w", None)
+    with pytest.raises(LeaseLost, match=reason):
+        governor.confirm(grant.lease, grant.fence, Measured(**{"params": 1, "forward_flops": 1, **built}))
+    assert kinds(ledger)[-2:] == ["incident", "revoke"]
+    assert governor.verdict("s/1").rule == rule
+    with pytest.raises(LeaseLost, match="revoked"):
+        governor.renew(grant.lease, grant.fence)
+
+
+def test_whoever_holds_no_active_lease_can_confirm_nothing(governor, ledger):
+    governor.readmit(request())
+    grant = settled(ledger, request())
+    for fence in (grant.fence, grant.fence + 1):
+        with pytest.raises(LeaseLost):
+            governor.confirm(grant.lease, fence, Measured(params=1, forward_flops=1))

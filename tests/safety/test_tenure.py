@@ -1,0 +1,177 @@
+from contextlib import suppress
+
+import pytest
+
+from safety import GovernorUnreachable, LeaseKeeper, LeaseLost, Measured, Usage
+from safety.meter import Counted
+from safety.tenure import Tenure
+from tests.safety.fakes import GFLOP, FakeAuthority, claim
+
+KEY = "s/t1"
+
+
+class NoSwitch:
+    def arm(self, seconds):
+        pass
+
+    def disarm(self):
+        pass
+
+    def throw(self):
+        raise AssertionError("died")
+
+
+class FakeMeter:
+    def __init__(self):
+        self.judges = []
+
+    def begin(self, judge):
+        self.judges.append(judge)
+
+
+@pytest.fixture
+def authority():
+    return FakeAuthority()
+
+
+@pytest.fixture
+def now():
+    return [100.0]
+
+
+@pytest.fixture
+def make(authority, now):
+    tenures = []
+
+    def made(meter=None, *, priced=False):
+        keeper = LeaseKeeper(authority, NoSwitch(), clock=lambda: now[0])
+        tenures.append(Tenure(authority, keeper, meter, priced=priced))
+        return tenures[-1]
+
+    yield made
+    for tenure in tenures:
+        tenure.end()
+
+
+@pytest.fixture
+def tenure(make):
+    begun = make()
+    begun.begin(KEY, "d", "w")
+    return begun
+
+
+def test_each_report_tells_the_lease_and_what_was_used_under_it(tenure, now):
+    now[0] += 1.5
+    assert tenure.counted_report()["lease"] == {
+        "id": 1, "fence": 1, "train_flops": 2 * GFLOP, "wall_ms": 1500, "gpu_ms": 150, "reports": 1,
+    }  # fmt: skip
+    assert tenure.counted_report()["lease"]["reports"] == 2
+
+
+def test_another_lease_counts_from_nothing(tenure):
+    tenure.counted_report()
+    tenure.begin(KEY, "d2", "w")
+    assert tenure.counted_report()["lease"]["reports"] == 1
+
+
+def test_a_claim_for_one_report_is_charged_whole_and_once(authority, tenure):
+    authority.claim = claim(reports=1)
+    tenure.begin(KEY, "d", "w")
+    for _ in range(3):
+        told = tenure.counted_report()["lease"]
+        assert (told["reports"], told["train_flops"]) == (1, 10 * GFLOP)
+
+
+def test_nothing_computes_before_a_lease(make):
+    tenure = make()
+    assert not tenure.has_begun
+    with pytest.raises(LeaseLost, match="no lease is held"), tenure.computing():
+        raise AssertionError("computed")
+
+
+def test_a_trial_that_gets_no_lease_is_refused_and_not_asked_for_again(make, authority):
+    authority.silent = LeaseLost("revoked")
+    tenure = make()
+    with pytest.raises(LeaseLost) as caught:
+        tenure.begin(KEY, "d", "w")
+    assert tenure.has_begun
+    with pytest.raises(LeaseLost, match="revoked"), tenure.computing():
+        raise AssertionError("computed")
+    assert tenure.refused(caught.value) == {"done": True, "refused": "revoked"}
+
+
+def test_a_meter_begins_with_each_lease(make):
+    meter = FakeMeter()
+    tenure = make(meter)
+    tenure.begin(KEY, "d", "w")
+    tenure.begin(KEY, "d", "w")
+    assert meter.judges == [tenure.judge, tenure.judge]
+
+
+def test_what_is_counted_is_confirmed(tenure, authority):
+    tenure.judge(Counted(params=3, forward_flops=4))
+    assert authority.asked[-1] == ("confirm", 1, 1, Measured(params=3, forward_flops=4))
+    with tenure.computing():
+        pass
+
+
+@pytest.mark.parametrize("error", [LeaseLost("too large"), GovernorUnreachable("silent")])
+def test_a_refusal_stays_one_whoever_catches_it(tenure, authority, error):
+    authority.silent = error
+    refused = pytest.raises(LeaseLost, match=str(error))
+    with refused, tenure.computing(), suppress(LeaseLost):
+        tenure.judge(Counted(params=3, forward_flops=4))
+    authority.silent = None
+    told = tenure.refused(LeaseLost("later"))
+    assert (told["refused"], told["lease"]["reports"]) == (str(error), 1)
+    with pytest.raises(LeaseLost), tenure.computing():
+        raise AssertionError("computed")
+
+
+def test_a_refusal_that_comes_as_another_error_is_a_refusal(tenure, authority):
+    authority.silent = LeaseLost("too large")
+
+    def compute():
+        with tenure.computing():
+            try:
+                tenure.judge(Counted(params=3, forward_flops=4))
+            except LeaseLost as error:
+                raise RuntimeError("in a thread") from error
+
+    with pytest.raises(LeaseLost, match="too large"):
+        compute()
+
+
+def test_an_error_of_the_trial_is_its_own(tenure):
+    with pytest.raises(ZeroDivisionError), tenure.computing():
+        raise ZeroDivisionError
+
+
+def test_what_can_not_be_counted_loses_its_lease_and_tells_how_to_price_it(tenure, authority):
+    with pytest.raises(LeaseLost, match=r"s/t1: its model can't be measured: item; tell .* by cost="):
+        tenure.judge(Counted(params=3, forward_flops=None, reason="item"))
+    assert authority.asked[-1][:3] == ("revoke", KEY, "unmeasured")
+
+
+def test_what_can_not_be_counted_and_is_priced_is_judged_by_its_parameters(make, authority):
+    tenure = make(priced=True)
+    tenure.begin(KEY, "d", "w")
+    tenure.judge(Counted(params=3, forward_flops=None, reason="item"))
+    assert authority.asked[-1] == ("confirm", 1, 1, Measured(params=3, forward_flops=0))
+
+
+def test_a_trial_that_fails_is_settled_up_to_its_next_report(tenure, authority, now):
+    tenure.counted_report()
+    now[0] += 1
+    tenure.settle_cut_short()
+    usage = Usage(train_flops=4 * GFLOP, wall_ms=1000, gpu_ms=100, reports=2)
+    assert authority.asked[-1] == ("settle", 1, 1, usage)
+    assert not tenure.has_begun
+    tenure.settle_cut_short()
+    assert len(authority.asked) == 2
+
+
+def test_a_failure_that_can_not_be_settled_is_left_to_be_reaped(tenure, authority):
+    authority.silent = GovernorUnreachable("silent")
+    tenure.settle_cut_short()
+    assert not tenure.has_begun
