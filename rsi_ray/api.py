@@ -14,7 +14,6 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FixedTrial, FrozenTrial
 from ray.tune.schedulers import TrialScheduler
-from search_spaces.measured import priced
 
 from rsi_ray.hyperparameters import PREFIX, TrainingChoices
 from rsi_ray.job import TrainingJob
@@ -33,7 +32,7 @@ from rsi_ray.runs import (
     run_folder,
     study_of_run,
 )
-from rsi_ray.samplers import sampler_of
+from rsi_ray.samplers import Guarded, sampler_of
 from rsi_ray.sampling import random_config
 from rsi_ray.schedulers import SchedulerOptions, scheduler_of
 from rsi_ray.study import earlier_trials
@@ -43,6 +42,7 @@ from rsi_ray.tasks.task import Task
 from rsi_ray.train import Training
 from safety import Limits, limits_from_dict, limits_from_yaml
 from search_spaces.given_trial import spec_from
+from search_spaces.measured import priced
 from search_spaces.tabular import TabularSpace
 
 
@@ -58,7 +58,8 @@ class Sweep:
         name: of the runs; each adds its time.
         training: how candidates are trained.
         hyperparameters: those of the training that are searched.
-        sampler: a name (tpe, random, gp, nsga2, cmaes, evolution), `module:Class`, or an Optuna sampler.
+        sampler: a name (tpe, random, gp, nsga2, cmaes, evolution, linear), `module:Class`, or a sampler of
+            Optuna.
         scheduler: a name (fifo, asha, hyperband, median, pbt, pb2), or a function that gives a scheduler
             of Ray Tune.
         grace_period, reduction_factor, interval: of the schedulers by name.
@@ -74,7 +75,8 @@ class Sweep:
         checkpoint_bytes: what weights and checkpoints may take on disk; None for no quota.
         max_failures: candidates that failed in a row, after which the sweep ends.
         storage: folder of all runs.
-        ledger: SQLAlchemy URL of the ledger; one in the storage where it is None.
+        ledger: SQLAlchemy URL of the ledger; where it is None, the one that the cluster's governor keeps, or
+            one in the storage.
         seed: of sampler and candidates.
     """
 
@@ -197,6 +199,8 @@ class Sweep:
             SweepError: it can't run.
         """
         problems = problems_of_objectives(self.objectives)
+        if self.sampler == "cmaes" and len(self.objectives) > 1:
+            problems.append("sampler: cmaes takes one objective; nsga2, evolution and tpe take several")
         if problems:
             raise SweepError(problems[0])
         try:
@@ -216,6 +220,7 @@ class Sweep:
             name=self.name,
             folder=storage / self.name,
             ledger_url=self.ledger or f"sqlite:///{storage / LEDGER_FILE}",
+            ledger_named=self.ledger is not None,
             limits=self.checked_limits(),
             space=job,
             job=job,
@@ -251,7 +256,9 @@ class Sweep:
         return limits_from_dict(self.limits)
 
     def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
-        return sampler_of(self.sampler, seed) if isinstance(self.sampler, str) else self.sampler
+        if isinstance(self.sampler, str):
+            return sampler_of(self.sampler, seed)
+        return Guarded(self.sampler, seed=seed)
 
     def _scheduler(self, job: Any, reports: int) -> Callable[[], TrialScheduler]:
         if callable(self.scheduler):

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
 from rsi_ray.disk import RUN_FILE
 from rsi_ray.objectives import SCORE, problems_of_objectives
 from rsi_ray.runs import RunError, read_about
-from rsi_ray.samplers import sampler_of
+from rsi_ray.samplers import SAMPLERS, sampler_of
 from rsi_ray.sections import Whole, parse_section
 from rsi_ray.train import Schedule
 from rsi_ray.wiring import (
@@ -100,7 +100,7 @@ class SweepConfig(StrictModel):
     trial_seconds: Count = Field(default=600, description="longest time of one trial, seconds")
     sampler: str = Field(
         default="tpe",
-        description="tpe, random, gp, nsga2, cmaes, evolution, or module:Class of an Optuna sampler",
+        description=f"one of {', '.join(SAMPLERS)}, or module:Class of an Optuna sampler",
     )
     objectives: list[str] = Field(
         default=[SCORE],

@@ -36,7 +36,9 @@ def open_folder(plan: Plan) -> Iterator[tuple[optuna.Study, list[dict[str, Any]]
         raise SweepError(f"folder {plan.folder}: holds a run already")
     with _locked(plan.folder / LOCK_FILE):
         if not known:
-            (plan.folder / RUN_FILE).write_text(json.dumps(dict(plan.about), indent=2))
+            (plan.folder / RUN_FILE).write_text(
+                json.dumps({**plan.about, "ledger": plan.ledger_url}, indent=2)
+            )
         study = open_study(plan.folder / STUDY_FILE, plan.name, plan.sampler, plan.objectives)
         interrupted = take_up(study)
         if plan.resumed:

@@ -32,6 +32,8 @@ class Plan:
         name: unique on its ledger.
         folder: of everything that the sweep leaves.
         ledger_url: of the ledger that binds it.
+        ledger_named: whether it must be this ledger; otherwise it is the one that the cluster's governor
+            keeps, where there is a governor.
         limits: its limits.
         space: what is searched.
         job: what a candidate does.
@@ -75,6 +77,7 @@ class Plan:
     seconds: int | None = None
     checkpoint_bytes: int | None = None
     max_failures: int = 3
+    ledger_named: bool = True
     seed: int = 0
     resumed: bool = False
     about: Mapping[str, Any] = field(default_factory=dict)

@@ -57,8 +57,7 @@ def new_run(plan: Plan, now: time.struct_time) -> Plan:
     check_plan(plan)
     _check_ledger(plan.ledger_url)
     folder = _new_folder(plan.folder.parent, f"{plan.name}-{time.strftime('%Y%m%d-%H%M%S', now)}")
-    about = {**plan.about, "ledger": plan.ledger_url}
-    return replace(plan, name=folder.name, folder=folder, about=about)
+    return replace(plan, name=folder.name, folder=folder)
 
 
 def old_run(plan: Plan, run: str | Path) -> Plan:
@@ -85,6 +84,7 @@ def old_run(plan: Plan, run: str | Path) -> Plan:
         name=folder.name,
         folder=folder,
         ledger_url=about["ledger"],
+        ledger_named=True,
         resumed=True,
         # another stream: the same draws would only be answered from their records
         seed=plan.seed + len(study.get_trials(deepcopy=False)),

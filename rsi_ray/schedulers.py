@@ -54,7 +54,7 @@ class _WithoutSearch:
 
 
 class SearchedPBT(PopulationBasedTraining):
-    """PBT beside a searcher. Ray refuses it, as a searcher would be told of what wasn't trained; ours is told."""
+    """PBT beside a searcher: Ray refuses any, as it wouldn't hear what was trained; ours does."""
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Add a trial, wherever it comes from."""

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import optuna
@@ -21,7 +22,7 @@ from rsi_ray.sampling import METRIC, OptunaSearcher
 from rsi_ray.study import trained_count
 from rsi_ray.worker import Candidate
 from safety import SafetyError
-from safety.actor import connect
+from safety.actor import connect, connect_to_any
 from safety.tune import Governance, GovernedScheduler, GovernedSearch, GovernedStopper
 
 # read by Tune in the driver's process
@@ -51,7 +52,8 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
     # Tune prints a traceback for each failed trial; it stays in the trial's error.txt, and we print one line
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     with _nothing_half_written(plan), local_ray() as dashboard, signals_as_stop() as stop:
-        governor = connect(plan.ledger_url)
+        governor = connect(plan.ledger_url) if plan.ledger_named else connect_to_any(plan.ledger_url)
+        plan = replace(plan, ledger_url=governor.ledger_url())
         governance = Governance(authority=governor, sweep=plan.name, price=plan.job.price, stop_asked=stop)
         concurrent = plan.concurrent or _fitting(plan)
         with open_folder(plan) as (study, interrupted):

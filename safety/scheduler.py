@@ -115,7 +115,7 @@ class GovernedScheduler(TrialScheduler):
         return admitted is not None and all(a is b for a, b in zip(admitted, present, strict=True))
 
     def _note_denied(self, tune_controller: Any, trial: Trial, denial: Deny) -> None:
-        logger.info("%s is refused: %s", trial, denial.reason)
+        logger.warning("%s is refused: %s", trial, denial.reason)
         self._denied.append(trial)
         if denial.rule in ENDING_RULES:
             self._governance.heard.used_up = denial.reason

@@ -33,8 +33,8 @@ class TableOptions:
         path: a `.csv` or `.parquet` file, one row per sample; the columns of a CSV are named in its first
             line.
         target: column with the answers.
-        target_kind: classification or regression; where it is left out, regression if the target's numbers are
-            floats, else classification.
+        target_kind: classification or regression; where it is left out, regression if the target's numbers
+            are floats, else classification.
         ignore: columns that are left out.
         max_levels: levels of a column of categories, at most.
         holdout_size: hold-out samples.

@@ -1,4 +1,4 @@
-"""Sweeps from Python on a real Ray: resumed, warm-started, with several objectives, mutated while they train."""
+"""Sweeps from Python on a real Ray: resumed, warm-started, with several objectives, mutated meanwhile."""
 
 from __future__ import annotations
 
@@ -132,6 +132,7 @@ def test_what_cannot_run_is_told_in_one_line(make):
     for changes, message in (
         ({"sampler": "annealing"}, "annealing"),
         ({"scheduler": "pbt"}, "search at least one"),
+        ({"sampler": "cmaes", "objectives": ("score", "params")}, "cmaes takes one objective"),
         ({"objectives": ("params",)}, "expected score as the first one"),
         ({"objectives": ("score", "beauty")}, "'beauty', expected one of score, params"),
     ):

@@ -10,9 +10,9 @@ import pandas as pd
 import psutil
 import pytest
 
-from rsi_ray.records import Verdict
 from rsi_ray.disk import open_folder
 from rsi_ray.plan import SweepError
+from rsi_ray.records import Verdict
 from rsi_ray.sweep import run_sweep
 from safety import Allow, Hold
 from tests.integration.conftest import Maker, audit_kinds, budgets, open_leases

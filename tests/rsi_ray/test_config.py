@@ -143,5 +143,5 @@ def test_what_does_not_fit_is_told_with_its_line_and_field(text, message):
 
 @pytest.mark.parametrize("name", ["json", ":dumps", "json:nothing_of_that_name"])
 def test_a_name_that_leads_to_no_class_is_refused(name):
-    with pytest.raises(ValueError, match="expected module:Class|has no nothing_of_that_name"):
+    with pytest.raises(ValueError, match=r"expected module:Class|has no nothing_of_that_name"):
         own_class(name)

@@ -1,12 +1,9 @@
 """The user's own texts, labelled texts and the options that all tasks share."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from rsi_ray.tasks import TASKS
-from rsi_ray.tasks.hugging_face import HuggingFaceOptions
 from rsi_ray.tasks.labelled_text import labelled_text_domain
 from rsi_ray.tasks.options import library
 from rsi_ray.tasks.scikit_tables import (
@@ -15,7 +12,6 @@ from rsi_ray.tasks.scikit_tables import (
     breast_cancer_task,
     diabetes_task,
 )
-from rsi_ray.tasks.table_file import TableOptions
 from rsi_ray.tasks.text_files import TextFilesOptions, text_files_task
 
 
