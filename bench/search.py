@@ -264,7 +264,8 @@ def main() -> None:
     """Search every table with every sampler."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true", help="20 seeds instead of 3, slow samplers to the end")
-    parser.add_argument("--samplers", nargs="+", default=[*SAMPLERS, *PLAIN], help="these alone")
+    names = [*SAMPLERS, *PLAIN]
+    parser.add_argument("--samplers", nargs="+", choices=names, default=names, help="these alone")
     given = parser.parse_args()
     if not DATA.exists():
         print(f"{DATA}: no such folder, expected the published tables in it", file=sys.stderr)
