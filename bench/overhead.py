@@ -1,4 +1,4 @@
-"""What a trial costs besides its training: Ray Tune by default, with reused actors, and ours governed.
+"""What a trial costs besides its training: Ray Tune by default, with reused actors, ours, a governed Tuner.
 
 `python -m bench.overhead [--full]`; each trial makes three reports and trains nothing. The last line is JSON.
 """
@@ -24,6 +24,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search.optuna import OptunaSearch
 from torch import nn
 
+from bench.foreign_trainable import ms_per_trial
 from rsi_ray.plan import Plan
 from rsi_ray.samplers import SAMPLERS
 from rsi_ray.sweep import run_sweep
@@ -222,7 +223,7 @@ def _timed(run: Any, trials: int) -> float:
 
 
 def main() -> None:
-    """Measure all three on one Ray, in turns."""
+    """Measure all of them on one Ray, in turns."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true", help="three turns of 500 trials each")
     full = parser.parse_args().full
@@ -230,18 +231,22 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     ray.init(address="local", num_cpus=2, log_to_driver=False, logging_level=logging.ERROR)
-    rows: dict[str, list[float]] = {"default_ms": [], "reuse_ms": [], "governed_ms": []}
+    names = ("default_ms", "reuse_ms", "governed_ms", "foreign_ms", "foreign_governed_ms")
+    rows: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(turns):
         with tempfile.TemporaryDirectory() as folder:
             rows["reuse_ms"].append(reuse_ms(trials, folder))
             rows["governed_ms"].append(governed_ms(trials, folder))
             rows["default_ms"].append(default_ms(few, folder))
+        rows["foreign_ms"].append(ms_per_trial(trials // 2, governed=False))
+        rows["foreign_governed_ms"].append(ms_per_trial(trials // 2, governed=True))
     medians = {name: round(statistics.median(times), 1) for name, times in rows.items()}
     for name, value in medians.items():
-        print(f"{name:12} {value:8.1f} ms per trial")
+        print(f"{name:20} {value:8.1f} ms per trial")
     ratios = {
         "faster_than_default": round(medians["default_ms"] / medians["governed_ms"], 1),
         "of_reuse": round(medians["governed_ms"] / medians["reuse_ms"], 2),
+        "govern_of_foreign": round(medians["foreign_governed_ms"] / medians["foreign_ms"], 2),
     }
     print(json.dumps({**medians, **ratios, "trials": trials, "turns": turns}))
 
