@@ -37,10 +37,11 @@ KINDS: dict[str, dict[str, type[BaseModel]]] = {
 PLURALS = {"whole number": "whole numbers", "number": "numbers", "text": "texts", "true or false": "booleans"}
 NOTES = {
     "baseline": """\
-The baseline's parameters are those that the space asks for; of a transformer `width`, `head_size`, `kv_groups`,
-`depth`, `ffn_ratio`, `ffn_kind`, `norm`, `position`, `tied`. Each is one of the values that the space offers;
-where it offers one value only, it isn't asked for, and is left out here. Hyperparameters that are searched are
-`training.learning_rate` and so on. The columns `config/...` of a run's results are such parameters.
+The baseline's parameters are those that the space asks for; of a transformer `width`, `head_size`,
+`kv_groups`, `depth`, `ffn_ratio`, `ffn_kind`, `norm`, `position`, `tied`. Each is one of the values that the
+space offers; where it offers one value only, it isn't asked for, and is left out here. Hyperparameters that
+are searched are `training.learning_rate` and so on. The columns `config/...` of a run's results are such
+parameters.
 """,
     "limits": """\
 `max_generations`, `min_improvement`, `require_approval` and `bounds` are the keys of a `safety_config` dict
