@@ -7,35 +7,34 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
-from optuna.trial import FixedTrial, FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from ray.tune.schedulers import TrialScheduler
 
-from rsi_ray.hyperparameters import PREFIX, TrainingChoices
+from rsi_ray.hyperparameters import TrainingChoices
 from rsi_ray.job import TrainingJob
 from rsi_ray.objectives import SCORE, problems_of_objectives
 from rsi_ray.observer import Watch
-from rsi_ray.plan import Plan, SweepError
-from rsi_ray.records import RECORD, Verdict
+from rsi_ray.plan import Plan, SweepError, one_line
+from rsi_ray.records import Verdict
 from rsi_ray.replay import Replay, replay
 from rsi_ray.result import Result
 from rsi_ray.runs import (
     LEDGER_FILE,
     circumstances,
+    earlier_of,
     find_trial,
+    from_anywhere,
     new_run,
     old_run,
-    run_folder,
-    study_of_run,
 )
 from rsi_ray.samplers import Guarded, sampler_of
-from rsi_ray.sampling import random_config
-from rsi_ray.schedulers import SchedulerOptions, scheduler_of
-from rsi_ray.study import earlier_trials
+from rsi_ray.schedulers import SchedulerOptions, mutable_distributions, scheduler_of
+from rsi_ray.study import TOLD, trial_of
 from rsi_ray.sweep import run_sweep
 from rsi_ray.table_job import TableJob
 from rsi_ray.tasks.task import Task
@@ -61,7 +60,7 @@ class Sweep:
         sampler: a name (tpe, random, gp, nsga2, cmaes, evolution, linear), `module:Class`, or a sampler of
             Optuna.
         scheduler: a name (fifo, asha, hyperband, median, pbt, pb2), or a function that gives a scheduler
-            of Ray Tune.
+            of Ray Tune; None for asha, or fifo where there are several objectives.
         grace_period, reduction_factor, interval: of the schedulers by name.
         objectives: `score`, and what is to be small beside it: params, forward_flops, memory, latency.
         trials: candidates that are trained.
@@ -88,7 +87,7 @@ class Sweep:
     training: Training = field(default_factory=Training)
     hyperparameters: TrainingChoices = field(default_factory=TrainingChoices)
     sampler: str | optuna.samplers.BaseSampler = "tpe"
-    scheduler: str | Callable[[], TrialScheduler] = "asha"
+    scheduler: str | Callable[[], TrialScheduler] | None = None
     grace_period: int = 2
     reduction_factor: int = 3
     interval: int = 1
@@ -133,16 +132,13 @@ class Sweep:
         """
         job = self.job()
         full = dict(spec_from(job, params)[1])
-        asked = FixedTrial(full)
-        job.suggest(asked)
-        each = [float(values)] if isinstance(values, int | float) else [float(value) for value in values]
+        given: Any = [values] if isinstance(values, Real) else values
+        each = [float(value) for value in given]
         if len(each) != len(self.objectives):
             raise ValueError(f"values: expected one for each of {', '.join(self.objectives)}")
-        record = {"verdict": Verdict.EARLIER, "config": full, "score": each[0], "from": "add_trial"}
-        trial = optuna.trial.create_trial(
-            params=full, distributions=asked.distributions, values=each, user_attrs={RECORD: record}
-        )
-        self._told.append(trial)
+        record = {"verdict": Verdict.EARLIER, "config": full, "score": each[0], "from": TOLD}
+        record["claim"] = job.price(full).as_dict()
+        self._told.append(trial_of(job, full, TrialState.COMPLETE, each, record))
 
     def run(self, *, resume: str | Path | None = None, watch: Watch | None = None) -> Result:
         """Run it, or go on with a run of it that was stopped.
@@ -168,7 +164,10 @@ class Sweep:
             SafetyError: the limits or the budgets don't admit it.
         """
         return replay(
-            find_trial(Path(self.storage), trial), self.job(), self.checked_limits(), threads=self.cpus
+            find_trial(Path(self.storage).expanduser(), trial),
+            self.job(),
+            self.checked_limits(),
+            threads=self.cpus,
         )
 
     def job(self) -> Any:
@@ -198,28 +197,39 @@ class Sweep:
         Raises:
             SweepError: it can't run.
         """
-        problems = problems_of_objectives(self.objectives)
-        if self.sampler == "cmaes" and len(self.objectives) > 1:
-            problems.append("sampler: cmaes takes one objective; nsga2, evolution and tpe take several")
-        if problems:
-            raise SweepError(problems[0])
+        for problem in self._problems():
+            raise SweepError(problem)
         try:
             self.check_scheduler()
             plan = self._plan(self.job())
         except (ValueError, TypeError) as error:  # a part of it doesn't fit: one line says which
-            raise SweepError(str(error).splitlines()[0]) from None
+            raise SweepError(one_line(error)) from None
         if resume is not None:
             plan = old_run(plan, resume)
             return replace(plan, sampler=self._sampler(plan.seed))
         return new_run(plan, now or time.localtime())
 
+    def _problems(self) -> list[str]:
+        problems = problems_of_objectives(self.objectives)
+        if self.sampler == "cmaes" and len(self.objectives) > 1:
+            problems.append("sampler: cmaes takes one objective; nsga2, evolution and tpe take several")
+        if isinstance(self.space, TabularSpace) and "latency" in self.objectives:
+            problems.append("objectives: latency, which a table's look-up doesn't have")
+        if Path(self.name).name != self.name:
+            problems.append(f"name: {self.name!r}, expected a plain name")
+        for name in ("trials", "concurrent", "seconds", "trial_seconds", "cpus", "max_failures"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                problems.append(f"{name}: {value!r}, expected a whole number from 1")
+        return problems
+
     def _plan(self, job: Any) -> Plan:
-        storage = Path(self.storage).resolve()
+        storage = Path(self.storage).expanduser().resolve()
         reports = self.training.epochs if isinstance(job, TrainingJob) else 1
         return Plan(
             name=self.name,
             folder=storage / self.name,
-            ledger_url=self.ledger or f"sqlite:///{storage / LEDGER_FILE}",
+            ledger_url=from_anywhere(self.ledger or f"sqlite:///{storage / LEDGER_FILE}"),
             ledger_named=self.ledger is not None,
             limits=self.checked_limits(),
             space=job,
@@ -231,7 +241,7 @@ class Sweep:
             objectives=tuple(self.objectives),
             baseline=None if self.baseline is None else dict(spec_from(job, self.baseline)[1]),
             enqueued=tuple(self._enqueued),
-            earlier=(*self._earlier(job, storage), *self._told),
+            earlier=(*earlier_of(self.warm_start, storage, job, self.objectives), *self._told),
             concurrent=self.concurrent,
             cpus=self.cpus,
             gpus=self.gpus,
@@ -240,7 +250,14 @@ class Sweep:
             checkpoint_bytes=self.checkpoint_bytes,
             max_failures=self.max_failures,
             seed=self.seed,
-            about={**self.about, **circumstances(job.digest())},
+            about={
+                **self.about,
+                **circumstances(job.digest()),
+                "objectives": list(self.objectives),
+                "training": repr(self.training),
+                "hyperparameters": repr(self.hyperparameters),
+                "seed": self.seed,
+            },
         )
 
     def checked_limits(self) -> Limits:
@@ -263,14 +280,15 @@ class Sweep:
     def _scheduler(self, job: Any, reports: int) -> Callable[[], TrialScheduler]:
         if callable(self.scheduler):
             return self.scheduler
+        name = self.scheduler or ("asha" if len(self.objectives) == 1 else "fifo")
         options = SchedulerOptions(
             reports=reports,
             grace_period=self.grace_period,
             reduction_factor=self.reduction_factor,
             interval=self.interval,
-            mutable=mutable_distributions(job, self.seed),
+            mutable=mutable_distributions(job, random.Random(self.seed)),
         )
-        return partial(scheduler_of, self.scheduler, options)
+        return partial(scheduler_of, name, options)
 
     def check_scheduler(self) -> None:
         """Make a scheduler once.
@@ -279,20 +297,6 @@ class Sweep:
             ValueError: it is unknown, or has nothing to work on.
         """
         self._scheduler(self.job(), self.training.epochs)()
-
-    def _earlier(self, job: Any, storage: Path) -> tuple[FrozenTrial, ...]:
-        if self.warm_start is None:
-            return ()
-        known = self.warm_start
-        study = known if isinstance(known, optuna.Study) else study_of_run(run_folder(storage, known))
-        return earlier_trials(study, job, self.objectives)
-
-
-def mutable_distributions(job: Any, seed: int) -> dict[str, BaseDistribution]:
-    """Distributions of the hyperparameters of training that a job searches, by parameter name."""
-    asked = FixedTrial(random_config(job, random.Random(seed)))
-    job.suggest(asked)
-    return {name: known for name, known in asked.distributions.items() if name.startswith(PREFIX)}
 
 
 def _given(task: Task) -> Task:

@@ -21,7 +21,7 @@ from rsi_ray.config import (
 from rsi_ray.plan import SweepError
 from rsi_ray.replay import replay as replay_trial
 from rsi_ray.result import Result
-from rsi_ray.runs import RunError, find_trial, run_folder
+from rsi_ray.runs import RunError, find_trial, read_about, run_folder
 from rsi_ray.summary import summary
 from rsi_ray.sweep import run_sweep
 from rsi_ray.view import watching
@@ -30,6 +30,8 @@ from safety import DocumentError, SafetyError
 from safety.schema import without_password
 
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130
+# in what a run writes down of itself: the folder of its file
+BESIDE = "beside"
 
 app = typer.Typer(
     add_completion=False,
@@ -52,13 +54,16 @@ def run(
     storage: Annotated[str | None, typer.Option(help="folder of all runs")] = None,
 ) -> None:
     """Run one governed sweep."""
-    _find_own_classes(config)
+    _find_own_classes(config.parent if config else None)
     parsed = _read(config, example, resume, Path(storage or "rsi_results"))
     given = {"trials": trials, "seed": seed, "concurrent": concurrent, "seconds": seconds, "storage": storage}
     parsed = parsed.model_copy(update={name: value for name, value in given.items() if value is not None})
     console = Console()
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # it tells of each study and trial; so do we
-    plan = sweep_of(parsed).plan(resume=resume)
+    sweep = sweep_of(parsed)
+    if config:
+        sweep.about = {**sweep.about, BESIDE: str(config.parent.resolve())}
+    plan = sweep.plan(resume=resume)
     console.print(
         f"Run {plan.name}, ledger {without_password(plan.ledger_url)}", highlight=False, soft_wrap=True
     )
@@ -73,13 +78,15 @@ def _read(config: Path | None, example: str | None, resume: str | None, storage:
     if len(given) > 1:
         raise SweepError("run: expected one of a file, --example and --resume")
     if resume is not None:
-        return config_of_run(run_folder(storage, resume))
+        folder = run_folder(storage, resume)
+        _find_own_classes(read_about(folder).get(BESIDE))
+        return config_of_run(folder)
     return load_config(config) if config else load_example(example or "built_in")
 
 
-def _find_own_classes(config: Path | None) -> None:
-    """Let `module:Class` be found from here and beside the file, in workers too."""
-    for folder in (Path.cwd(), *([config.parent.resolve()] if config else [])):
+def _find_own_classes(beside: str | Path | None) -> None:
+    """Let `module:Class` be found from here and beside the sweep's file, in workers too."""
+    for folder in (Path.cwd(), *([Path(beside).resolve()] if beside else [])):
         if str(folder) not in sys.path:
             sys.path.insert(0, str(folder))
 
@@ -96,8 +103,8 @@ def replay(
     storage: Annotated[str, typer.Option(help="folder of all runs")] = "rsi_results",
 ) -> None:
     """Train a trial of a run again from its record, and compare the score."""
-    _find_own_classes(None)
     stored = find_trial(Path(storage), trial)
+    _find_own_classes(stored.about.get(BESIDE))
     sweep = sweep_of(config_of_run(stored.folder))
     found = replay_trial(stored, sweep.job(), sweep.checked_limits(), threads=sweep.cpus)
     console = Console()

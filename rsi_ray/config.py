@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
 
 from rsi_ray.disk import RUN_FILE
 from rsi_ray.objectives import SCORE, problems_of_objectives
+from rsi_ray.plan import one_line
 from rsi_ray.runs import RunError, read_about
 from rsi_ray.samplers import SAMPLERS, sampler_of
 from rsi_ray.sections import Whole, parse_section
@@ -69,9 +70,10 @@ class HyperparametersConfig(StrictModel):
 class SchedulerConfig(StrictModel):
     """Which trials are stopped early, paused, or changed while they are trained."""
 
-    kind: Literal["asha", "fifo", "hyperband", "median", "pbt", "pb2"] = Field(
-        default="asha",
-        description="asha, hyperband and median stop early, fifo never; pbt and pb2 change hyperparameters",
+    kind: Literal["asha", "fifo", "hyperband", "median", "pbt", "pb2"] | None = Field(
+        default=None,
+        description="asha, hyperband and median stop early, fifo never, pbt and pb2 change hyperparameters; "
+        "if left out, asha for one objective and fifo for several",
     )
     grace_period: Count = Field(default=2, description="reports that every trial makes")
     reduction_factor: Annotated[int, Field(ge=2)] = Field(
@@ -115,7 +117,9 @@ class SweepConfig(StrictModel):
     )
     storage: str = Field(default="rsi_results", description="folder of all runs")
     ledger: str | None = Field(
-        default=None, description="SQLAlchemy URL of the ledger; ledger.db in the storage if left out"
+        default=None,
+        description="SQLAlchemy URL of the ledger; if left out, the one of the cluster's governor, "
+        "or one in the storage",
     )
     space: SerializeAsAny[StrictModel] = Field(
         default_factory=SPACES["transformer"], description="what may be proposed"
@@ -234,6 +238,7 @@ def parse_config(document: Document, *, folder: Path) -> SweepConfig:
     _check(document, "hyperparameters", lambda: choices_of(config))
     _check(document, "space", lambda: space_of(config))
     sweep = sweep_of(config.model_copy(update={"enqueue": []}))
+    _check(document, "space", sweep.job)
     job = sweep.job()
     _check(document, "scheduler", sweep.check_scheduler)
     if config.baseline is not None:
@@ -260,7 +265,7 @@ def _parts_parsed(document: Document, folder: Path) -> Document:
 def _check(document: Document, part: str, build: Callable[[], object], *place: int) -> None:
     try:
         build()
-    except ValueError as error:
-        first = str(error).splitlines()[0].removeprefix(f"{part}: ").removeprefix(f"{part}.")
+    except (ValueError, TypeError, OSError) as error:
+        first = one_line(error).removeprefix(f"{part}: ").removeprefix(f"{part}.")
         named = "".join(f"[{index}]" for index in place)
         raise DocumentError(f"{document.where((part, *place))}: {part}{named}.{first}") from None

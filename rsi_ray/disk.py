@@ -13,8 +13,9 @@ from typing import Any
 import optuna
 
 from rsi_ray.plan import Plan, SweepError
-from rsi_ray.records import Verdict, frame
+from rsi_ray.records import Verdict, frame, record_of
 from rsi_ray.study import open_study, take_up
+from safety import request_digest
 
 RUN_FILE = "run.json"
 STUDY_FILE = "study.log"
@@ -36,16 +37,24 @@ def open_folder(plan: Plan) -> Iterator[tuple[optuna.Study, list[dict[str, Any]]
         raise SweepError(f"folder {plan.folder}: holds a run already")
     with _locked(plan.folder / LOCK_FILE):
         if not known:
-            (plan.folder / RUN_FILE).write_text(
-                json.dumps({**plan.about, "ledger": plan.ledger_url}, indent=2)
-            )
+            partial = plan.folder / f"{RUN_FILE}.partial"
+            partial.write_text(json.dumps({**plan.about, "ledger": plan.ledger_url}, indent=2))
+            partial.replace(plan.folder / RUN_FILE)
         study = open_study(plan.folder / STUDY_FILE, plan.name, plan.sampler, plan.objectives)
-        interrupted = take_up(study)
-        if plan.resumed:
-            shutil.rmtree(plan.folder / TUNE, ignore_errors=True)  # what is in it is in the study
-        else:
-            study.add_trials(plan.earlier)
+        interrupted = take_up(study, plan.objectives)
+        # of a run before: what is in it is in the study
+        shutil.rmtree(plan.folder / TUNE, ignore_errors=True)
+        _tell_earlier(study, plan)
         yield study, interrupted
+
+
+def _tell_earlier(study: optuna.Study, plan: Plan) -> None:
+    told = {
+        request_digest(record["config"])
+        for record in map(record_of, study.get_trials(deepcopy=False))
+        if record["verdict"] == Verdict.EARLIER
+    }
+    study.add_trials(trial for trial in plan.earlier if request_digest(trial.params) not in told)
 
 
 @contextmanager

@@ -59,9 +59,18 @@ class StopAsked:
 
     def __init__(self) -> None:
         self.reason = self.used_up = ""
+        self._seconds: int | None = None
+        self._deadline = 0.0
+
+    def after(self, seconds: int | None) -> None:
+        """End in so many seconds from now; None for never."""
+        self._seconds = seconds
+        self._deadline = time.monotonic() + (seconds or 0)
 
     def __call__(self) -> bool:
         """Tune and the searcher poll this."""
+        if self._seconds is not None and not self.used_up and time.monotonic() >= self._deadline:
+            self.used_up = f"the time of {self._seconds} s is over"
         return bool(self.reason or self.used_up)
 
 
@@ -104,7 +113,6 @@ class Observer(tune.Callback):
         self._watch, self._stop, self._dashboard = watch, stop, dashboard
         self._trials: Sequence[Trial] = ()
         self._looked = self._sized = 0.0
-        self._began = time.monotonic()
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks; a watcher's terminal can't be."""
@@ -117,8 +125,6 @@ class Observer(tune.Callback):
         now = time.monotonic()
         if not self._stop():
             self._stop.reason = self._fault(now)
-            if self._plan.seconds is not None and now - self._began >= self._plan.seconds:
-                self._stop.used_up = f"the time of {self._plan.seconds} s is over"
         if self._watch and now - self._looked >= self.seconds_between_looks:
             self._looked = now
             self._watch(self._snapshot())

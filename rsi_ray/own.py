@@ -17,8 +17,9 @@ def own_class(name: str) -> Any:
         raise ValueError(f"{name!r}, expected module:Class")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ValueError(f"{name!r}, the module can't be imported: {error}") from None
+    except Exception as error:  # whatever the module does
+        kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
+        raise ValueError(f"{name!r}, the module can't be imported: {kind}{error}") from None
     if not hasattr(module, attribute):
         raise ValueError(f"{name!r}, the module {module_name} has no {attribute}")
     return getattr(module, attribute)

@@ -24,6 +24,12 @@ class SweepError(Exception):
     """A sweep can't run as it is asked for; the message is one line."""
 
 
+def one_line(error: BaseException) -> str:
+    """The first line of what went wrong, or its kind where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What is to be run.
@@ -90,9 +96,13 @@ def check_plan(plan: Plan) -> None:
         SweepError: one line that says which.
     """
     rng = random.Random(plan.seed)
-    verdicts = [judge_config(plan, random_config(plan.space, rng)) for _ in range(RANDOM_DRAWS)]
-    denials = [verdict for verdict in verdicts if isinstance(verdict, Deny)]
-    if len(denials) == RANDOM_DRAWS:
+    denials: list[Deny] = []
+    for _ in range(RANDOM_DRAWS):
+        verdict = judge_config(plan, random_config(plan.space, rng))
+        if not isinstance(verdict, Deny):
+            break
+        denials.append(verdict)
+    else:
         nearest = min(denials, key=lambda denial: sum(denial.excess.values()) if denial.excess else math.inf)
         raise SweepError(
             f"space: none of {RANDOM_DRAWS} random specs is under every ceiling; nearest: {nearest.reason}"

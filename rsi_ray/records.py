@@ -22,6 +22,7 @@ class Verdict:
     KNOWN = "known"
     CUT = "interrupted"
     EARLIER = "earlier run"
+    MUTATED = "mutated"
 
 
 def record_of(trial: FrozenTrial) -> dict[str, Any]:
@@ -46,6 +47,10 @@ def frame(study: optuna.Study) -> pd.DataFrame:
         for trial in study.get_trials(deepcopy=False)
     ]
     table = pd.DataFrame(rows, columns=_columns(rows))
+    for name in table.columns:
+        kinds = {type(value) for value in table[name].dropna()}
+        if name.startswith("config/") and len(kinds) > 1 and not kinds <= {int, float}:
+            table[name] = table[name].astype("string")  # a column holds one kind of value
     domains = {name: "float64" for name in table.columns if name.startswith("score/")}
     return table.astype(TYPES | domains).sort_values("number", ignore_index=True)
 

@@ -6,6 +6,7 @@ import itertools
 import json
 import platform
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -13,14 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.trial import FrozenTrial
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from rsi_ray.disk import RUN_FILE, STUDY_FILE
 from rsi_ray.plan import Plan, SweepError, check_plan
 from rsi_ray.records import Verdict, record_of
-from rsi_ray.study import fits, read_study
+from rsi_ray.study import earlier_trials, fits, read_study, trained_count
 from safety import Ledger, LedgerError
+from search_spaces.space import Suggests
 
 LEDGER_FILE = "ledger.db"
+# what a run's scores depend on beside the space
+SAME_AS_BEFORE = ("data", "objectives", "training", "hyperparameters", "seed")
 LIBRARIES = ("rsi-ray", "torch", "ray", "optuna", "numpy")
 
 
@@ -70,15 +77,17 @@ def old_run(plan: Plan, run: str | Path) -> Plan:
     folder = run_folder(plan.folder.parent, run)
     about = read_about(folder)
     study = study_of_run(folder)
-    if len(study.directions) != len(plan.objectives):
-        raise SweepError(
-            f"run {folder.name}: it has {len(study.directions)} objectives, not those of this sweep"
-        )
+    for name in SAME_AS_BEFORE:
+        if about.get(name) != plan.about.get(name):
+            raise SweepError(
+                f"run {folder.name}: its {name} was {about.get(name)}, and is {plan.about.get(name)} now; "
+                "scores of both can't be compared"
+            )
     for trial in study.get_trials(deepcopy=False):
         if "config" in record_of(trial) and not fits(plan.space, record_of(trial)["config"]):
             raise SweepError(f"run {folder.name}: trial {trial.number} is no candidate of this sweep's space")
     check_plan(plan)
-    _check_ledger(about["ledger"])
+    _check_ledger(about["ledger"], knows=folder.name if trained_count(study) else "")
     return replace(
         plan,
         name=folder.name,
@@ -91,11 +100,52 @@ def old_run(plan: Plan, run: str | Path) -> Plan:
     )
 
 
-def _check_ledger(url: str) -> None:
+def earlier_of(
+    known: str | Path | optuna.Study | None, storage: Path, space: Suggests[Any], objectives: Sequence[str]
+) -> tuple[FrozenTrial, ...]:
+    """What a sampler is told of an earlier run or study; nothing where none is named.
+
+    Raises:
+        RunError: there is no such run.
+        SweepError: nothing in it fits.
+    """
+    if known is None:
+        return ()
+    study = known if isinstance(known, optuna.Study) else study_of_run(run_folder(storage, known))
+    found = earlier_trials(study, space, objectives)
+    if not found:
+        raise SweepError(f"warm_start: of {len(study.trials)} trials none was measured and fits this space")
+    return found
+
+
+def _check_ledger(url: str, *, knows: str = "") -> None:
+    """Open the ledger once; of a run that is resumed it must know what was spent."""
+    path = sqlite_path(url)
+    if knows and path is not None and not path.exists():
+        raise SweepError(f"run {knows}: its ledger {path} is gone; its budgets would start anew")
     try:
-        Ledger(url).close()
+        ledger = Ledger(url)
+        if knows:
+            ledger.sweep(knows)
+        ledger.close()
     except LedgerError as error:
         raise SweepError(str(error)) from None
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The file of a SQLite URL; None for any other database, and for one in memory."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        return None
+    plain = parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:")
+    return Path(str(parsed.database)) if plain else None
+
+
+def from_anywhere(url: str) -> str:
+    """A ledger's URL that means the same in every folder."""
+    path = sqlite_path(url)
+    return url if path is None or path.is_absolute() else f"sqlite:///{path.absolute()}"
 
 
 def run_folder(storage: Path, run: str | Path) -> Path:
@@ -111,8 +161,15 @@ def run_folder(storage: Path, run: str | Path) -> Path:
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """What a run wrote down of itself."""
-    about: dict[str, Any] = json.loads((folder / RUN_FILE).read_text())
+    """What a run wrote down of itself.
+
+    Raises:
+        RunError: it can't be read.
+    """
+    try:
+        about: dict[str, Any] = json.loads((folder / RUN_FILE).read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(f"run {folder}: its {RUN_FILE} can't be read: {error}") from None
     return about
 
 
@@ -124,7 +181,10 @@ def study_of_run(folder: Path) -> optuna.Study:
     """
     if not (folder / STUDY_FILE).is_file():
         raise RunError(f"run {folder}: no {STUDY_FILE} there, it never began")
-    return read_study(folder / STUDY_FILE, folder.name)
+    try:
+        return read_study(folder / STUDY_FILE, folder.name)
+    except KeyError:
+        raise RunError(f"run {folder}: its {STUDY_FILE} is of another run; was the folder renamed?") from None
 
 
 def _new_folder(storage: Path, name: str) -> Path:
@@ -163,6 +223,8 @@ def find_trial(storage: Path, trial: str) -> StoredTrial:
         record = records[str(record["same_as"])]
     if "score" not in record:
         raise RunError(f"trial {trial!r}: it has no score to compare with, it was {record['verdict']}")
+    if record["verdict"] == Verdict.EARLIER:
+        raise RunError(f"trial {trial!r}: it was told, not trained in this run")
     if "proposed" in record:
         raise RunError(f"trial {trial!r}: its hyperparameters were changed while it was trained")
     return StoredTrial(folder=folder, about=read_about(folder), record=record)

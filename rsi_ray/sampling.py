@@ -17,7 +17,7 @@ from ray.tune.search import Searcher
 
 from rsi_ray.objectives import SCORE, values_of
 from rsi_ray.records import RECORD, Verdict
-from rsi_ray.study import Outcome, known_outcomes
+from rsi_ray.study import Outcome, known_outcomes, trial_of
 from safety import Allow, Claim, Deny, SearchExhausted, request_digest
 from safety import Verdict as SafetyVerdict
 from search_spaces.random_trial import RandomTrial
@@ -222,14 +222,18 @@ class OptunaSearcher(Searcher):
             whole["baseline"] = True
             if state != TrialState.COMPLETE:
                 self.stopped_by = f"the baseline was {record['verdict']}: {record.get('reason', '')}"
-        trial = live.trial
-        trial.set_user_attr(RECORD, whole)
-        for name, over in excess.items():
-            trial.set_constraint(name, over)
         values = values_of(self._objectives, whole) if state == TrialState.COMPLETE else None
-        self.study.tell(trial, values, state)
-        outcome = Outcome(number=trial.number, state=state, values=values, scores=live.scores, excess=excess)
-        if "proposed" not in whole:
+        if "proposed" in whole:
+            self.study.add_trial(trial_of(self._space, whole["config"], state, values, whole))
+            whole = {"trial_id": trial_id, "verdict": Verdict.MUTATED, "config": live.config}
+            state, values = TrialState.PRUNED, None
+        live.trial.set_user_attr(RECORD, whole)
+        for name, over in excess.items():
+            live.trial.set_constraint(name, over)
+        self.study.tell(live.trial, values, state)
+        number = live.trial.number
+        outcome = Outcome(number=number, state=state, values=values, scores=live.scores, excess=excess)
+        if whole["verdict"] != Verdict.MUTATED:
             self._outcomes[live.digest] = outcome
         for twin in self._twins.pop(live.digest, []):
             self._tell_twin(twin, outcome)

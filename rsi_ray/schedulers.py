@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FixedTrial
 from ray import tune
 from ray.tune.schedulers import (
     ASHAScheduler,
@@ -18,6 +20,10 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 from ray.tune.schedulers.pb2 import PB2
+
+from rsi_ray.hyperparameters import PREFIX
+from search_spaces.random_trial import RandomTrial
+from search_spaces.space import Suggests
 
 TIME = "training_iteration"
 
@@ -131,14 +137,15 @@ SCHEDULERS: dict[str, Callable[[SchedulerOptions], TrialScheduler]] = {
 }
 
 
-def scheduler_of(name: str, options: SchedulerOptions) -> TrialScheduler:
+def scheduler_of(name: Any, options: SchedulerOptions) -> TrialScheduler:
     """A new scheduler.
 
     Raises:
         ValueError: no scheduler has this name, or it has nothing to work on.
     """
-    if name not in SCHEDULERS:
-        raise ValueError(f"scheduler: {name!r}, expected one of {', '.join(SCHEDULERS)}")
+    if not isinstance(name, str) or name not in SCHEDULERS:
+        known = ", ".join(SCHEDULERS)
+        raise ValueError(f"scheduler: {name!r}, expected one of {known}, or a function that gives one")
     return SCHEDULERS[name](options)
 
 
@@ -167,3 +174,12 @@ def _resampled(distribution: BaseDistribution) -> Any:
     if isinstance(distribution, FloatDistribution):
         return tune.uniform(distribution.low, distribution.high)
     raise TypeError(f"scheduler: {distribution!r} can't be mutated")
+
+
+def mutable_distributions(space: Suggests[Any], rng: random.Random) -> dict[str, BaseDistribution]:
+    """Distributions of the hyperparameters of training that are searched, by parameter name."""
+    drawn = RandomTrial(rng)
+    space.suggest(drawn)
+    asked = FixedTrial(dict(drawn.params))
+    space.suggest(asked)
+    return {name: known for name, known in asked.distributions.items() if name.startswith(PREFIX)}

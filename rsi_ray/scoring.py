@@ -21,6 +21,24 @@ LATENCY_FORWARDS = LATENCY_WARMUP + LATENCY_TIMED
 """Forwards that a measurement of latency computes, those that aren't timed included."""
 
 
+def check_rows(batches: Mapping[str, Batch], rows: int, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse what was not priced: other numbers of samples, or other shapes of one.
+
+    Args:
+        batches: inputs (B, *sample shape) by head.
+        rows: samples that each may have.
+        shapes: of one sample, by head.
+
+    Raises:
+        ValueError: a batch is larger or smaller; the message names its head.
+    """
+    for name, batch in batches.items():
+        if batch.inputs.shape != (rows, *shapes.get(name, batch.inputs.shape[1:])):
+            raise ValueError(
+                f"{name}: samples of shape {batch.inputs.shape}, priced were {rows} of {shapes.get(name)}"
+            )
+
+
 def loss_of(model: nn.Module, batches: Mapping[str, Batch], device: torch.device) -> Tensor:
     """Return the mean of the heads' losses: cross-entropy in nats, or mean squared error.
 

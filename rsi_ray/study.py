@@ -20,6 +20,8 @@ from search_spaces.given_trial import GivenTrial
 from search_spaces.space import Suggests
 
 # refusals that say nothing of the candidate for good
+# where a candidate comes from that people told of
+TOLD = "add_trial"
 PASSING_RULES = ("budget.", "frozen", "closed", "lease", "unjudged")
 
 
@@ -89,6 +91,8 @@ def known_outcomes(study: optuna.Study) -> dict[str, Outcome]:
 
 
 def _is_final(record: Mapping[str, Any]) -> bool:
+    if record.get("from") == TOLD:
+        return True
     if "proposed" in record:  # mutated while it was trained: neither configuration has this score
         return False
     if record["verdict"] == Verdict.REFUSED:
@@ -96,17 +100,32 @@ def _is_final(record: Mapping[str, Any]) -> bool:
     return record["verdict"] in (Verdict.MEASURED, Verdict.STOPPED, Verdict.FAILED)
 
 
-def take_up(study: optuna.Study) -> list[dict[str, Any]]:
-    """Tell the trials that a run left behind as interrupted; their configurations, to be run again."""
+def take_up(study: optuna.Study, objectives: Sequence[str]) -> list[dict[str, Any]]:
+    """End the trials that a run left behind; configurations of those that are to be run again.
+
+    One whose record was written is told what the record says; any other one as interrupted.
+    """
     interrupted = []
-    for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
-        if trial.params:
-            interrupted.append(dict(trial.params))
-        study.tell(trial.number, state=TrialState.FAIL)
+    for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING, TrialState.WAITING]):
+        state, values = _recorded(trial, objectives)
+        if state == TrialState.FAIL:
+            interrupted.append(dict(trial.system_attrs.get("fixed_params", trial.params)))
+        # not `tell`: it takes no trial that was enqueued and never asked for
+        study._storage.set_trial_state_values(trial._trial_id, state, values)
     known = known_outcomes(study)
     # the twins of one candidate were interrupted with it
-    once = {request_digest(config): config for config in interrupted}
+    once = {request_digest(config): config for config in interrupted if config}
     return [config for digest, config in once.items() if digest not in known]
+
+
+def _recorded(trial: FrozenTrial, objectives: Sequence[str]) -> tuple[TrialState, list[float] | None]:
+    """How a trial ended whose record was written just before its process died."""
+    record = trial.user_attrs.get(RECORD, {})
+    if record.get("verdict") == Verdict.MEASURED:
+        return TrialState.COMPLETE, values_of(objectives, record)
+    if record.get("verdict") in (Verdict.STOPPED, Verdict.REFUSED, Verdict.MUTATED):
+        return TrialState.PRUNED, None
+    return TrialState.FAIL, None
 
 
 def trained_count(study: optuna.Study) -> int:
@@ -121,25 +140,50 @@ def earlier_trials(
     """The measured trials of an earlier study that are candidates of this space, as this study takes them."""
     found = []
     for trial in study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]):
-        record = record_of(trial)
-        if record["verdict"] != Verdict.MEASURED or not fits(space, record["config"]):
+        record = trial.user_attrs.get(RECORD) or _foreign_record(trial)
+        mutated = "proposed" in record  # neither of its configurations has this score
+        if mutated or record["verdict"] not in (Verdict.MEASURED, Verdict.EARLIER):
             continue
-        asked = FixedTrial(record["config"])
-        space.suggest(asked)
-        told = {**record, "verdict": Verdict.EARLIER, "from": study.study_name}
-        try:
-            values = values_of(objectives, record)
-        except KeyError:  # it was not asked for then
-            continue
-        found.append(
-            optuna.trial.create_trial(
-                params=record["config"],
-                distributions=asked.distributions,
-                values=values,
-                user_attrs={RECORD: told},
-            )
-        )
+        values = _values_for(objectives, trial, record)
+        if values is not None and fits(space, record["config"]):
+            told = {"from": study.study_name, **record, "verdict": Verdict.EARLIER}
+            found.append(trial_of(space, record["config"], TrialState.COMPLETE, values, told))
     return tuple(found)
+
+
+def _foreign_record(trial: FrozenTrial) -> dict[str, Any]:
+    """What an Optuna study that isn't ours tells of a trial."""
+    return {"verdict": Verdict.MEASURED, "config": dict(trial.params), "score": trial.values[0]}
+
+
+def _values_for(
+    objectives: Sequence[str], trial: FrozenTrial, record: Mapping[str, Any]
+) -> list[float] | None:
+    if "claim" not in record:  # told, or of a study that isn't ours
+        return list(trial.values) if len(trial.values) == len(objectives) else None
+    try:
+        return values_of(objectives, record)
+    except KeyError:  # it was not asked for then
+        return None
+
+
+def trial_of(
+    space: Suggests[Any],
+    config: Mapping[str, Any],
+    state: TrialState,
+    values: Sequence[float] | None,
+    record: Mapping[str, Any],
+) -> FrozenTrial:
+    """A trial that ended elsewhere, with the distributions that the space has for its parameters."""
+    asked = FixedTrial(dict(config))
+    space.suggest(asked)
+    return optuna.trial.create_trial(
+        state=state,
+        params=dict(config),
+        distributions=asked.distributions,
+        values=values,
+        user_attrs={RECORD: dict(record)},
+    )
 
 
 def fits(space: Suggests[Any], config: Mapping[str, Any]) -> bool:

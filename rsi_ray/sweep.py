@@ -56,6 +56,7 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
         plan = replace(plan, ledger_url=governor.ledger_url())
         governance = Governance(authority=governor, sweep=plan.name, price=plan.job.price, stop_asked=stop)
         concurrent = plan.concurrent or _fitting(plan)
+        stop.after(plan.seconds)
         with open_folder(plan) as (study, interrupted):
             governor.open_sweep(plan.name, plan.limits)
             searcher = _searcher(plan, study, interrupted)

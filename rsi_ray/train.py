@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rsi_ray.scoring import LATENCY_FORWARDS, evaluate, latency_ms, loss_of
+from rsi_ray.scoring import LATENCY_FORWARDS, check_rows, evaluate, latency_ms, loss_of
 from rsi_ray.tasks.task import Batch, Task
 from search_spaces.cost import Cost
 
@@ -173,6 +173,9 @@ class Trainer:
         self._latency, self._clock = latency, clock
         self._cost, self._seed, self._device = cost, seed, device
         self._optimizer = _optimizer(model, training)
+        holdout = task.holdout()
+        self._shapes = {name: batch.inputs.shape[1:] for name, batch in holdout.items()}
+        check_rows(holdout, task.holdout_size, self._shapes)
 
     def run_epoch(self) -> Report:
         """Train one epoch and evaluate."""
@@ -221,6 +224,7 @@ class Trainer:
     def _step(self, step: int, batches: Mapping[str, Batch]) -> Tensor:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate_at(step, self._training)
+        check_rows(batches, self._training.batch_size, self._shapes)
         loss = loss_of(self.model, batches, self._device)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -34,6 +34,8 @@ NAMES = {
     "wall_ms": "trial time",
 }
 PREFIXES = ((18, "E"), (15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k"))
+# answered from a record, interrupted, told, or recorded again as what a scheduler made of it
+HIDDEN = (Verdict.KNOWN, Verdict.CUT, Verdict.EARLIER, Verdict.MUTATED)
 STEMS = {"learning_rate": "lr", "weight_decay": "wd"}
 ROWS_BESIDE_TABLE = 16
 
@@ -81,7 +83,7 @@ def rows_of(snapshot: Snapshot) -> list[Row]:
                 "reports": told.get("training_iteration", 0),
                 "claim": snapshot.price(trial.params).as_dict(),
             }
-        if row["verdict"] not in (Verdict.KNOWN, Verdict.CUT, Verdict.EARLIER):
+        if row["verdict"] not in HIDDEN:
             rows.append(row)
     return rows
 
@@ -165,7 +167,9 @@ def spec_text(config: Mapping[str, Any]) -> str:
     for name, value in config.items():
         bare = name.removeprefix(PREFIX)
         stem = STEMS.get(bare, bare.split("[", 1)[0].split("_", 1)[0])
-        if isinstance(value, bool):
+        if value is None:
+            words.append(f"no-{stem}")
+        elif isinstance(value, bool):
             words.append(stem if value else f"no-{stem}")
         else:
             words.append(value if isinstance(value, str) else f"{stem}{value:.3g}")

@@ -47,4 +47,7 @@ def sampler_of(name: str, seed: int) -> BaseSampler:
     if not (inspect.isclass(own) and issubclass(own, BaseSampler)):
         raise ValueError(f"{name!r}, expected a class of Optuna's samplers, found {own!r}")
     seeded = {"seed": seed} if "seed" in inspect.signature(own).parameters else {}
-    return Guarded(own(**seeded), seed=seed)
+    try:
+        return Guarded(own(**seeded), seed=seed)
+    except Exception as error:  # it may want arguments that a name can't give
+        raise ValueError(f"{name!r}, can't be made: {type(error).__name__}: {error}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,13 +85,16 @@ def test_what_is_enqueued_is_trained_first_and_what_is_told_is_not_trained(make)
     sweep = make(trials=2, concurrent=1)
     names = trained(make(trials=1).run()).filter(like="config/").dropna(axis=1).iloc[0].to_dict()
     config = {name.removeprefix("config/"): value for name, value in names.items()}
+    other = {**config, "activation": "gelu" if config["activation"] != "gelu" else "silu"}
+    sweep.enqueue_trial(other)
     sweep.enqueue_trial(config)
-    sweep.add_trial(config, 0.25)
+    sweep.add_trial(other, 0.25)
     result = sweep.run()
     first = trained(result).iloc[0]
     assert {name: first[name] for name in names} == names
     earlier = result.table[result.table["verdict"] == Verdict.EARLIER]
     assert list(earlier["score"]) == [0.25]
+    assert earlier["params"].notna().all()
 
 
 def test_a_warm_start_tells_what_an_earlier_run_measured(make):
@@ -110,6 +114,21 @@ def test_several_objectives_leave_a_front_that_nothing_dominates(make):
         better = trained(result)
         better = better[(better["score"] >= one["score"]) & (better["params"] < one["params"])]
         assert not (better["latency_ms"] <= one["latency_ms"]).any()
+
+
+def test_a_run_is_not_resumed_with_another_training_or_without_its_ledger(make, tmp_path):
+    first = make(trials=1).run()
+    for changes, message in (
+        ({"training": replace(TRAINING, epochs=4)}, "its training was"),
+        ({"seed": 5}, "its seed was 0, and is 5 now"),
+        ({"objectives": ("score", "params")}, "its objectives was"),
+    ):
+        with pytest.raises(rsi_ray.SweepError, match=message):
+            make(**changes).plan(resume=first.folder)
+    (tmp_path / "ledger.db").rename(tmp_path / "elsewhere.db")
+    with pytest.raises(rsi_ray.SweepError, match="its budgets would start anew"):
+        make().plan(resume=first.folder)
+    assert not (tmp_path / "ledger.db").exists()
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -133,6 +152,9 @@ def test_what_cannot_run_is_told_in_one_line(make):
         ({"sampler": "annealing"}, "annealing"),
         ({"scheduler": "pbt"}, "search at least one"),
         ({"sampler": "cmaes", "objectives": ("score", "params")}, "cmaes takes one objective"),
+        ({"cpus": 0}, "cpus: 0, expected a whole number from 1"),
+        ({"name": "a/b"}, "expected a plain name"),
+        ({"scheduler": 3}, "or a function that gives one"),
         ({"objectives": ("params",)}, "expected score as the first one"),
         ({"objectives": ("score", "beauty")}, "'beauty', expected one of score, params"),
     ):

@@ -177,13 +177,16 @@ def test_the_study_is_read_back_from_its_file(study, tmp_path):
     assert [trial.value for trial in again.get_trials()] == [0.5]
 
 
-def test_a_candidate_that_was_mutated_is_recorded_as_it_was_trained(study):
+def test_a_candidate_that_was_mutated_is_told_as_what_it_became(study):
     searcher = searcher_on(study)
-    config = searcher.suggest("a")
+    proposed = searcher.suggest("a")
     searcher.on_trial_complete("a", {**result(0.5), "config/width": 3})
-    record = only(study).user_attrs[RECORD]
-    assert (record["config"], record["proposed"]) == ({"width": 3}, config)
-    assert record["claim"]["params"] == 9
+    first, second = study.get_trials()
+    assert (first.state, first.params) == (TrialState.PRUNED, proposed)
+    assert (second.state, second.params, second.values) == (TrialState.COMPLETE, {"width": 3}, [0.5])
+    assert second.user_attrs[RECORD]["claim"]["params"] == 9
+    assert best(study)["config"] == {"width": 3}
+    assert list(frame(study)["verdict"]) == [Verdict.MUTATED, Verdict.MEASURED]
 
 
 def test_what_is_enqueued_is_proposed_before_the_sampler_is_asked(study):

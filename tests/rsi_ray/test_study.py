@@ -5,11 +5,20 @@ import pytest
 from optuna.trial import TrialState
 
 from rsi_ray.records import RECORD, Verdict, frame, pareto_front
-from rsi_ray.study import earlier_trials, known_outcomes, open_study, take_up, trained_count
+from rsi_ray.study import (
+    TOLD,
+    earlier_trials,
+    known_outcomes,
+    open_study,
+    take_up,
+    trained_count,
+    trial_of,
+)
 from safety import request_digest
 from tests.integration.jobs import WidthSpace
 
 SPACE = WidthSpace()
+TOLD_RECORD = {"verdict": Verdict.EARLIER, "config": {"width": 6}, "score": 0.6, "from": TOLD}
 CLAIM = {"params": 9, "forward_flops": 18, "memory_bytes": 9}
 
 
@@ -61,9 +70,9 @@ def test_what_a_run_left_in_the_middle_is_told_and_given_back_once(study):
     for width in (1, 7, 7):
         study.enqueue_trial({"width": width})
         SPACE.suggest(study.ask())
-    assert take_up(study) == [{"width": 7}]
+    assert take_up(study, ("score",)) == [{"width": 7}]
     assert not study.get_trials(states=[TrialState.RUNNING])
-    assert take_up(study) == []
+    assert take_up(study, ("score",)) == []
 
 
 def test_only_what_was_trained_counts_as_trained(study):
@@ -108,3 +117,57 @@ def test_the_front_is_what_no_measured_candidate_dominates(tmp_path):
     assert pareto_front(study) == {0, 1}
     assert list(frame(study)["pareto"]) == [True, True, False, False]
     assert study.metric_names == ["score", "params"]
+
+
+def test_a_candidate_whose_process_died_between_record_and_tell_keeps_its_score(study):
+    study.enqueue_trial({"width": 7})
+    trial = study.ask()
+    SPACE.suggest(trial)
+    trial.set_user_attr(
+        RECORD, {"verdict": Verdict.MEASURED, "config": {"width": 7}, "claim": CLAIM, "score": 0.9}
+    )
+    assert take_up(study, ("score",)) == []
+    assert study.best_value == 0.9
+    assert known_outcomes(study)[digest(7)].values == [0.9]
+
+
+def test_what_was_enqueued_and_never_asked_for_is_run_again_and_not_left_waiting(study):
+    study.enqueue_trial({"width": 9})
+    assert take_up(study, ("score",)) == [{"width": 9}]
+    assert not study.get_trials(states=[TrialState.WAITING])
+
+
+def test_a_study_that_is_not_ours_is_told_by_its_parameters_and_values(tmp_path):
+    foreign = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    for width in (5, 6):
+        foreign.enqueue_trial({"width": width})
+        trial = foreign.ask()
+        SPACE.suggest(trial)
+        foreign.tell(trial, width / 10)
+    told = earlier_trials(foreign, SPACE, ("score",))
+    assert [(one.params, one.values) for one in told] == [({"width": 5}, [0.5]), ({"width": 6}, [0.6])]
+    assert earlier_trials(foreign, SPACE, ("score", "params")) == ()
+
+
+def test_what_an_earlier_run_was_told_is_told_on_and_what_was_mutated_is_not(study):
+    tell(study, 5, Verdict.MEASURED, 0.5, proposed={"width": 4})
+    (told,) = (trial_of(SPACE, {"width": 6}, TrialState.COMPLETE, [0.6], record) for record in [TOLD_RECORD])
+    study.add_trial(told)
+    (taken,) = earlier_trials(study, SPACE, ("score",))
+    assert taken.params == {"width": 6}
+
+
+def test_what_people_told_of_is_known_and_not_run(study):
+    study.add_trial(trial_of(SPACE, {"width": 6}, TrialState.COMPLETE, [0.6], TOLD_RECORD))
+    assert known_outcomes(study)[digest(6)].values == [0.6]
+
+
+def test_a_column_of_mixed_choices_is_text(study, tmp_path):
+    for value in (3, "auto"):
+        trial = study.ask()
+        trial.suggest_categorical("mode", [3, "auto"])
+        trial.set_user_attr(RECORD, {"verdict": Verdict.FAILED, "config": {"mode": value}})
+        study.tell(trial, state=TrialState.FAIL)
+    table = frame(study)
+    table.to_parquet(tmp_path / "t.parquet")
+    assert list(table["config/mode"]) == ["3", "auto"]

@@ -1,0 +1,117 @@
+"""What a candidate claims: nothing that it computes is left out, whosever the space and the task."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass
+
+import pytest
+
+from rsi_ray.hyperparameters import TrainingChoices
+from rsi_ray.job import TrainingJob
+from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
+from rsi_ray.train import Training, planned_flops
+from search_spaces import Cost, MLPSpace
+
+TASK = breast_cancer_task(BreastCancerOptions(holdout_size=32))
+TRAINING = Training(epochs=2, steps_per_epoch=3, batch_size=8)
+SPACE = MLPSpace(heads=TASK.heads, batch_size=8, depth=(1, 1), widths=(16,), dropouts=(0.0,))
+CONFIG = {"activation": "relu", "norm": "none"}
+
+
+@dataclass
+class Loader:
+    loads: int = 0
+    task: object = TASK
+
+    def __call__(self):
+        self.loads += 1
+        return self.task
+
+
+@dataclass
+class Swollen:
+    """A task whose batches, or hold-out, are more than it says."""
+
+    rows: int = 8
+    holdout_size: int = 32
+    heads: tuple = TASK.heads
+    digest: str = "swollen"
+
+    def batch(self, rng, size):
+        return TASK.batch(rng, self.rows)
+
+    def holdout(self):
+        return TASK.holdout()
+
+
+@dataclass(frozen=True)
+class Own:
+    """Somebody's space, which says that its training costs nothing."""
+
+    inner: MLPSpace = SPACE
+
+    def suggest(self, trial):
+        return self.inner.suggest(trial)
+
+    def cost(self, spec):
+        cost = self.inner.cost(spec)
+        return Cost(params=cost.params, forward_flops=cost.forward_flops, train_step_flops=0, memory_bytes=0)
+
+    def samples(self):
+        return self.inner.samples()
+
+    def build(self, spec):
+        return self.inner.build(spec)
+
+
+def job(space=SPACE, load_task=Loader, **changes):
+    values = {"training": TRAINING, "seed": 0, "trial_seconds": 60, **changes}
+    return TrainingJob(space=space, load_task=load_task(), **values)
+
+
+def test_a_claim_is_every_step_and_every_evaluation():
+    claim = job().price(CONFIG)
+    cost = SPACE.cost(SPACE.suggest(_Given()))
+    assert claim.train_flops == planned_flops(cost, TRAINING, 32)
+    assert job(latency=True).price(CONFIG).train_flops > claim.train_flops
+
+
+def test_a_searched_batch_size_is_priced():
+    searched = job(choices=TrainingChoices(batch_size=(8, 64)))
+    small, large = (searched.price({**CONFIG, "training.batch_size": size}) for size in (8, 64))
+    assert large.train_flops > 4 * small.train_flops
+    assert large.memory_bytes > small.memory_bytes
+
+
+def test_a_space_that_says_its_training_is_free_is_not_believed():
+    claim = job(space=Own()).price(CONFIG)
+    steps = TRAINING.epochs * TRAINING.steps_per_epoch
+    assert claim.train_flops >= steps * 3 * TRAINING.batch_size * claim.forward_flops
+
+
+def test_a_task_is_loaded_once_and_never_sent_along():
+    own = job()
+    for _ in range(5):
+        own.price(CONFIG)
+    assert own.load_task.loads == 1
+    assert len(pickle.dumps(own)) < 100_000
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (Swollen(rows=80), "breast_cancer: samples of shape .80, 30., priced were 8"),
+        (Swollen(holdout_size=4), "breast_cancer: samples of shape .32, 30., priced were 4"),
+    ],
+)
+def test_a_task_that_gives_more_than_it_says_trains_nothing_more(task, message):
+    with pytest.raises(ValueError, match=message):
+        job(load_task=lambda: Loader(task=task)).begin(CONFIG).next_report()
+
+
+class _Given:
+    """Answers of CONFIG."""
+
+    def suggest_categorical(self, name, choices):
+        return CONFIG[name]
