@@ -34,6 +34,11 @@ class Bare:
     samples = build = suggest
 
 
+class Half:
+    def suggest(self, trial):
+        return trial.suggest_int("width", 1, 9)
+
+
 def my_task():
     return breast_cancer_task()
 """
@@ -100,6 +105,26 @@ def test_a_class_of_ones_own_gets_what_its_signature_asks_for(own_module):
     assert load_task_of(config)().heads[0].name == "breast_cancer"
     bare = parse("space: {kind: 'mine_for_tests:Bare', options: {most: 9}}\ntask: {kind: breast_cancer}\n")
     assert space_of(bare).most == 9
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("task: {kind: 'mine_for_tests:my_task', options: {bogus: 1}}\n", r"task\..*bogus"),
+        (
+            "space: {kind: 'mine_for_tests:Half'}\ntask: {kind: breast_cancer}\n",
+            r"space\.Half: no samples, build",
+        ),
+        ("sampler: optuna.samplers:GridSampler\n", "sampler: .*can't be made: TypeError"),
+        ("space: {kind: 'broken_for_tests:It'}\n", "can't be imported: SyntaxError"),
+        ("space: {kind: table, path: nope.parquet}\n", r"space\..*nope.parquet"),
+    ],
+)
+def test_a_class_of_ones_own_that_does_not_fit_is_told_in_one_line(own_module, tmp_path, text, message):
+    (tmp_path / "broken_for_tests.py").write_text("def\n")
+    with pytest.raises(DocumentError, match=message) as told:
+        parse(text, folder=tmp_path)
+    assert "\n" not in str(told.value)
 
 
 def test_a_path_begins_at_the_folder_of_its_file(tmp_path):
