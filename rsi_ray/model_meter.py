@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+import random
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.comptime import comptime
+from torch.nn.modules.lazy import LazyModuleMixin
 from torch.utils._pytree import tree_leaves, tree_map
 
 from safety.meter import Counted
@@ -20,51 +24,87 @@ _call = nn.Module.__call__
 
 
 class ModelMeter:
-    """Counts every module with parameters that is called from outside of one.
+    """Counts every module with parameters that is called, but for those that count with one around them.
 
     Parameters are counted exactly. FLOPs are those of the call that comes first, for one sample: it is
-    replayed on the meta device, and divided by the first dimension of its first tensor. Models that are
-    alive together add up; a part of a model counts with it.
+    replayed on the meta device without the hooks of the model, and divided by the number of its samples. That
+    is the first dimension of its first tensor; the second where a part is sequence-first (`batch_first` is
+    False); one where that tensor is a floating vector, or a sequence without a batch. Models that are alive
+    together add up; a part that is registered in a model counts with it, one in a plain list by itself.
 
-    Not seen: models that run in another process, or whose `forward` is called by its name.
+    A module that a compiled function calls counts when the function is traced, with the shapes of that trace.
+
+    Not seen: models that run in another process, whose `forward` is called by its name, or that are called in
+    compiled code that reached the process ready-made.
     """
 
     def __init__(self) -> None:
         self._judge: Callable[[Counted], None] | None = None
-        self._models: WeakKeyDictionary[nn.Module, Counted] = WeakKeyDictionary()
-        self._refusal: Exception | None = None
+        self._forget()
         self._within = threading.local()
         self._lock = threading.Lock()
+        # after torch._dynamo was imported, which else would take the patch for torch's own and step over it
         nn.Module.__call__ = self._patched()  # type: ignore[method-assign]
+
+    def _forget(self) -> None:
+        self._models: WeakKeyDictionary[nn.Module, Counted] = WeakKeyDictionary()
+        # of each module that was called, those that were registered in it then
+        self._parts: WeakKeyDictionary[nn.Module, WeakSet[nn.Module]] = WeakKeyDictionary()
+        self._refusal: Exception | None = None
 
     def begin(self, judge: Callable[[Counted], None]) -> None:
         """Begin another trial; see `safety.meter.Meter`."""
-        self._judge, self._models, self._refusal = judge, WeakKeyDictionary(), None
+        self._judge = judge
+        self._forget()
+        torch.compiler.reset()  # what is compiled already would run without being traced
 
     def _patched(self) -> Callable[..., Any]:
-        meter, within = self, self._within
+        within, see_traced = self._within, self._see_traced
+
+        def traced(context: Any) -> None:
+            see_traced(context)
 
         def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if torch.compiler.is_compiling() or getattr(within, "module", False):
+            if torch.compiler.is_compiling():
+                comptime(traced)
                 return _call(module, *args, **kwargs)
-            within.module = True
+            outer = getattr(within, "calls", ())
+            if getattr(within, "replays", False) or any(one.covers(module) for one in outer):
+                return _call(module, *args, **kwargs)
+            replayed = self._see(module, args, kwargs)
+            within.calls = (*outer, _Covering(self._covered(module), module if replayed else None))
             try:
-                meter._see(module, args, kwargs)
                 return _call(module, *args, **kwargs)
             finally:
-                within.module = False
+                within.calls = outer
 
         return call
 
-    def _see(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def _see_traced(self, context: Any) -> None:
+        """A compiled function is being traced, and calls a module."""
+        if not getattr(self._within, "replays", False):
+            module = context.get_local("module")._i_will_not_complain_if_bc_breaks_VariableTracker().value
+            args, kwargs = (context.get_local(name).as_proxy() for name in ("args", "kwargs"))
+            self._see(module, *tree_map(_traced_as_meta, (args, kwargs)))
+
+    def _covered(self, module: nn.Module) -> WeakSet[nn.Module]:
+        parts = self._parts.get(module)
+        if parts is None:
+            parts = self._parts[module] = WeakSet(module.modules())
+        return parts
+
+    def _see(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        """Count a module that isn't yet; whether this very call was replayed to its end."""
         if self._judge is None:
-            return
+            return False
         if self._refusal:
             raise self._refusal
-        if module in self._models or next(module.parameters(), None) is None:
-            return
+        if next(module.parameters(), None) is None or self._is_counted(module):
+            return False
         with self._lock:
-            self._add(_eager(module), args, kwargs)
+            eager = _eager(module)
+            if not self._is_counted(eager):
+                self._add(eager, args, kwargs)
             # a compiled model is another object than the one that it was made from
             self._models.setdefault(module, Counted(params=0, forward_flops=0))
             try:
@@ -72,13 +112,20 @@ class ModelMeter:
             except Exception as refusal:
                 self._refusal = refusal
                 raise
+            return self._models[module].forward_flops is not None
+
+    def _is_counted(self, module: nn.Module) -> bool:
+        return any(module in self._covered(model) for model in list(self._models))
 
     def _add(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        if any(module is part for model in list(self._models) for part in model.modules()):
-            return
+        self._parts[module] = WeakSet(module.modules())
         for part in module.modules():
             self._models.pop(part, None)  # it counts with the whole from now on
-        self._models[module] = count_call(module, args, kwargs)
+        self._within.replays = True
+        try:
+            self._models[module] = count_call(module, args, kwargs)
+        finally:
+            self._within.replays = False
 
     def _together(self) -> Counted:
         counts = list(self._models.values())
@@ -88,6 +135,24 @@ class ModelMeter:
             forward_flops=sum(flops) if len(flops) == len(counts) else None,
             reason="; ".join(count.reason for count in counts if count.reason),
         )
+
+
+class _Covering:
+    """A call under way, and which modules count with the one that is called.
+
+    Args:
+        parts: those that were registered in it when it was counted.
+        growing: the module itself while what it adds in its call was added, and counted, in the replay.
+    """
+
+    def __init__(self, parts: WeakSet[nn.Module], growing: nn.Module | None) -> None:
+        self._parts = parts
+        self._growing = growing
+
+    def covers(self, module: nn.Module) -> bool:
+        if module not in self._parts and self._growing is not None:
+            self._parts.update(self._growing.modules())
+        return module in self._parts
 
 
 def count_call(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Counted:
@@ -102,13 +167,24 @@ def count_call(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, An
             kind = "" if isinstance(error, Unmeasurable) else f"{type(error).__name__}: "
             line = str(error).strip().splitlines()[0] if str(error).strip() else "no reason told"
             return Counted(params=params, forward_flops=None, reason=f"{type(module).__name__}: {kind}{line}")
-    return Counted(params=found.params, forward_flops=-(-found.forward_flops // _samples(args, kwargs)))
+    samples = _samples(module, args, kwargs)
+    return Counted(params=found.params, forward_flops=-(-found.forward_flops // samples))
 
 
 def _measured(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Measured:
     memo = {id(tensor): _as_meta(tensor) for tensor in _tensors_of(module)}
     inputs = tree_map(_input_as_meta, (args, dict(kwargs)))
-    return measure(lambda: _Called(copy.deepcopy(module, memo), *inputs), lambda: ())
+    return measure(lambda: _Called(_without_hooks(copy.deepcopy(module, memo)), *inputs), lambda: ())
+
+
+def _without_hooks(model: nn.Module) -> nn.Module:
+    for part in model.modules():
+        if not isinstance(part, LazyModuleMixin):  # it makes its parameters in one
+            for hooks in (part._forward_hooks, part._forward_pre_hooks):
+                hooks.clear()
+            for hooks in (part._backward_hooks, part._backward_pre_hooks):
+                hooks.clear()
+    return model
 
 
 class _Called(nn.Module):
@@ -146,10 +222,27 @@ def _input_as_meta(value: Any) -> Any:
     return torch.empty_like(value, device="meta") if isinstance(value, Tensor) else value
 
 
-def _samples(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
-    """How many samples a call has: the first dimension of its first tensor."""
+def _traced_as_meta(value: Any) -> Any:
+    """An argument in a trace: a tensor is a proxy that knows its shape."""
+    if not isinstance(value, torch.fx.Proxy):
+        return value
+    example = value.node.meta["example_value"]
+    if not isinstance(example, Tensor):
+        return example
+    shape = [int(size) for size in example.shape]
+    return torch.empty(shape, dtype=example.dtype, device="meta", requires_grad=example.requires_grad)
+
+
+def _samples(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+    """How many samples a call has, told by its first tensor."""
     tensors = (leaf for leaf in tree_leaves((args, dict(kwargs))) if isinstance(leaf, Tensor) and leaf.dim())
-    return max(1, next((len(tensor) for tensor in tensors), 1))
+    first = next(tensors, None)
+    if first is None or (first.dim() == 1 and first.is_floating_point()):
+        return 1
+    sequence_first = any(getattr(part, "batch_first", None) is False for part in module.modules())
+    if sequence_first and first.dim() == 2:
+        return 1
+    return max(1, first.shape[1 if sequence_first and first.dim() == 3 else 0])
 
 
 def _eager(module: nn.Module) -> nn.Module:
@@ -161,8 +254,13 @@ def _eager(module: nn.Module) -> nn.Module:
 @contextmanager
 def _random_state_kept() -> Iterator[None]:
     """A replay must not change what the trial draws next."""
-    state = torch.get_rng_state()
+    numpy = sys.modules.get("numpy")
+    python_state, torch_state = random.getstate(), torch.get_rng_state()
+    numpy_state = numpy.random.get_state() if numpy else None
     try:
         yield
     finally:
-        torch.set_rng_state(state)
+        random.setstate(python_state)
+        torch.set_rng_state(torch_state)
+        if numpy:
+            numpy.random.set_state(numpy_state)

@@ -77,7 +77,8 @@ class Candidate(Trainable):
 
     def _lease_if_begun(self) -> dict[str, Any]:
         try:
-            return self._lease(self._keeper.grant, self._reports + 1)
+            grant = self._keeper.grant
+            return self._lease(grant, self._next_report(grant))
         except LeaseLost:
             return {}
         finally:
@@ -108,7 +109,13 @@ class Candidate(Trainable):
             self._run = self._job.begin(self.config)
 
     def _usage(self, grant: Grant, reports: int) -> Usage:
-        return grant.claim.used(reports=reports, elapsed_ms=self._keeper.elapsed_ms())
+        # past the claim's time nothing was computed: the keeper ends the process, or refused
+        elapsed_ms = min(self._keeper.elapsed_ms(), grant.claim.wall_ms)
+        return grant.claim.used(reports=reports, elapsed_ms=elapsed_ms)
+
+    def _next_report(self, grant: Grant) -> int:
+        """The report under way, which counts; none is after the last one that was declared."""
+        return max(self._reports, min(self._reports + 1, grant.claim.reports))
 
     def _lease(self, grant: Grant, reports: int) -> dict[str, Any]:
         usage = self._usage(grant, reports)
@@ -119,7 +126,7 @@ class Candidate(Trainable):
         # what the failed step computed is not known, so all of it is charged
         with suppress(SafetyError):  # unsettled, its hold is spent in the end
             grant = self._keeper.grant
-            self._authority.settle(grant.lease, grant.fence, self._usage(grant, self._reports + 1))
+            self._authority.settle(grant.lease, grant.fence, self._usage(grant, self._next_report(grant)))
         self._close()
 
     def _export(self) -> None:

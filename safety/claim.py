@@ -124,7 +124,14 @@ class Usage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measured:
-    """What the built model really has, counted by the worker before it trains."""
+    """What the built model really has, counted by the worker before it trains.
+
+    Attributes:
+        params: numbers in its parameters.
+        forward_flops: FLOPs of one forward pass of one sample; None where they can't be counted.
+        reason: why they can't be.
+    """
 
     params: int
-    forward_flops: int
+    forward_flops: int | None
+    reason: str = ""

@@ -7,14 +7,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from safety.claim import USED, Claim, Usage
+from safety.errors import GovernorUnreachable, KeyReused, LedgerError
 from safety.governor import Authority
 from safety.lease import Request, request_digest
 from safety.rules import Report, is_finite_number
-from safety.verdict import Allow, Deny, Verdict
+from safety.verdict import Allow, Deny, Hold, Verdict
 
 DOMAINS = "domains"
 LEASE = "lease"
-REFUSED = "refused"
+# what no metric of a user is called
+REFUSED = "lease_refused"
 # Tune gives some of its plugins a flat result
 _FLAT = f"{LEASE}/"
 
@@ -32,7 +34,7 @@ class Heard:
     Attributes:
         admitted: by key, the request that holds a lease which is not settled.
         denied: by key, why a trial's report was denied or could not be judged.
-        usage: by key, what a trial that runs has told last.
+        usage: by key, what a trial has told last under a lease that is not known to be settled.
         used_up: why nothing more can be admitted; "" while it can.
     """
 
@@ -93,7 +95,12 @@ class Governance:
             return request
         if self.heard.admitted.get(request.key) == request:
             return Allow()
-        verdict = ask(request)
+        try:
+            verdict = ask(request)
+        except KeyReused:
+            raise
+        except (GovernorUnreachable, LedgerError) as error:  # it goes on when there is an answer again
+            return Hold("silent", str(error))
         if isinstance(verdict, Allow):
             self.heard.admitted[request.key] = request
         else:
@@ -103,7 +110,6 @@ class Governance:
     def forget(self, trial_id: str) -> None:
         """A trial's lease is over, or may be: ask again before it runs again."""
         self.heard.admitted.pop(self.key(trial_id), None)
-        self.heard.usage.pop(self.key(trial_id), None)
 
 
 def lease_of(result: Mapping[str, Any]) -> Mapping[str, Any] | None:

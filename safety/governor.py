@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from safety.budgets import Budget
@@ -65,10 +66,6 @@ class Authority(Protocol):
 
     def void(self, key: str, reason: str) -> None:
         """Give back a lease that never began."""
-        ...
-
-    def revoke(self, key: str, rule: str, reason: str) -> None:
-        """Renew a lease no more."""
         ...
 
     def fail(self, sweep: str, key: str, reason: str) -> None:
@@ -157,12 +154,9 @@ class Governor:
         Raises:
             LeaseLost: it is over one of them, and its lease is revoked; or the lease is over.
         """
-        found, sweep = self._ledger.held(lease, fence)
-        verdict = judge_built(sweep.limits, found.claim, measured)
+        verdict = self._ledger.confirm(lease, fence, partial(judge_built, measured=measured))
         if isinstance(verdict, Deny):
-            self._ledger.refuse(found.sweep, found.trial, verdict, kind="incident")
-            self._ledger.revoke(found.trial, verdict.rule, verdict.reason)
-            raise LeaseLost(f"{found.trial}: {verdict.reason}")
+            raise LeaseLost(f"lease {lease}: {verdict.reason}")
 
     def renew(self, lease: int, fence: int) -> int:
         """Milliseconds until the new deadline; see `Ledger.renew`."""

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from safety.claim import Claim
 
 OPEN_STATES = ("reserved", "active", "revoked")
 # rule of a trial that failed by itself: no refusal, it may be tried again
 FAILED = "failed"
+
+
+def is_lasting(rule: str) -> bool:
+    """Whether a refusal binds its trial for good: the sweep may be opened again, a budget have room again."""
+    return rule not in ("closed", "frozen") and not rule.startswith("budget.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,19 +83,32 @@ class Grant:
 def object_digest(config: Mapping[str, object]) -> str:
     """`request_digest` of a configuration that may hold Python objects, the same in every process.
 
-    A number of numpy's counts as its value, a class or function as its name. Any other object counts by
-    what it says of itself, or else as its type alone.
-
-    Raises:
-        ValueError: the configuration holds a number that is not finite.
+    A number of numpy's counts as its value, a class or function as its name, a partial as what it calls
+    and with what. Any other object counts by what it says of itself, or else as its type alone.
     """
-    return _digest(config, default=_told)
+    return _digest(_plain(config))
 
 
-def _told(value: object) -> object:
-    plain = getattr(value, "tolist", None)
-    if callable(plain):
-        return plain()
+def _plain(value: object) -> object:
+    """A value as JSON can tell it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"float {float(value)}"
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(_plain(name)): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, set | frozenset):
+        # their order is another one in each process
+        return sorted((_plain(item) for item in value), key=json.dumps)
+    if isinstance(value, partial):
+        return ["partial", *map(_plain, (value.func, value.args, value.keywords))]
+    as_list = getattr(value, "tolist", None)
+    return _plain(as_list()) if callable(as_list) and not isinstance(value, type) else _told(value)
+
+
+def _told(value: object) -> str:
     named = value if hasattr(value, "__qualname__") else type(value)
     name = f"{getattr(named, '__module__', '')}:{getattr(named, '__qualname__', '')}"
     says = named is not value and type(value).__repr__ is not object.__repr__
@@ -102,12 +122,12 @@ def request_digest(config: Mapping[str, object]) -> str:
     Raises:
         ValueError: the configuration holds something that JSON can't tell.
     """
-    return _digest(config, default=None)
+    return _digest(config)
 
 
-def _digest(config: Mapping[str, object], default: Callable[[object], object] | None) -> str:
+def _digest(config: object) -> str:
     try:
-        text = json.dumps(config, sort_keys=True, separators=(",", ":"), allow_nan=False, default=default)
+        text = json.dumps(config, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except TypeError as error:
         raise ValueError(f"configuration: expected plain JSON values ({error})") from None
     return hashlib.sha256(text.encode()).hexdigest()

@@ -138,6 +138,20 @@ def extend(connection: sa.Connection, clock: Clock, lease: Lease, ttl_ms: int) -
     change(connection, lease, **values)
 
 
+def revoke(connection: sa.Connection, clock: Clock, lease: Lease, rule: str, reason: str) -> None:
+    """Renew an active lease no more."""
+    change(connection, lease, state="revoked", rule=rule, reason=reason)
+    detail = {"reason": reason}
+    audit.note(connection, clock, "revoke", sweep=lease.sweep, key=lease.trial, rule=rule, detail=detail)
+
+
+def revoke_built(connection: sa.Connection, clock: Clock, lease: Lease, denial: Deny) -> None:
+    """Revoke a lease for what was built under it, which is an incident."""
+    note = {"sweep": lease.sweep, "key": lease.trial, "rule": denial.rule}
+    audit.note(connection, clock, "incident", **note, detail={"reason": denial.reason})
+    revoke(connection, clock, lease, denial.rule, denial.reason)
+
+
 def end(
     connection: sa.Connection,
     clock: Clock,

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import sqlalchemy as sa
 
 from safety import audit, budgets, endings, leases, schema, sweeps
 from safety.budgets import Budget
-from safety.claim import Usage
+from safety.claim import Claim, Usage
 from safety.clock import Clock, system_clock
 from safety.errors import LeaseLost, LedgerError
-from safety.lease import OPEN_STATES, Grant, Lease, Request
+from safety.lease import OPEN_STATES, Grant, Lease, Request, is_lasting
 from safety.limits import Limits
 from safety.sweeps import Sweep
 from safety.verdict import Allow, Deny, Hold, Verdict
@@ -216,9 +216,7 @@ class Ledger:
             if lease and lease.state == "reserved":
                 leases.end(connection, self._clock, lease, "void", {}, rule=rule, reason=reason)
             elif lease and lease.state == "active":
-                leases.change(connection, lease, state="revoked", rule=rule, reason=reason)
-                note = {"sweep": lease.sweep, "key": key, "rule": rule}
-                audit.note(connection, self._clock, "revoke", **note, detail={"reason": reason})
+                leases.revoke(connection, self._clock, lease, rule, reason)
 
     def deny(self, request: Request, denial: Deny) -> None:
         """Record that a request is refused; a lease that it has already is not touched.
@@ -232,10 +230,10 @@ class Ledger:
             audit.note(connection, self._clock, "deny", **note, detail={"reason": denial.reason})
 
     def refuse(self, sweep: str, key: str, denial: Deny | Hold, *, kind: str = "deny") -> None:
-        """Record a refusal; where there is a lease, the first one is the verdict on it."""
+        """Record a refusal; where there is a lease, the first one that lasts is the verdict on it."""
         with self._transaction() as connection:
             lease = leases.by_key(connection, key)
-            if lease and not lease.rule:
+            if lease and not lease.rule and is_lasting(denial.rule):
                 leases.change(connection, lease, rule=denial.rule, reason=denial.reason)
             note = {"sweep": sweep, "key": key, "rule": denial.rule}
             audit.note(connection, self._clock, kind, **note, detail={"reason": denial.reason})
@@ -254,8 +252,8 @@ class Ledger:
         with self._transaction() as connection:
             return leases.by_key(connection, key)
 
-    def held(self, lease_id: int, fence: int) -> tuple[Lease, Sweep]:
-        """The active lease that a holder shows its fence for, and the sweep that it belongs to.
+    def confirm(self, lease_id: int, fence: int, judge: Callable[[Limits, Claim], Verdict]) -> Verdict:
+        """Judge an active lease by its fence; a denial is an incident that revokes this lease and no other.
 
         Raises:
             LeaseLost: the fence is stale, or the lease is over.
@@ -264,7 +262,10 @@ class Ledger:
             lease = leases.fenced(connection, lease_id, fence)
             if lease.state != "active":
                 raise LeaseLost(f"{lease.key}: the lease is {_told(lease.state, lease.reason)}")
-            return lease, sweeps.find(connection, lease.sweep)
+            verdict = judge(sweeps.find(connection, lease.sweep).limits, lease.claim)
+            if isinstance(verdict, Deny):
+                leases.revoke_built(connection, self._clock, lease, verdict)
+            return verdict
 
     def bound(self, key: str) -> tuple[Lease, Sweep] | None:
         """The newest lease of a trial's key, and the sweep that it belongs to."""

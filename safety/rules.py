@@ -70,32 +70,45 @@ def as_reserved(claim: Claim, measured: Measured) -> Verdict:
     """The model that was built against the one that was reserved: they must be the same."""
     wanted = Measured(params=claim.params, forward_flops=claim.forward_flops)
     if measured != wanted:
+        flops = "uncounted" if measured.forward_flops is None else f"{measured.forward_flops:,}"
         return Deny(
             "as_reserved",
-            f"built {measured.params:,} parameters and {measured.forward_flops:,} FLOPs, "
+            f"built {measured.params:,} parameters and {flops} FLOPs, "
             f"reserved {wanted.params:,} and {wanted.forward_flops:,}",
         )
     return Allow()
 
 
 def judge_built(limits: Limits, claim: Claim, measured: Measured) -> Verdict:
-    """The models of a trial, counted when they first ran, against the ceilings and against its claim."""
-    built = replace(claim, params=measured.params, forward_flops=measured.forward_flops)
+    """The models of a trial, counted when they first ran, against the ceilings and against its claim.
+
+    FLOPs that can't be counted are those that were told; nobody told them where the claim is at the ceiling.
+    """
+    flops = claim.forward_flops if measured.forward_flops is None else measured.forward_flops
+    built = replace(claim, params=measured.params, forward_flops=flops)
     return judge(
         [
             _guarded(max_params, limits, built),
             _guarded(max_flops, limits, built),
-            _guarded(_as_priced, claim, measured),
+            _guarded(_measurable, limits, claim, measured),
+            _guarded(_as_priced, claim, built),
         ]
     )
 
 
-def _as_priced(claim: Claim, measured: Measured) -> Verdict:
+def _measurable(limits: Limits, claim: Claim, measured: Measured) -> Verdict:
+    if measured.forward_flops is None and not claim.forward_flops < limits.bounds.max_flops:
+        told = "tell forward_flops, under the ceiling, by cost="
+        return Deny("unmeasured", f"its model can't be measured: {measured.reason}; {told}")
+    return Allow()
+
+
+def _as_priced(claim: Claim, built: Claim) -> Verdict:
     """No larger than what was priced; smaller does no harm."""
     for name in ("params", "forward_flops"):
-        built, priced = getattr(measured, name), getattr(claim, name)
-        if not built <= priced:
-            return Deny("as_priced", f"{name}: built {built:,}, priced {priced:,}")
+        found, priced = getattr(built, name), getattr(claim, name)
+        if not found <= priced:
+            return Deny("as_priced", f"{name}: built {found:,}, priced {priced:,}")
     return Allow()
 
 

@@ -14,7 +14,7 @@ from safety.errors import SafetyError
 from safety.governance import REFUSED, Governance, lease_of, usage_of
 from safety.search import ENDING_RULES, HOLD_SECONDS
 from safety.trials import Without, as_it_is, changes_arrivals, failure_of, gpus_of
-from safety.verdict import Allow, Deny, Verdict
+from safety.verdict import Allow, Deny, Hold, Verdict
 
 # with paused trials alone and none chosen for so long, nobody will resume them
 STALL_SECONDS = 5.0
@@ -52,6 +52,8 @@ class GovernedScheduler(TrialScheduler):
         self._admitted: dict[str, tuple[object, object]] = {}
         self._failed: set[str] = set()
         self._idle_since: float | None = None
+        # whether the inner scheduler's choice must wait
+        self._waits = False
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the wiring, not the history: Tune adds restored trials again."""
@@ -154,6 +156,7 @@ class GovernedScheduler(TrialScheduler):
 
     def _inner_choice(self, tune_controller: Any) -> Trial | None:
         waiting: set[str] = set()
+        self._waits = False
         while True:
             trial = self._inner.choose_trial_to_run(self._shown(tune_controller, *waiting))
             if trial is None or trial.trial_id in waiting or trial.trial_id in self._held:
@@ -162,6 +165,7 @@ class GovernedScheduler(TrialScheduler):
             if isinstance(verdict, Allow):
                 return trial
             waiting.add(trial.trial_id)
+            self._waits = self._waits or isinstance(verdict, Hold)
             if isinstance(verdict, Deny):
                 self._note_denied(tune_controller, trial, verdict)
                 self._stop_denied(tune_controller)
@@ -194,7 +198,8 @@ class GovernedScheduler(TrialScheduler):
         """Stop what waits for one that was refused: HyperBand halves a bracket when all of it reported."""
         live = [trial for trial in tune_controller.get_live_trials() if not trial.is_finished()]
         alone = all(trial.status == Trial.PAUSED for trial in live)
-        if chosen or self._held or not live or not alone or not tune_controller.search_alg.is_finished():
+        waits = chosen or self._held or self._waits
+        if waits or not live or not alone or not tune_controller.search_alg.is_finished():
             self._idle_since = None
             return
         now = time.monotonic()
@@ -202,6 +207,7 @@ class GovernedScheduler(TrialScheduler):
         if now - self._idle_since >= STALL_SECONDS:
             logger.warning("%s: stopped, its scheduler resumes it no more", live[0])
             tune_controller.stop_trial(live[0])
+            self._idle_since = None
 
     # --- results and ends
 
@@ -225,15 +231,18 @@ class GovernedScheduler(TrialScheduler):
 
     def _settle(self, trial: Trial, result: Mapping[str, Any]) -> None:
         self._forget(trial)
-        lease = lease_of(result)
+        lease, key = lease_of(result), self._governance.key(trial.trial_id)
         if lease is None:
-            key = self._governance.key(trial.trial_id)
             self._governance.authority.void(key, "it ended before it began")
             return
+        heard = self._governance.heard.usage
         try:
-            self._governance.authority.settle(lease["id"], lease["fence"], usage_of(result))
+            heard[key] = usage_of(result)  # for the end of the sweep, should this fail
+            self._governance.authority.settle(lease["id"], lease["fence"], heard[key])
         except (SafetyError, KeyError) as error:
             logger.warning("%s: not settled, its hold is spent in the end: %s", trial, error)
+        else:
+            del heard[key]
 
     def _forget(self, trial: Trial) -> None:
         self._governance.forget(trial.trial_id)

@@ -14,8 +14,6 @@ from safety.keeper import LeaseKeeper
 from safety.lease import Grant
 from safety.meter import Counted, Meter
 
-UNMEASURED = "unmeasured"
-
 
 class Tenure:
     """Holds the lease of the trial that this process runs; none where it was refused.
@@ -24,17 +22,13 @@ class Tenure:
         authority: who grants leases.
         keeper: renews them.
         meter: counts the models that run; None for nobody.
-        priced: whether somebody tells the FLOPs of a forward pass, so that they need not be counted.
     """
 
-    def __init__(
-        self, authority: Authority, keeper: LeaseKeeper, meter: Meter | None, *, priced: bool
-    ) -> None:
+    def __init__(self, authority: Authority, keeper: LeaseKeeper, meter: Meter | None) -> None:
         self._authority = authority
         self._keeper = keeper
         self._meter = meter
-        self._priced = priced
-        self._key = self._refusal = ""
+        self._refusal = ""
         self._reports = 0
         self._grant: Grant | None = None
 
@@ -45,7 +39,6 @@ class Tenure:
             LeaseLost: the authority refuses.
         """
         self.end()
-        self._key = key
         try:
             self._grant = self._keeper.begin(key, digest, holder, None)
         except LeaseLost as error:
@@ -66,12 +59,8 @@ class Tenure:
             LeaseLost: it may not, and nothing else of this trial may.
         """
         grant = self._required_grant()
+        measured = Measured(params=counted.params, forward_flops=counted.forward_flops, reason=counted.reason)
         try:
-            if counted.forward_flops is None and not self._priced:
-                reason = f"{counted.reason}; tell what it takes by cost="
-                self._authority.revoke(self._key, UNMEASURED, reason)
-                raise LeaseLost(f"{self._key}: its model can't be measured: {reason}")
-            measured = Measured(params=counted.params, forward_flops=counted.forward_flops or 0)
             self._authority.confirm(grant.lease, grant.fence, measured)
         except SafetyError as error:  # silence refuses as well
             self._refusal = str(error)
@@ -106,7 +95,7 @@ class Tenure:
     def refused(self, error: LeaseLost) -> dict[str, Any]:
         """A result that ends a trial which was refused; the report under way counts."""
         self._refusal = self._refusal or str(error)
-        told = self._told(self._grant, self._reports + 1) if self._grant else {}
+        told = self._told(self._grant, self._next_report(self._grant)) if self._grant else {}
         self._keeper.end()
         return {"done": True, REFUSED: self._refusal, **told}
 
@@ -118,13 +107,19 @@ class Tenure:
     def _usage(self, grant: Grant, reports: int) -> Usage:
         # a claim for one report is for however many there are: all of it is charged at once
         counted = min(reports, 1) if grant.claim.reports == 1 else reports
-        return grant.claim.used(reports=counted, elapsed_ms=self._keeper.elapsed_ms())
+        # past the claim's time nothing was computed: the keeper ends the process, or refused
+        elapsed_ms = min(self._keeper.elapsed_ms(), grant.claim.wall_ms)
+        return grant.claim.used(reports=counted, elapsed_ms=elapsed_ms)
+
+    def _next_report(self, grant: Grant) -> int:
+        """The report under way, which counts; none is after the last one that was declared."""
+        return max(self._reports, min(self._reports + 1, grant.claim.reports))
 
     def settle_cut_short(self) -> None:
         """Settle what has failed: up to its next report, since what it computed is not known."""
         if self._grant is None:
             return
-        usage = self._usage(self._grant, self._reports + 1)
+        usage = self._usage(self._grant, self._next_report(self._grant))
         with suppress(SafetyError):  # unsettled, its hold is spent in the end
             self._authority.settle(self._grant.lease, self._grant.fence, usage)
         self.end()

@@ -28,20 +28,17 @@ class Terms:
         sweep: name of the sweep.
         digest: of a configuration, as it was asked for.
         meters: a meter, or (library, `module:Class`) of each; None for none.
-        priced: whether somebody tells the FLOPs of a forward pass.
     """
 
     authority: Authority
     sweep: str
     digest: Callable[[Mapping[str, Any]], str]
     meters: Meter | tuple[tuple[str, str], ...] | None
-    priced: bool
 
     def tenure(self) -> Tenure:
         """The worker's side, once for a process."""
         meter = Meters(self.meters) if isinstance(self.meters, tuple) else self.meters
-        keeper = LeaseKeeper(self.authority, KernelTimer())
-        return Tenure(self.authority, keeper, meter, priced=self.priced)
+        return Tenure(self.authority, LeaseKeeper(self.authority, KernelTimer()), meter)
 
 
 class Leased(Trainable):

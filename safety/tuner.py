@@ -56,11 +56,16 @@ def govern(
     report judged; all of it is in the ledger's audit. The Tuner's own search, scheduler, callbacks and
     results stay what they are.
 
+    A trial that is paused claims its whole price again before it goes on: leave room in a budget for one
+    price more per trial. Runs of one name come one after another: the first of two that ends closes the
+    leases of both.
+
     Args:
         tuner: any Tuner, new or restored. It is not changed.
         limits: an object, a mapping, or the path of a YAML file.
         cost: gives the claim of a configuration, or a mapping of some of its fields; one that is left out
-            is taken at its ceiling.
+            is taken at its ceiling. A model whose FLOPs can't be counted runs only where forward_flops is
+            told, and under the ceiling.
         ledger: SQLAlchemy URL; None for the ledger that the cluster's governor keeps, or, where there is
             none, one beside the run.
         sweep: name in the ledger; the run's where it is None. Runs of one name share its budgets.
@@ -171,7 +176,6 @@ class GovernedTuner(Tuner):
             sweep=self.sweep,
             digest=object_digest,
             meters=found_meters() if self._meter == "auto" else self._meter,
-            priced=self._pricing.cost is not None,
         )
 
     def _close(self, governor: GovernorClient, governance: Governance) -> None:

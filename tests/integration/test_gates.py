@@ -84,7 +84,7 @@ def test_a_worker_without_a_lease_computes_nothing(governor: GovernorClient, tmp
         ),
     )
     (result,) = tuner.fit()
-    assert "nothing was reserved for this candidate" in result.metrics["refused"]
+    assert "nothing was reserved for this candidate" in result.metrics["lease_refused"]
     assert "score" not in result.metrics
 
 

@@ -169,7 +169,7 @@ def test_a_model_that_is_larger_than_allowed_or_told_never_runs(
     assert small.metrics["score"] == 5.0
     assert "score" not in large.metrics
     assert ("priced 25" if priced else "400 parameters is over the ceiling of 100") in large.metrics[
-        "refused"
+        "lease_refused"
     ]
     incidents = [entry.rule for entry in books(tmp_path)[0] if entry.kind == "incident"]
     assert incidents == ["as_priced" if priced else "max_params"]
@@ -192,8 +192,8 @@ def test_a_model_that_can_not_be_counted_is_refused_unless_somebody_prices_it(
 
     (refused,) = govern(tuner("alone")).fit()
     assert (
-        "Tensor.item() cannot be called on meta tensors; tell what it takes by cost="
-        in (refused.metrics["refused"])
+        "Tensor.item() cannot be called on meta tensors; tell forward_flops, under the ceiling, by cost="
+        in (refused.metrics["lease_refused"])
     )
     (priced,) = govern(tuner("priced"), cost=lambda config: {"params": 12, "forward_flops": 18}).fit()
     assert priced.metrics["score"] == 1.0

@@ -1,6 +1,8 @@
 import gc
+import random
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -166,3 +168,158 @@ def test_another_trial_is_counted_from_nothing(meter, told):
 @pytest.mark.usefixtures("meter")
 def test_a_model_runs_as_ever_before_a_trial_begins():
     assert small()(torch.randn(1, 10)).shape == (1, 3)
+
+
+# --- what counts by itself, and what counts with another
+
+
+class Hiding(nn.Module):
+    """Keeps modules where torch doesn't find them."""
+
+    def __init__(self, shown: nn.Module, *hidden: nn.Module) -> None:
+        super().__init__()
+        self.shown, self.hidden = shown, list(hidden)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        for module in (self.shown, *self.hidden):
+            inputs = module(inputs)
+        return inputs
+
+
+def test_a_module_in_a_plain_list_counts_by_itself(told):
+    model = Hiding(nn.ReLU(), small())
+    for _ in range(2):
+        model(torch.randn(4, 10))
+    assert told == [SMALL]
+
+
+def test_a_module_in_a_plain_list_of_one_with_parameters_adds_its_own(told):
+    model = Hiding(nn.Linear(10, 10), small())
+    model(torch.randn(4, 10))
+    assert (told[-1].params, told[-1].forward_flops) == (SMALL.params + 110, None)
+
+
+def test_a_part_that_is_added_after_the_first_call_counts_when_it_is_called(told):
+    model = nn.Sequential(nn.Linear(10, 10))
+    model(torch.randn(4, 10))
+    model.append(nn.Linear(10, 3))
+    model(torch.randn(4, 10))
+    assert told[-1] == Counted(params=110 + 33, forward_flops=200 + 60)
+
+
+class Making(nn.Module):
+    """Makes its parts in its first call."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        if not hasattr(self, "last"):
+            self.last = nn.Linear(3, 3, device=inputs.device)
+        return self.last(inputs)
+
+
+def test_a_part_that_is_made_in_the_first_call_counts_once(told):
+    model = nn.Sequential(small(), Making())
+    for _ in range(2):
+        model(torch.randn(4, 10))
+    assert told == [Counted(params=SMALL.params + 12, forward_flops=SMALL.forward_flops + 18)]
+
+
+# --- samples of a call
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "same", "batch"),
+    [
+        (nn.Linear(8, 8), (8,), nn.Linear(8, 8), (1, 8)),
+        (nn.LSTM(8, 8), (10, 4, 8), nn.LSTM(8, 8, batch_first=True), (1, 10, 8)),
+        (nn.LSTM(8, 8), (10, 8), nn.LSTM(8, 8, batch_first=True), (1, 10, 8)),
+        (
+            nn.TransformerEncoderLayer(8, 2, 16),
+            (10, 4, 8),
+            nn.TransformerEncoderLayer(8, 2, 16, batch_first=True),
+            (2, 10, 8),
+        ),
+    ],
+)
+def test_a_sample_costs_the_same_without_a_batch_and_with_its_sequence_first(module, shape, same, batch):
+    found = count_call(module, (torch.randn(shape),), {})
+    assert found == count_call(same, (torch.randn(batch),), {})
+    assert found.forward_flops
+
+
+def test_a_vector_of_indices_is_a_batch():
+    model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 3, bias=False))
+    assert count_call(model, (torch.zeros(7, dtype=torch.long),), {}).forward_flops == 24
+
+
+# --- what a replay leaves alone
+
+
+class Throwing(nn.Linear):
+    """Draws from the random numbers of Python and of numpy."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return super().forward(inputs) * random.random() * float(np.random.rand())
+
+
+def test_counting_changes_none_of_the_random_numbers_drawn_next():
+    def drawn(count: bool) -> tuple[float, float]:
+        random.seed(1)
+        np.random.seed(1)
+        if count:
+            assert count_call(Throwing(3, 3), (torch.ones(1, 3),), {}).forward_flops == 18
+        return random.random(), np.random.rand()
+
+    assert drawn(count=True) == drawn(count=False)
+
+
+def test_hooks_of_a_model_hear_of_no_replay_and_stay():
+    model, heard = nn.Linear(3, 3), []
+    model.register_forward_hook(lambda module, inputs, output: heard.append(output.sum().item()))
+    model.register_forward_pre_hook(lambda module, inputs: heard.append(inputs[0].sum().item()))
+    assert count_call(model, (torch.ones(1, 3),), {}) == Counted(params=12, forward_flops=18)
+    assert heard == []
+    model(torch.ones(1, 3))
+    assert len(heard) == 2
+
+
+# --- compiled functions
+
+
+def steps(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    return model(inputs).sum()
+
+
+@pytest.mark.parametrize("fullgraph", [False, True])
+def test_a_model_in_a_compiled_function_is_counted_each_time_that_another_is_traced(told, fullgraph):
+    step = torch.compile(steps, backend="eager", fullgraph=fullgraph)
+    models = small(), nn.Linear(10, 10)
+    for model in (models[0], models[0], models[1]):
+        step(model, torch.randn(4, 10))
+    assert told == [SMALL, Counted(params=SMALL.params + 110, forward_flops=SMALL.forward_flops + 200)]
+
+
+def test_another_trial_traces_a_compiled_function_again(meter, told):
+    step, model = torch.compile(steps, backend="eager"), small()
+    step(model, torch.randn(4, 10))
+    again: list[Counted] = []
+    meter.begin(again.append)
+    step(model, torch.randn(4, 10))
+    assert again == told == [SMALL]
+
+
+def test_a_model_that_is_refused_does_not_run_in_a_compiled_function(meter):
+    ran: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., object]:
+        ran.append(len(inputs))
+        return graph.forward
+
+    def refuse(counted: Counted) -> None:
+        raise LeaseLost(f"{counted.params} are too many")
+
+    meter.begin(refuse)
+    step = torch.compile(steps, backend=backend)
+    for _ in range(2):
+        with pytest.raises(Exception, match=f"{SMALL.params} are too many"):
+            step(small(), torch.randn(4, 10))
+    assert ran == []

@@ -108,9 +108,6 @@ class FakeAuthority:
     def confirm(self, lease: int, fence: int, measured: Measured) -> None:
         self._asked("confirm", lease, fence, measured)
 
-    def revoke(self, key: str, rule: str, reason: str) -> None:
-        self._asked("revoke", key, rule, reason)
-
     def activate(self, key: str, digest: str, holder: str, measured: Measured | None) -> Grant:
         self._asked("activate", key, digest, holder)
         return Grant(lease=1, fence=1, ttl_ms=self.ttl_ms, claim=self.claim)

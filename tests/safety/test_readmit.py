@@ -207,3 +207,51 @@ def test_whoever_holds_no_active_lease_can_confirm_nothing(governor, ledger):
     for fence in (grant.fence, grant.fence + 1):
         with pytest.raises(LeaseLost):
             governor.confirm(grant.lease, fence, Measured(params=1, forward_flops=1))
+
+
+@pytest.mark.parametrize(("told", "runs"), [(9_999, True), (10_000, False)])
+def test_what_can_not_be_counted_runs_only_where_its_flops_were_told_under_the_ceiling(governor, told, runs):
+    governor.readmit(request(forward_flops=told))
+    grant = governor.activate("s/1", "d1", "w", None)
+    unknown = Measured(params=100, forward_flops=None, reason="item")
+    if runs:
+        governor.confirm(grant.lease, grant.fence, unknown)
+        with pytest.raises(LeaseLost, match="params: built 101"):
+            governor.confirm(grant.lease, grant.fence, Measured(params=101, forward_flops=None))
+        return
+    with pytest.raises(LeaseLost, match=r"its model can't be measured: item; tell forward_flops.* by cost="):
+        governor.confirm(grant.lease, grant.fence, unknown)
+    assert governor.verdict("s/1").rule == "unmeasured"
+
+
+def test_a_worker_of_an_earlier_lease_can_not_take_the_present_one_away(governor, ledger, clock):
+    governor.readmit(request())
+    first = governor.activate("s/1", "d1", "w", None)
+    clock.pass_ms(30_000)
+    governor.readmit(request())
+    second = governor.activate("s/1", "d1", "w2", None)
+    with pytest.raises(LeaseLost):
+        governor.confirm(first.lease, first.fence, Measured(params=1001, forward_flops=None))
+    assert ledger.lease("s/1").state == "active"
+    assert governor.renew(second.lease, second.fence) > 0
+
+
+def test_what_a_closed_sweep_refused_is_admitted_when_it_is_open_again(governor, ledger):
+    bound = ledger.sweep("s").limits
+    governor.readmit(request())
+    settled(ledger, request())
+    governor.close_sweep("s", {})
+    assert governor.readmit(request()).rule == "closed"
+    assert kinds(ledger)[-1] == "deny"
+    governor.open_sweep("s", bound)
+    assert governor.verdict("s/1") == Allow()
+    assert governor.readmit(request()) == Allow()
+
+
+def test_what_a_budget_had_no_room_for_may_ask_again_for_less(governor, ledger):
+    governor.readmit(request())
+    settled(ledger, request())
+    ledger.reserve(request("s/2", train_flops=90 * GFLOP))
+    settled(ledger, request("s/2"), reports=5)
+    assert governor.readmit(request(train_flops=11 * GFLOP)).rule == "budget.train_gflop"
+    assert governor.readmit(request(train_flops=1 * GFLOP)) == Allow()

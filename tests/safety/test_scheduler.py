@@ -4,7 +4,7 @@ import pytest
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
 
-from safety import Allow, Deny, GovernorUnreachable, Hold, Usage
+from safety import Allow, Deny, GovernorUnreachable, Hold, LedgerError, Usage
 from safety import scheduler as gate_2
 from safety.tune import Governance, GovernedScheduler, GovernedStopper
 from tests.safety.fakes import FakeAuthority, claim
@@ -257,7 +257,7 @@ def test_a_refusal_of_whatever_comes_ends_the_search(scheduler, running, authori
 
 
 def test_a_trial_that_was_refused_by_its_worker_is_an_error_to_the_inner_scheduler(scheduler, inner, running):
-    scheduler.on_trial_complete(running, running.trials[0], {"refused": "no", **RESULT})
+    scheduler.on_trial_complete(running, running.trials[0], {"lease_refused": "no", **RESULT})
     assert inner.heard[-1] == ("error", "t1")
 
 
@@ -275,7 +275,33 @@ def test_what_is_heard_of_a_trial_is_forgotten_with_its_lease(scheduler, governa
         stopper(name, RESULT)
         assert f"s/{name}" in governance.heard.admitted
         end(trial)
-    assert set(governance.heard.admitted) == set(governance.heard.usage) | {"s/t1"} == {"s/t1"}
+    assert set(governance.heard.admitted) == {"s/t1"}
+    # not known to be settled: the end of the sweep charges what was told
+    assert set(governance.heard.usage) == {"s/error", "s/remove"}
+
+
+def test_what_a_trial_told_is_kept_until_it_is_settled(scheduler, governance, running, authority):
+    (trial,) = running.trials
+    authority.silent = GovernorUnreachable("silent")
+    scheduler._settle(trial, RESULT)
+    assert governance.heard.usage == {"s/t1": USED}
+    authority.silent = None
+    scheduler._settle(trial, RESULT)
+    assert governance.heard.usage == {}
+
+
+@pytest.mark.parametrize("error", [GovernorUnreachable("silent"), LedgerError("locked")])
+def test_a_trial_waits_while_the_governor_is_silent_and_goes_on_by_itself(
+    scheduler, running, authority, error
+):
+    other = FakeTrial("t2")
+    running.trials.append(other)
+    authority.silent = error
+    scheduler.on_trial_add(running, other)
+    assert scheduler.choose_trial_to_run(running) is None
+    assert other.status == Trial.PAUSED
+    authority.silent = None
+    assert scheduler.choose_trial_to_run(running) is other
 
 
 def test_a_pause_that_can_not_be_settled_is_asked_for_again_all_the_same(scheduler, running, authority):
@@ -303,6 +329,46 @@ def test_paused_trials_that_nobody_resumes_end_after_a_while(scheduler, inner, r
     now[0] += gate_2.STALL_SECONDS
     scheduler.choose_trial_to_run(running)
     assert trial.status == Trial.TERMINATED
+
+
+def stalling(scheduler, inner, running, names):
+    """Nothing but paused trials, and none to come."""
+    running.search_alg.finished = True
+    running.trials[:] = [FakeTrial(name) for name in names]
+    for trial in running.trials:
+        scheduler.on_trial_add(running, trial)
+        scheduler.on_trial_result(running, trial, RESULT)
+        trial.status = Trial.PAUSED
+        trial.init_local_path()
+
+
+def test_paused_trials_that_wait_for_the_governor_are_not_ended(
+    scheduler, inner, running, authority, monkeypatch
+):
+    stalling(scheduler, inner, running, ["t2", "t3"])
+    now = [50.0]
+    monkeypatch.setattr(gate_2.time, "monotonic", lambda: now[0])
+    for _ in range(4):
+        authority.admits = [WAIT, WAIT]
+        assert scheduler.choose_trial_to_run(running) is None
+        now[0] += gate_2.STALL_SECONDS
+    assert [trial.status for trial in running.trials] == [Trial.PAUSED] * 2
+    assert scheduler.choose_trial_to_run(running) is running.trials[0]
+
+
+def test_after_one_stalled_trial_was_ended_the_others_have_their_time_again(
+    scheduler, inner, running, monkeypatch
+):
+    stalling(scheduler, inner, running, ["t2", "t3"])
+    inner.choose_trial_to_run = lambda controller: None
+    now = [50.0]
+    monkeypatch.setattr(gate_2.time, "monotonic", lambda: now[0])
+    scheduler.choose_trial_to_run(running)
+    now[0] += gate_2.STALL_SECONDS
+    for _ in range(3):
+        scheduler.choose_trial_to_run(running)
+        now[0] += 0.1
+    assert sorted(trial.status for trial in running.trials) == [Trial.PAUSED, Trial.TERMINATED]
 
 
 class Completing(PopulationBasedTraining):

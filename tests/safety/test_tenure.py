@@ -43,9 +43,9 @@ def now():
 def make(authority, now):
     tenures = []
 
-    def made(meter=None, *, priced=False):
+    def made(meter=None):
         keeper = LeaseKeeper(authority, NoSwitch(), clock=lambda: now[0])
-        tenures.append(Tenure(authority, keeper, meter, priced=priced))
+        tenures.append(Tenure(authority, keeper, meter))
         return tenures[-1]
 
     yield made
@@ -97,7 +97,7 @@ def test_a_trial_that_gets_no_lease_is_refused_and_not_asked_for_again(make, aut
     assert tenure.has_begun
     with pytest.raises(LeaseLost, match="revoked"), tenure.computing():
         raise AssertionError("computed")
-    assert tenure.refused(caught.value) == {"done": True, "refused": "revoked"}
+    assert tenure.refused(caught.value) == {"done": True, "lease_refused": "revoked"}
 
 
 def test_a_meter_begins_with_each_lease(make):
@@ -123,7 +123,7 @@ def test_a_refusal_stays_one_whoever_catches_it(tenure, authority, error):
         tenure.judge(Counted(params=3, forward_flops=4))
     authority.silent = None
     told = tenure.refused(LeaseLost("later"))
-    assert (told["refused"], told["lease"]["reports"]) == (str(error), 1)
+    assert (told["lease_refused"], told["lease"]["reports"]) == (str(error), 1)
     with pytest.raises(LeaseLost), tenure.computing():
         raise AssertionError("computed")
 
@@ -147,17 +147,9 @@ def test_an_error_of_the_trial_is_its_own(tenure):
         raise ZeroDivisionError
 
 
-def test_what_can_not_be_counted_loses_its_lease_and_tells_how_to_price_it(tenure, authority):
-    with pytest.raises(LeaseLost, match=r"s/t1: its model can't be measured: item; tell .* by cost="):
-        tenure.judge(Counted(params=3, forward_flops=None, reason="item"))
-    assert authority.asked[-1][:3] == ("revoke", KEY, "unmeasured")
-
-
-def test_what_can_not_be_counted_and_is_priced_is_judged_by_its_parameters(make, authority):
-    tenure = make(priced=True)
-    tenure.begin(KEY, "d", "w")
+def test_what_can_not_be_counted_is_confirmed_as_that_and_never_as_nothing(tenure, authority):
     tenure.judge(Counted(params=3, forward_flops=None, reason="item"))
-    assert authority.asked[-1] == ("confirm", 1, 1, Measured(params=3, forward_flops=0))
+    assert authority.asked[-1] == ("confirm", 1, 1, Measured(params=3, forward_flops=None, reason="item"))
 
 
 def test_a_trial_that_fails_is_settled_up_to_its_next_report(tenure, authority, now):
@@ -175,3 +167,27 @@ def test_a_failure_that_can_not_be_settled_is_left_to_be_reaped(tenure, authorit
     authority.silent = GovernorUnreachable("silent")
     tenure.settle_cut_short()
     assert not tenure.has_begun
+
+
+def test_a_trial_whose_time_is_over_between_two_steps_tells_no_more_time_than_it_claimed(tenure, now):
+    tenure.counted_report()
+    now[0] += 60.5
+    with pytest.raises(LeaseLost) as caught, tenure.computing():
+        raise AssertionError("computed")
+    told = tenure.refused(caught.value)["lease"]
+    assert (told["wall_ms"], told["gpu_ms"]) == (60_000, 6_000)
+
+
+def test_a_failure_after_the_last_report_counts_no_further_one(tenure, authority):
+    for _ in range(5):
+        tenure.counted_report()
+    tenure.settle_cut_short()
+    assert authority.asked[-1][-1] == Usage(train_flops=10 * GFLOP, reports=5)
+
+
+def test_a_refusal_after_the_last_report_counts_no_further_one_and_hides_none_too_many(tenure):
+    for reports in (5, 6):
+        while tenure._reports < reports:
+            tenure.counted_report()
+        assert tenure._next_report(tenure._grant) == reports
+    assert tenure.refused(LeaseLost("over"))["lease"]["reports"] == 6

@@ -49,7 +49,7 @@ def make(authority, tmp_path, monkeypatch):
     made = []
 
     def one(**config):
-        terms = Terms(authority=authority, sweep="s", digest=object_digest, meters=None, priced=False)
+        terms = Terms(authority=authority, sweep="s", digest=object_digest, meters=None)
         theirs = type("Mine", (Theirs,), {"happened": []})
         made.append(leased(theirs, "named", terms)({"width": 3, **config}))
         return made[-1]
@@ -87,9 +87,9 @@ def test_without_a_lease_it_ends_refused_and_nothing_of_it_ran(make, authority):
     trainable = make()
     refusing(authority)
     result = trainable.train()
-    assert (result["done"], result["refused"]) == (True, "over the ceiling")
+    assert (result["done"], result["lease_refused"]) == (True, "over the ceiling")
     assert "lease" not in result
-    assert trainable.save_checkpoint("folder") == {"refused": True}
+    assert trainable.save_checkpoint("folder") == {"lease_refused": True}
     trainable.stop()
     assert trainable.happened == []
 
@@ -118,7 +118,7 @@ def test_a_checkpoint_is_not_loaded_without_a_lease_and_the_next_step_tells(make
     trainable.load_checkpoint({"saved": 1})
     assert trainable.happened == []
     authority.silent = None
-    assert trainable.train()["refused"] == "over the ceiling"
+    assert trainable.train()["lease_refused"] == "over the ceiling"
 
 
 def test_another_trial_has_another_lease(make, authority):
@@ -148,7 +148,7 @@ def test_another_trial_that_is_refused_resets_nothing_and_the_next_step_tells(ma
     trainable.train()
     refusing(authority)
     assert trainable.reset({"width": 4})
-    assert trainable.train()["refused"] == "over the ceiling"
+    assert trainable.train()["lease_refused"] == "over the ceiling"
     assert trainable.happened == [("setup", 3), "step"]
 
 

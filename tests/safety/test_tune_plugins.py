@@ -8,7 +8,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from safety import Allow, Deny, GovernorUnreachable, Hold, LeaseLost, SearchExhausted, Usage
+from safety import Allow, Deny, GovernorUnreachable, Hold, KeyReused, LeaseLost, SearchExhausted, Usage
 from safety import scheduler as gate_2
 from safety import search as gate_1
 from safety import stopper as judge
@@ -201,7 +201,15 @@ def test_what_can_not_be_priced_or_told_is_denied(governance, authority, config)
 
 def test_a_governor_that_is_silent_admits_nothing(governance, authority):
     authority.silent = GovernorUnreachable("silent")
-    with pytest.raises(GovernorUnreachable):
+    search = GovernedSearch(FakeSearcher({"width": 1}), governance)
+    assert search.suggest("t1") is None
+    authority.silent = None
+    assert search.suggest("t2") == {"width": 1}
+
+
+def test_a_key_that_was_used_for_something_else_is_an_error(governance, authority):
+    authority.silent = KeyReused("s/t1")
+    with pytest.raises(KeyReused):
         GovernedSearch(FakeSearcher({"width": 1}), governance).suggest("t1")
 
 
@@ -627,7 +635,7 @@ def test_no_plugin_holds_a_limit(governance, plugin):
     assert b"Limits" not in cloudpickle.dumps(made)
     assert set(vars(made)) - {"_governance", "_inner", "_metric", "_mode"} <= {
         "_max_refusals", "_complete", "_refusals", "_without_room", "_waiting", "_proposed_as", "_pulsed",
-        "_held", "_denied", "_strangers", "_admitted", "_failed", "_idle_since",
+        "_held", "_denied", "_strangers", "_admitted", "_failed", "_idle_since", "_waits",
     }  # fmt: skip
 
 
@@ -736,8 +744,13 @@ def test_a_grid_waits_while_a_trial_is_held():
 
 
 def test_a_result_that_its_worker_refused_is_not_judged_again(stopper, authority):
-    assert stopper("t1", {"done": True, "refused": "no lease"})
+    assert stopper("t1", {"done": True, "lease_refused": "no lease"})
     assert authority.asked == []
+
+
+def test_a_metric_that_is_called_refused_is_a_metric_like_any_other(stopper, authority):
+    assert not stopper("t1", {"score": 0.5, "refused": 0.1})
+    assert [entry[0] for entry in authority.asked] == ["report"]
 
 
 @pytest.mark.parametrize(

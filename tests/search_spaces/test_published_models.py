@@ -33,7 +33,7 @@ SPACES = [NasBenchMacro(), NasBench201(), HwGpt(head=SMALL_TEXT), HwGpt()]
 
 # Hundreds of operators each: a measurement takes 0.1 to 0.2 s.
 class TestNasBenchMacro(SpaceContract):
-    draws = 300
+    draws = 100
 
     @pytest.fixture
     def space(self):
@@ -41,7 +41,7 @@ class TestNasBenchMacro(SpaceContract):
 
 
 class TestNasBench201(SpaceContract):
-    draws = 300
+    draws = 100
 
     @pytest.fixture
     def space(self):
@@ -49,7 +49,7 @@ class TestNasBench201(SpaceContract):
 
 
 class TestHwGpt(SpaceContract):
-    draws = 300
+    draws = 100
 
     @pytest.fixture
     def space(self):
