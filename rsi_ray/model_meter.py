@@ -21,6 +21,7 @@ from safety.meter import Counted
 from search_spaces.measure import Measured, Unmeasurable, measure
 
 _call = nn.Module.__call__
+_UNTOLD = object()
 
 
 class ModelMeter:
@@ -82,10 +83,11 @@ class ModelMeter:
 
     def _see_traced(self, context: Any) -> None:
         """A compiled function is being traced, and calls a module."""
-        if not getattr(self._within, "replays", False):
-            module = context.get_local("module")._i_will_not_complain_if_bc_breaks_VariableTracker().value
-            args, kwargs = (context.get_local(name).as_proxy() for name in ("args", "kwargs"))
-            self._see(module, *tree_map(_traced_as_meta, (args, kwargs)))
+        if getattr(self._within, "replays", False):
+            return
+        module = context.get_local("module")._i_will_not_complain_if_bc_breaks_VariableTracker().value
+        if self._refusal or not self._is_counted(module):
+            self._see(module, *_traced_arguments(context))
 
     def _covered(self, module: nn.Module) -> WeakSet[nn.Module]:
         parts = self._parts.get(module)
@@ -222,6 +224,16 @@ def _input_as_meta(value: Any) -> Any:
     return torch.empty_like(value, device="meta") if isinstance(value, Tensor) else value
 
 
+def _traced_arguments(context: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments of a call that is traced; without those that a trace can't tell, no call can be replayed."""
+    try:
+        traced = tuple(context.get_local(name).as_proxy() for name in ("args", "kwargs"))
+        args, kwargs = tree_map(_traced_as_meta, traced)
+    except Exception:
+        return (_UNTOLD,), {"": _UNTOLD}
+    return args, kwargs
+
+
 def _traced_as_meta(value: Any) -> Any:
     """An argument in a trace: a tensor is a proxy that knows its shape."""
     if not isinstance(value, torch.fx.Proxy):
@@ -229,7 +241,8 @@ def _traced_as_meta(value: Any) -> Any:
     example = value.node.meta["example_value"]
     if not isinstance(example, Tensor):
         return example
-    shape = [int(size) for size in example.shape]
+    # a size that isn't fixed has an example too; to ask for its value would fix it
+    shape = [size.node.hint if isinstance(size, torch.SymInt) else size for size in example.shape]
     return torch.empty(shape, dtype=example.dtype, device="meta", requires_grad=example.requires_grad)
 
 

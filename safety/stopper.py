@@ -28,15 +28,20 @@ class GovernedStopper(Stopper):
         self._governance = governance
         self._metric = metric
         self._pulsed = -PULSE_SECONDS
+        # the last result of each trial, as an object: Tune gives it again when a function has returned
+        self._judged: dict[str, dict[str, Any]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the wiring, not the history: the clock of the last pulse may be another host's."""
-        return {**self.__dict__, "_pulsed": -PULSE_SECONDS}
+        return {**self.__dict__, "_pulsed": -PULSE_SECONDS, "_judged": {}}
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether to stop this trial."""
         if REFUSED in result:
             return True  # by gate 3, which recorded why
+        if self._judged.get(trial_id) is result:
+            return False
+        self._judged[trial_id] = result
         key = self._governance.key(trial_id)
         try:
             report = report_of(result, self._metric)

@@ -116,7 +116,7 @@ class Tenure:
         return max(self._reports, min(self._reports + 1, grant.claim.reports))
 
     def settle_cut_short(self) -> None:
-        """Settle what has failed: up to its next report, since what it computed is not known."""
+        """Settle what ends between two reports: up to the next one, since what it computed is not known."""
         if self._grant is None:
             return
         usage = self._usage(self._grant, self._next_report(self._grant))

@@ -84,7 +84,8 @@ class Leased(Trainable):
                 result: dict[str, Any] = super().step()
         except LeaseLost as error:
             return self._tenure.refused(error)
-        if RESULT_DUPLICATE in result:
+        if RESULT_DUPLICATE in result:  # a function has returned; what it did after its last report counts
+            self._tenure.settle_cut_short()
             return result
         return {**result, **self._tenure.counted_report()}
 

@@ -223,6 +223,14 @@ def test_a_part_that_is_made_in_the_first_call_counts_once(told):
     assert told == [Counted(params=SMALL.params + 12, forward_flops=SMALL.forward_flops + 18)]
 
 
+def test_a_module_that_had_no_parameters_at_first_counts_whole_when_it_has(told):
+    model = nn.Sequential(nn.ReLU())
+    model(torch.randn(4, 10))
+    model.append(nn.Linear(10, 10))
+    model(torch.randn(4, 10))
+    assert told == [Counted(params=110, forward_flops=200)]
+
+
 # --- samples of a call
 
 
@@ -296,6 +304,49 @@ def test_a_model_in_a_compiled_function_is_counted_each_time_that_another_is_tra
     for model in (models[0], models[0], models[1]):
         step(model, torch.randn(4, 10))
     assert told == [SMALL, Counted(params=SMALL.params + 110, forward_flops=SMALL.forward_flops + 200)]
+
+
+def test_a_batch_of_another_size_is_no_other_model_and_is_compiled_for_every_size(told):
+    traced = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., object]:
+        traced.append(graph)
+        return graph.forward
+
+    step, model = torch.compile(steps, backend=backend), small()
+    for size in range(4, 9):
+        step(model, torch.randn(size, 10))
+    assert (told, len(traced)) == ([SMALL], 2)
+
+
+def test_a_traced_call_of_dynamic_size_is_counted_without_fixing_it(told):
+    traced = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., object]:
+        traced.append(graph)
+        return graph.forward
+
+    step, model = torch.compile(steps, backend=backend, dynamic=True), small()
+    for size in range(4, 9):
+        step(model, torch.randn(size, 10))
+    assert (told, len(traced)) == ([SMALL], 1)
+
+
+class Odd:
+    """No value that a trace can tell."""
+
+
+class Scaled(nn.Linear):
+    """Takes such a value."""
+
+    def forward(self, inputs: torch.Tensor, odd: Odd) -> torch.Tensor:
+        return super().forward(inputs)
+
+
+def test_a_traced_call_whose_arguments_can_not_be_told_is_counted_without_its_flops(told):
+    model, odd = Scaled(3, 3), Odd()
+    torch.compile(lambda inputs: model(inputs, odd), backend="eager")(torch.ones(1, 3))
+    assert (told[-1].params, told[-1].forward_flops) == (12, None)
 
 
 def test_another_trial_traces_a_compiled_function_again(meter, told):

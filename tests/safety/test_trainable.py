@@ -94,8 +94,13 @@ def test_without_a_lease_it_ends_refused_and_nothing_of_it_ran(make, authority):
     assert trainable.happened == []
 
 
-def test_a_report_that_comes_twice_is_passed_on_as_it_is(make):
-    assert make(result={RESULT_DUPLICATE: True}).train() == {RESULT_DUPLICATE: True}
+def test_a_function_that_returned_is_settled_for_what_it_did_after_its_last_report(make, authority):
+    trainable = make()
+    trainable.train()
+    trainable.config["result"] = {RESULT_DUPLICATE: True}
+    assert trainable.train() == {RESULT_DUPLICATE: True}
+    what, _, _, usage = authority.asked[-1]
+    assert (what, usage.reports) == ("settle", 2)
 
 
 def test_a_setup_that_fails_is_settled_and_fails(make, authority):

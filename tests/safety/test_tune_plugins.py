@@ -635,7 +635,7 @@ def test_no_plugin_holds_a_limit(governance, plugin):
     assert b"Limits" not in cloudpickle.dumps(made)
     assert set(vars(made)) - {"_governance", "_inner", "_metric", "_mode"} <= {
         "_max_refusals", "_complete", "_refusals", "_without_room", "_waiting", "_proposed_as", "_pulsed",
-        "_held", "_denied", "_strangers", "_admitted", "_failed", "_idle_since", "_waits",
+        "_held", "_denied", "_strangers", "_admitted", "_failed", "_idle_since", "_waits", "_judged",
     }  # fmt: skip
 
 
@@ -746,6 +746,15 @@ def test_a_grid_waits_while_a_trial_is_held():
 def test_a_result_that_its_worker_refused_is_not_judged_again(stopper, authority):
     assert stopper("t1", {"done": True, "lease_refused": "no lease"})
     assert authority.asked == []
+
+
+def test_a_result_that_tune_gives_again_when_a_function_returned_is_judged_once(stopper, authority):
+    result = {"score": 0.5}
+    assert not stopper("t1", result)
+    authority.verdicts["s/t1"] = NO  # its lease is over by now
+    assert not stopper("t1", result)
+    assert stopper("t1", dict(result))
+    assert cloudpickle.loads(cloudpickle.dumps(stopper))._judged == {}
 
 
 def test_a_metric_that_is_called_refused_is_a_metric_like_any_other(stopper, authority):
