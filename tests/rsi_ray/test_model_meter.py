@@ -226,9 +226,9 @@ def test_a_part_that_is_made_in_the_first_call_counts_once(told):
 def test_a_module_that_had_no_parameters_at_first_counts_whole_when_it_has(told):
     model = nn.Sequential(nn.ReLU())
     model(torch.randn(4, 10))
-    model.append(nn.Linear(10, 10))
+    model.append(Reading(10, 10))
     model(torch.randn(4, 10))
-    assert told == [Counted(params=110, forward_flops=200)]
+    assert [counted.params for counted in told] == [110]
 
 
 # --- samples of a call
