@@ -23,6 +23,13 @@ def settle(connection: sa.Connection, clock: Clock, lease: Lease, usage: Usage) 
         sweeps.freeze(connection, clock, lease.sweep, f"{lease.key} used {text} more than it held")
 
 
+def void_reserved(connection: sa.Connection, clock: Clock, sweep: str, reason: str) -> None:
+    """Give back every lease of a sweep that never began."""
+    for lease in leases.open_ones(connection, sweep):
+        if lease.state == "reserved":
+            leases.end(connection, clock, lease, "void", {}, reason=reason)
+
+
 def cut_short(clock: Clock, lease: Lease, told: Usage) -> Usage:
     """What a trial that died is charged: up to its next report, and its time until now."""
     claim = lease.claim

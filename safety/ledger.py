@@ -52,11 +52,14 @@ class Ledger:
     def open_sweep(self, name: str, limits: Limits) -> None:
         """Bind a sweep to its limits, and the cluster's budgets to the tightest asked for so far.
 
+        Of one that exists, what a driver before this one reserved and never began is given back.
+
         Raises:
             LooserLimits: a cap above the one in force, or other limits for a sweep that exists.
         """
         with self._transaction() as connection:
             sweeps.bind(connection, self._clock, name, limits)
+            endings.void_reserved(connection, self._clock, name, "its driver is gone")
 
     def sweep(self, name: str) -> Sweep:
         """A sweep's limits and state.
@@ -88,10 +91,8 @@ class Ledger:
             usage: last known usage by the trial's key, not counted where it is an earlier lease's.
         """
         with self._transaction() as connection:
+            endings.void_reserved(connection, self._clock, name, "the sweep was closed")
             for lease in leases.open_ones(connection, name):
-                if lease.state == "reserved":
-                    leases.end(connection, self._clock, lease, "void", {}, reason="the sweep was closed")
-                    continue
                 cut = endings.cut_short(self._clock, lease, usage.get(lease.trial, Usage()))
                 leases.end(connection, self._clock, lease, "settled", cut.charges(lease.claim))
             sweeps.close(connection, self._clock, name)

@@ -9,12 +9,15 @@ from typing import Any
 from ray.tune.search import Searcher
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from safety.errors import SearchExhausted
+from safety.errors import SafetyError, SearchExhausted
 from safety.governance import Governance
 from safety.rules import is_finite_number
+from safety.stopper import PULSE_SECONDS
 from safety.verdict import Allow, Deny, Hold, Verdict
 
 HOLD_SECONDS = 0.05
+# a governor that is silent for longer ends the sweep
+SILENCE_SECONDS = 60.0
 # proposals in a row without room in a budget, after which it counts as used up
 BUDGET_REFUSALS = 20
 # rules that refuse whatever is proposed
@@ -55,13 +58,15 @@ class GovernedSearch(Searcher):
         self._max_refusals = max_refusals
         self._refusals = self._without_room = 0
         self._waiting: tuple[str, dict[str, Any]] | None = None
+        self._pulsed = -PULSE_SECONDS
+        self._silent_since: float | None = None
         # Tune names a trial anew each time it asks; the inner searcher knows the name it proposed under
         self._proposed_as: dict[str, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the wiring, not the history."""
         fresh: dict[str, Any] = {"_refusals": 0, "_without_room": 0, "_waiting": None, "_proposed_as": {}}
-        return {**self.__dict__, **fresh}
+        return {**self.__dict__, **fresh, "_pulsed": -PULSE_SECONDS, "_silent_since": None}
 
     @property
     def searcher(self) -> Searcher:
@@ -94,13 +99,29 @@ class GovernedSearch(Searcher):
                 self._proposed_as[trial_id] = proposer
                 return config
             if isinstance(verdict, Hold):
-                time.sleep(HOLD_SECONDS)
-                return None
+                return None if self._waits_on() else Searcher.FINISHED
             self._tell_refused(proposer, verdict)
             if self._is_over(verdict):
                 break
             proposer = self._next_proposer(trial_id)
         return Searcher.FINISHED
+
+    def _waits_on(self) -> bool:
+        """Wait a little; whether the sweep is still open. Where nothing runs, Tune asks nobody else."""
+        time.sleep(HOLD_SECONDS)
+        now = time.monotonic()
+        if now - self._pulsed < PULSE_SECONDS:
+            return True
+        self._pulsed = now
+        try:
+            state = self._governance.authority.pulse(self._governance.sweep)
+        except SafetyError:
+            self._silent_since = self._silent_since or now
+            if now - self._silent_since >= SILENCE_SECONDS:
+                raise
+            return True
+        self._silent_since = None
+        return state == "open"
 
     def _next_proposer(self, trial_id: str) -> str:
         # asked again under a name that it knows, a searcher that hears of no refusal repeats itself

@@ -808,3 +808,16 @@ def test_a_ledger_of_another_version_is_refused_and_left_as_it_is(tmp_path):
         columns = [row[1] for row in connection.execute("PRAGMA table_info(leases)")]
     connection.close()
     assert columns == ["id", "key"]
+
+
+def test_a_sweep_that_is_opened_again_gives_back_what_its_last_driver_reserved(tmp_path):
+    ledger = Ledger(f"sqlite:///{tmp_path}/l.db")
+    ledger.open_sweep("s", limits(sweep={"trials": 2}))
+    ledger.reserve(request("s/1"))
+    ledger.reserve(request("s/2"))
+    ledger.activate("s/2", "d1", "w")
+    ledger.open_sweep("s", limits(sweep={"trials": 2}))
+    assert amounts(ledger, "trials", "sweep:s")[0] == 1
+    assert ledger.lease("s/1").state == "void"
+    assert ledger.lease("s/2").state == "active"
+    ledger.close()

@@ -252,6 +252,9 @@ class LedgerMachine(RuleBasedStateMachine):
             except LedgerError:
                 return
             raise AssertionError("a frozen sweep was opened")
+        for lease in self._leases.values():
+            if lease.sweep == sweep and lease.state == "reserved":
+                lease.state = "void"
         self._ledger.open_sweep(sweep, LIMITS)
         self._state[sweep], self._seen[sweep] = "open", self._time.monotonic
 

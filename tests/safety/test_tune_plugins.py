@@ -117,7 +117,7 @@ def test_a_proposal_that_must_wait_is_kept_and_asked_for_again_under_the_new_nam
     assert search.suggest("t1") is None
     assert search.suggest("t2") is None
     assert search.suggest("t3") == {"width": 1}
-    assert [key for _, key in authority.asked] == ["s/t1", "s/t2", "s/t3"]
+    assert [asked[1] for asked in authority.asked if asked[0] == "admit"] == ["s/t1", "s/t2", "s/t3"]
     assert inner.told == [("suggest", "t1")]
     assert search.suggest("t4") == {"width": 2}
 
@@ -635,7 +635,7 @@ def test_no_plugin_holds_a_limit(governance, plugin):
     assert b"Limits" not in cloudpickle.dumps(made)
     assert set(vars(made)) - {"_governance", "_inner", "_metric", "_mode"} <= {
         "_max_refusals", "_complete", "_refusals", "_without_room", "_waiting", "_proposed_as", "_pulsed",
-        "_held", "_denied", "_strangers", "_admitted", "_failed", "_idle_since", "_waits", "_judged",
+        "_held", "_denied", "_strangers", "_admitted", "_failed", "_idle_since", "_waits", "_judged", "_silent_since",
     }  # fmt: skip
 
 
@@ -775,3 +775,14 @@ def test_a_metric_that_is_called_refused_is_a_metric_like_any_other(stopper, aut
 )
 def test_a_score_is_found_by_its_flat_name_and_of_several_the_worst_is_judged(metric, score):
     assert report_of({"score": 0.5, "eval": {"loss": 2.0}}, metric).score == score
+
+
+def test_a_search_that_waits_says_that_its_driver_is_alive_and_ends_with_its_sweep(monkeypatch):
+    monkeypatch.setattr("safety.search.PULSE_SECONDS", 0.0)
+    monkeypatch.setattr("safety.search.HOLD_SECONDS", 0.0)
+    authority = FakeAuthority(admits=[WAIT, WAIT])
+    searcher = GovernedSearch(FakeSearcher({"x": 1}), Governance(authority=authority, sweep="s", price=price))
+    assert searcher.suggest("a") is None
+    assert ("pulse", "s") in authority.asked
+    authority.state = "frozen"
+    assert searcher.suggest("b") == Searcher.FINISHED
