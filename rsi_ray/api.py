@@ -57,10 +57,9 @@ class Sweep:
         name: of the runs; each adds its time.
         training: how candidates are trained.
         hyperparameters: those of the training that are searched.
-        sampler: a name (tpe, random, gp, nsga2, cmaes, evolution, linear), `module:Class`, or a sampler of
-            Optuna.
-        scheduler: a name (fifo, asha, hyperband, median, pbt, pb2), or a function that gives a scheduler
-            of Ray Tune; None for asha, or fifo where there are several objectives.
+        sampler: a name of `SAMPLERS`, `module:Class`, or a sampler of Optuna.
+        scheduler: a name of `SCHEDULERS`, or a function that gives a scheduler of Ray Tune; None for asha,
+            or fifo where there are several objectives.
         grace_period, reduction_factor, interval: of the schedulers by name.
         objectives: `score`, and what is to be small beside it: params, forward_flops, memory, latency.
         trials: candidates that are trained.
@@ -74,8 +73,7 @@ class Sweep:
         checkpoint_bytes: what weights and checkpoints may take on disk; None for no quota.
         max_failures: candidates that failed in a row, after which the sweep ends.
         storage: folder of all runs.
-        ledger: SQLAlchemy URL of the ledger; where it is None, the one that the cluster's governor keeps, or
-            one in the storage.
+        ledger: SQLAlchemy URL of the ledger; None for that of the cluster's governor, or one in the storage.
         seed: of sampler and candidates.
     """
 
