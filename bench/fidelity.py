@@ -138,7 +138,9 @@ def row_of(task: str, table: pd.DataFrame, seeds: int, grace_period: int) -> dic
         ledger.close()
     full, asha = (statistics.median(found[name]) for name in ("fifo", "asha"))
     never = sum(math.isinf(epochs) for epochs in found["asha"])
-    return {"task": task, "speedup": round(full / asha, 2), "full": full, "asha": asha, "never": never}
+    # JSON knows no infinity
+    told = None if math.isinf(asha) else asha
+    return {"task": task, "speedup": round(full / asha, 2), "full": full, "asha": told, "never": never}
 
 
 def main() -> None:
