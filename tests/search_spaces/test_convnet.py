@@ -47,7 +47,7 @@ def images(space, *, batch=2, seed=0):
 
 
 class TestOneHead(SpaceContract):
-    draws = 400
+    draws = 700
 
     @pytest.fixture
     def space(self):
@@ -55,7 +55,7 @@ class TestOneHead(SpaceContract):
 
 
 class TestSharedBackbone(SpaceContract):
-    draws = 200
+    draws = 300
 
     @pytest.fixture
     def space(self):

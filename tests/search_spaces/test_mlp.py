@@ -25,7 +25,7 @@ def rows(space, *, batch=4, seed=0):
 
 
 class TestOneHead(SpaceContract):
-    draws = 500
+    draws = 700
 
     @pytest.fixture
     def space(self):
@@ -33,7 +33,7 @@ class TestOneHead(SpaceContract):
 
 
 class TestSharedBackbone(SpaceContract):
-    draws = 200
+    draws = 300
 
     @pytest.fixture
     def space(self):

@@ -29,7 +29,7 @@ def tokens(space, *, batch=2, seed=0):
 
 
 class TestOneHead(SpaceContract):
-    draws = 350
+    draws = 700
 
     @pytest.fixture
     def space(self):
@@ -37,7 +37,7 @@ class TestOneHead(SpaceContract):
 
 
 class TestSharedBackbone(SpaceContract):
-    draws = 250
+    draws = 300
 
     @pytest.fixture
     def space(self):
