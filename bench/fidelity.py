@@ -156,9 +156,7 @@ def main() -> None:
     rows = []
     for task in sorted(table["task"].unique()):
         rows.append(row_of(str(task), table, 20 if given.full else 5, given.grace_period))
-        print(
-            "task {task}: full {full} epochs, ASHA {asha}, {speedup} times fewer".format(**rows[-1])
-        )
+        print("task {task}: full {full} epochs, ASHA {asha}, {speedup} times fewer".format(**rows[-1]))
     print(json.dumps({"rows": rows, "grace_period": given.grace_period, "seeds": 20 if given.full else 5}))
 
 
