@@ -25,6 +25,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from rsi_ray.schedulers import SchedulerOptions, scheduler_of
 from safety import Claim, Governor, Ledger, Measured, limits_from_dict, request_digest
+from safety.governance import told
 from safety.tune import Governance, GovernedScheduler
 
 TABLE = Path(__file__).parents[2] / "shared" / "data" / "lcbench_curves.parquet"
@@ -100,16 +101,9 @@ def _begin(cfg: int, governed: GovernedScheduler, governance: Governance, govern
 
 def _epoch(one: Running, curve: Sequence[float]) -> dict[str, Any]:
     one.epoch += 1
-    usage = CLAIM.used(reports=one.epoch, elapsed_ms=one.epoch)
-    lease = {
-        "id": one.grant.lease,
-        "fence": one.grant.fence,
-        "train_flops": usage.train_flops,
-        "wall_ms": usage.wall_ms,
-        "gpu_ms": 0,
-        "reports": one.epoch,
-    }
-    return {"score": curve[one.epoch - 1], "training_iteration": one.epoch, "lease": lease}
+    usage = one.grant.used(reports=one.epoch, elapsed_ms=one.epoch)
+    lease = told(one.grant, usage)
+    return {"score": curve[one.epoch - 1], "training_iteration": one.epoch, **lease}
 
 
 def _judged(one: Running, result: dict[str, Any], governed: GovernedScheduler) -> bool:

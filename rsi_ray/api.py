@@ -198,8 +198,8 @@ class Sweep:
         for problem in self._problems():
             raise SweepError(problem)
         try:
-            self.check_scheduler()
             plan = self._plan(self.job())
+            plan.scheduler()  # what is wrong with it is told before anything starts
         except (ValueError, TypeError) as error:  # a part of it doesn't fit: one line says which
             raise SweepError(one_line(error)) from None
         if resume is not None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
 
@@ -23,7 +23,6 @@ from rsi_ray.wiring import (
     TASK_SECTIONS,
     choices_of,
     load_task_of,
-    space_of,
     sweep_of,
     training_of,
     with_paths_from,
@@ -37,6 +36,7 @@ Seed = Annotated[int, BeforeValidator(whole_number), Field(le=2**32 - 1)]
 Positive = Annotated[float, Field(gt=0)]
 PositiveSpan = Annotated[list[Positive], Field(min_length=2, max_length=2)]
 
+BuiltT = TypeVar("BuiltT")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?\Z", re.IGNORECASE)
 
@@ -236,10 +236,8 @@ def parse_config(document: Document, *, folder: Path) -> SweepConfig:
     _check(document, "task", lambda: load_task_of(config)())
     _check(document, "training", lambda: training_of(config))
     _check(document, "hyperparameters", lambda: choices_of(config))
-    _check(document, "space", lambda: space_of(config))
-    sweep = sweep_of(config.model_copy(update={"enqueue": []}))
-    _check(document, "space", sweep.job)
-    job = sweep.job()
+    sweep = _check(document, "space", lambda: sweep_of(config.model_copy(update={"enqueue": []})))
+    job = _check(document, "space", sweep.job)
     _check(document, "scheduler", sweep.check_scheduler)
     if config.baseline is not None:
         given = config.baseline
@@ -262,9 +260,10 @@ def _parts_parsed(document: Document, folder: Path) -> Document:
     return Document(source=document.source, data=data, lines=document.lines)
 
 
-def _check(document: Document, part: str, build: Callable[[], object], *place: int) -> None:
+def _check(document: Document, part: str, build: Callable[[], BuiltT], *place: int) -> BuiltT:
+    """Build a part; what is wrong with it is told with the line where it stands."""
     try:
-        build()
+        return build()
     except (ValueError, TypeError, OSError) as error:
         first = one_line(error).removeprefix(f"{part}: ").removeprefix(f"{part}.")
         named = "".join(f"[{index}]" for index in place)

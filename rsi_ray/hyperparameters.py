@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar, cast, get_args
 
@@ -14,6 +15,9 @@ SpecT = TypeVar("SpecT")
 
 PREFIX = "training."
 """Of every hyperparameter's name in a candidate's configuration."""
+
+OVER_ZERO = ("lowest", "highest", "numbers over 0")
+FROM_ZERO = ("fewest", "most", "whole numbers from 0")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,9 +43,9 @@ class TrainingChoices:
 
     def __post_init__(self) -> None:
         problems = [
-            *_problems_of_span("learning_rate", self.learning_rate),
-            *_problems_of_span("weight_decay", self.weight_decay),
-            *_problems_of_steps("warmup_steps", self.warmup_steps),
+            *_problems_of_pair("learning_rate", self.learning_rate, _is_positive, *OVER_ZERO),
+            *_problems_of_pair("weight_decay", self.weight_decay, _is_positive, *OVER_ZERO),
+            *_problems_of_pair("warmup_steps", self.warmup_steps, _is_count, *FROM_ZERO),
         ]
         if self.schedule != ():
             problems += problems_of_choices("schedule", self.schedule, get_args(Schedule))
@@ -97,26 +101,19 @@ def _ask_choice(trial: Suggest, name: str, choices: tuple[Any, ...]) -> object:
     return choices[0] if len(choices) == 1 else trial.suggest_categorical(PREFIX + name, choices)
 
 
-def _problems_of_span(name: str, value: object) -> list[str]:
-    """A pair of numbers over zero, the lowest first."""
+def _problems_of_pair(
+    name: str, value: object, is_one: Callable[[object], bool], least: str, most: str, words: str
+) -> list[str]:
+    """A pair of numbers, the lower first; None for none."""
     if value is None:
         return []
-    if not isinstance(value, tuple) or len(value) != 2 or not all(_is_positive(one) for one in value):
-        return [f"{name}: {value!r}, expected a pair (lowest, highest) of numbers over 0"]
-    return [f"{name}: {value!r}, expected the lowest first"] if value[0] > value[1] else []
+    if not isinstance(value, tuple) or len(value) != 2 or not all(is_one(one) for one in value):
+        return [f"{name}: {value!r}, expected a pair ({least}, {most}) of {words}"]
+    return [f"{name}: {value!r}, expected the {least} first"] if value[0] > value[1] else []
 
 
 def _is_positive(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
-
-
-def _problems_of_steps(name: str, value: object) -> list[str]:
-    """A pair of whole numbers from zero, the fewest first."""
-    if value is None:
-        return []
-    if not isinstance(value, tuple) or len(value) != 2 or not all(_is_count(one) for one in value):
-        return [f"{name}: {value!r}, expected a pair (fewest, most) of whole numbers from 0"]
-    return [f"{name}: {value!r}, expected the fewest first"] if value[0] > value[1] else []
 
 
 def _is_count(value: object) -> bool:

@@ -25,6 +25,11 @@ class Verdict:
     MUTATED = "mutated"
 
 
+def below(row: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """What stands in a flat row under a prefix, by the rest of its name."""
+    return {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}
+
+
 def record_of(trial: FrozenTrial) -> dict[str, Any]:
     """A candidate's record; a trial that was never told has been interrupted."""
     record: dict[str, Any] = dict(trial.user_attrs.get(RECORD, {}))

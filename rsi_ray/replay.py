@@ -107,7 +107,7 @@ def train_under_lease(
     begun, score = 0, float("nan")
 
     def used(reports: int) -> Usage:
-        return grant.claim.used(reports=reports, elapsed_ms=keeper.elapsed_ms())
+        return grant.used(reports=reports, elapsed_ms=keeper.elapsed_ms())
 
     try:
         run = _computing(keeper, lambda: job.begin(config))

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from rsi_ray.objectives import SCORE, values_of
-from rsi_ray.records import RECORD, Verdict
+from rsi_ray.records import RECORD, Verdict, below
 from rsi_ray.study import Outcome, known_outcomes, trial_of
 from safety import Allow, Claim, Deny, SearchExhausted, request_digest
 from safety import Verdict as SafetyVerdict
@@ -182,7 +182,7 @@ class OptunaSearcher(Searcher):
         state = TrialState.COMPLETE if whole else TrialState.PRUNED
         verdict = Verdict.MEASURED if whole else Verdict.STOPPED
         record = {"verdict": verdict, **_measured(result)}
-        proposed, trained = self._live[trial_id].config, _config_of(result)
+        proposed, trained = self._live[trial_id].config, below(result, "config/")
         if trained and trained != proposed:  # a scheduler has mutated it meanwhile
             record |= {"config": trained, "proposed": proposed}
         self._end(trial_id, state, record)
@@ -258,19 +258,11 @@ def random_config(space: Suggests[Any], rng: random.Random) -> dict[str, Any]:
     return dict(trial.params)
 
 
-def _config_of(result: Mapping[str, Any]) -> dict[str, Any]:
-    prefix = "config/"
-    return {name.removeprefix(prefix): value for name, value in result.items() if name.startswith(prefix)}
-
-
 def _measured(result: Mapping[str, Any]) -> dict[str, Any]:
     # Tune gives a searcher its results flattened
-    prefix = "domains/"
     measured = {
         "score": float(result[METRIC]),
-        "domains": {
-            name.removeprefix(prefix): value for name, value in result.items() if name.startswith(prefix)
-        },
+        "domains": below(result, "domains/"),
         "reports": int(result["training_iteration"]),
         "train_flops": int(result["lease/train_flops"]),
         "seconds": round(result["lease/wall_ms"] / 1000, 3),

@@ -19,9 +19,9 @@ from safety import request_digest
 from search_spaces.given_trial import GivenTrial
 from search_spaces.space import Suggests
 
-# refusals that say nothing of the candidate for good
 # where a candidate comes from that people told of
 TOLD = "add_trial"
+# refusals that say nothing of the candidate for good
 PASSING_RULES = ("budget.", "frozen", "closed", "lease", "unjudged")
 
 

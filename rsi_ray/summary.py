@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rsi_ray.objectives import MINIMIZED, SCORE
-from rsi_ray.records import Verdict
+from rsi_ray.records import Verdict, below
 from rsi_ray.result import Result
 from rsi_ray.view import Row, amount, budgets_of, dashboard_text, spec_text, table_of
 from safety import Allow
@@ -75,9 +75,7 @@ def _records(chosen: pd.DataFrame, rows: list[Row]) -> list[Row]:
 
 
 def _config_of(row: Row) -> dict[str, Any]:
-    prefix = "config/"
-    config = {name.removeprefix(prefix): row[name] for name in row if name.startswith(prefix)}
-    return {name: value for name, value in config.items() if not pd.isna(value)}
+    return {name: value for name, value in below(row, "config/").items() if not pd.isna(value)}
 
 
 def _as_record(row: Row) -> Row:

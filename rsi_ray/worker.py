@@ -21,8 +21,7 @@ from safety import (
     Usage,
     request_digest,
 )
-from safety.claim import USED
-from safety.governance import LEASE, REFUSED
+from safety.governance import REFUSED, told
 
 STATE_FILE = "state.safetensors"
 
@@ -78,7 +77,7 @@ class Candidate(Trainable):
     def _lease_if_begun(self) -> dict[str, Any]:
         try:
             grant = self._keeper.grant
-            return self._lease(grant, self._next_report(grant))
+            return told(grant, self._cut_short(grant))
         except LeaseLost:
             return {}
         finally:
@@ -92,7 +91,8 @@ class Candidate(Trainable):
             if done:
                 self._export()
         self._reports += 1
-        result = {**report, **self._lease(grant, self._reports), "done": done}
+        usage = grant.used(reports=self._reports, elapsed_ms=self._keeper.elapsed_ms())
+        result = {**report, **told(grant, usage), "done": done}
         if done:
             self._close()
         return result
@@ -108,25 +108,15 @@ class Candidate(Trainable):
         with self._keeper.computing():
             self._run = self._job.begin(self.config)
 
-    def _usage(self, grant: Grant, reports: int) -> Usage:
-        # past the claim's time nothing was computed: the keeper ends the process, or refused
-        elapsed_ms = min(self._keeper.elapsed_ms(), grant.claim.wall_ms)
-        return grant.claim.used(reports=reports, elapsed_ms=elapsed_ms)
-
-    def _next_report(self, grant: Grant) -> int:
-        """The report under way, which counts; none is after the last one that was declared."""
-        return max(self._reports, min(self._reports + 1, grant.claim.reports))
-
-    def _lease(self, grant: Grant, reports: int) -> dict[str, Any]:
-        usage = self._usage(grant, reports)
-        used = {name: getattr(usage, name) for name in USED}
-        return {LEASE: {"id": grant.lease, "fence": grant.fence, **used}}
+    def _cut_short(self, grant: Grant) -> Usage:
+        reports = grant.next_report(self._reports)
+        return grant.used(reports=reports, elapsed_ms=self._keeper.elapsed_ms())
 
     def _settle_cut_short(self) -> None:
         # what the failed step computed is not known, so all of it is charged
         with suppress(SafetyError):  # unsettled, its hold is spent in the end
             grant = self._keeper.grant
-            self._authority.settle(grant.lease, grant.fence, self._usage(grant, self._next_report(grant)))
+            self._authority.settle(grant.lease, grant.fence, self._cut_short(grant))
         self._close()
 
     def _export(self) -> None:

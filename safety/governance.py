@@ -9,7 +9,7 @@ from typing import Any
 from safety.claim import USED, Claim, Usage
 from safety.errors import GovernorUnreachable, KeyReused, LedgerError
 from safety.governor import Authority
-from safety.lease import Request, request_digest
+from safety.lease import Grant, Request, request_digest
 from safety.rules import Report, is_finite_number
 from safety.verdict import Allow, Deny, Hold, Verdict
 
@@ -110,6 +110,12 @@ class Governance:
     def forget(self, trial_id: str) -> None:
         """A trial's lease is over, or may be: ask again before it runs again."""
         self.heard.admitted.pop(self.key(trial_id), None)
+
+
+def told(grant: Grant, usage: Usage) -> dict[str, Any]:
+    """A worker's lease and what it used, as a result tells it."""
+    used = {name: getattr(usage, name) for name in USED}
+    return {LEASE: {"id": grant.lease, "fence": grant.fence, **used}}
 
 
 def lease_of(result: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from safety.claim import Claim
+from safety.claim import Claim, Usage
 
 OPEN_STATES = ("reserved", "active", "revoked")
 # rule of a trial that failed by itself: no refusal, it may be tried again
@@ -78,6 +78,19 @@ class Grant:
     fence: int
     ttl_ms: int
     claim: Claim
+
+    def used(self, *, reports: int, elapsed_ms: int) -> Usage:
+        """What was used after so many reports under this lease.
+
+        A claim for one report is for however many there are: all of it is charged at once. Past the claim's
+        time nothing was computed: the keeper ended the process, or refused.
+        """
+        counted = min(reports, 1) if self.claim.reports == 1 else reports
+        return self.claim.used(reports=counted, elapsed_ms=min(elapsed_ms, self.claim.wall_ms))
+
+    def next_report(self, made: int) -> int:
+        """The report under way, which counts; none is after the last one that was declared."""
+        return max(made, min(made + 1, self.claim.reports))
 
 
 def object_digest(config: Mapping[str, object]) -> str:

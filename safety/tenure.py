@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from safety.claim import USED, Measured, Usage
+from safety.claim import Measured, Usage
 from safety.errors import LeaseLost, SafetyError
-from safety.governance import LEASE, REFUSED
+from safety.governance import REFUSED, told
 from safety.governor import Authority
 from safety.keeper import LeaseKeeper
 from safety.lease import Grant
@@ -90,36 +90,25 @@ class Tenure:
     def counted_report(self) -> dict[str, Any]:
         """The lease, after one more report, as a result tells it."""
         self._reports += 1
-        return self._told(self._required_grant(), self._reports)
+        grant = self._required_grant()
+        return told(grant, grant.used(reports=self._reports, elapsed_ms=self._keeper.elapsed_ms()))
 
     def refused(self, error: LeaseLost) -> dict[str, Any]:
         """A result that ends a trial which was refused; the report under way counts."""
         self._refusal = self._refusal or str(error)
-        told = self._told(self._grant, self._next_report(self._grant)) if self._grant else {}
+        lease = told(self._grant, self._cut_short(self._grant)) if self._grant else {}
         self._keeper.end()
-        return {"done": True, REFUSED: self._refusal, **told}
+        return {"done": True, REFUSED: self._refusal, **lease}
 
-    def _told(self, grant: Grant, reports: int) -> dict[str, Any]:
-        usage = self._usage(grant, reports)
-        used = {name: getattr(usage, name) for name in USED}
-        return {LEASE: {"id": grant.lease, "fence": grant.fence, **used}}
-
-    def _usage(self, grant: Grant, reports: int) -> Usage:
-        # a claim for one report is for however many there are: all of it is charged at once
-        counted = min(reports, 1) if grant.claim.reports == 1 else reports
-        # past the claim's time nothing was computed: the keeper ends the process, or refused
-        elapsed_ms = min(self._keeper.elapsed_ms(), grant.claim.wall_ms)
-        return grant.claim.used(reports=counted, elapsed_ms=elapsed_ms)
-
-    def _next_report(self, grant: Grant) -> int:
-        """The report under way, which counts; none is after the last one that was declared."""
-        return max(self._reports, min(self._reports + 1, grant.claim.reports))
+    def _cut_short(self, grant: Grant) -> Usage:
+        reports = grant.next_report(self._reports)
+        return grant.used(reports=reports, elapsed_ms=self._keeper.elapsed_ms())
 
     def settle_cut_short(self) -> None:
         """Settle what ends between two reports: up to the next one, since what it computed is not known."""
         if self._grant is None:
             return
-        usage = self._usage(self._grant, self._next_report(self._grant))
+        usage = self._cut_short(self._grant)
         with suppress(SafetyError):  # unsettled, its hold is spent in the end
             self._authority.settle(self._grant.lease, self._grant.fence, usage)
         self.end()

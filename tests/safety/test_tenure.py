@@ -189,5 +189,5 @@ def test_a_refusal_after_the_last_report_counts_no_further_one_and_hides_none_to
     for reports in (5, 6):
         while tenure._reports < reports:
             tenure.counted_report()
-        assert tenure._next_report(tenure._grant) == reports
+        assert tenure._grant.next_report(tenure._reports) == reports
     assert tenure.refused(LeaseLost("over"))["lease"]["reports"] == 6
