@@ -1,7 +1,7 @@
 """What an ask costs on a long study: one trial asked for and ten parameters suggested, in wall time.
 
-`python -m bench.ask [--trials N] [--samplers NAME ...]`; in memory and on the journal file of a sweep. A third
-of the trials were refused. The last line is JSON.
+`python -m bench.ask [--trials N] [--samplers NAME ...]`; in memory and on the journal file of a sweep. A
+third of the trials were refused. The last line is JSON.
 """
 
 from __future__ import annotations
