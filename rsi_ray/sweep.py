@@ -23,6 +23,7 @@ from rsi_ray.study import trained_count
 from rsi_ray.worker import Candidate
 from safety import SafetyError
 from safety.actor import connect, connect_to_any
+from safety.environment import environment
 from safety.tune import Governance, GovernedScheduler, GovernedSearch, GovernedStopper
 
 # read by Tune in the driver's process
@@ -48,10 +49,7 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
         SafetyError: the governor or its ledger is at fault; nothing runs on.
     """
     check_plan(plan)
-    os.environ.update(TUNE_ENVIRONMENT)
-    # Tune prints a traceback for each failed trial; it stays in the trial's error.txt, and we print one line
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    with _nothing_half_written(plan), local_ray() as dashboard, signals_as_stop() as stop:
+    with _nothing_half_written(plan), _quiet_tune(), local_ray() as dashboard, signals_as_stop() as stop:
         governor = connect(plan.ledger_url) if plan.ledger_named else connect_to_any(plan.ledger_url)
         plan = replace(plan, ledger_url=governor.ledger_url())
         governance = Governance(authority=governor, sweep=plan.name, price=plan.job.price, stop_asked=stop)
@@ -77,6 +75,19 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
             used_up=stop.used_up or governance.heard.used_up or searcher.used_up,
             dashboard=dashboard,
         )
+
+
+@contextmanager
+def _quiet_tune() -> Iterator[None]:
+    """Tune prints a traceback for each failed trial; it stays in the trial's error.txt, we print one line."""
+    log = logging.getLogger("ray.tune")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        with environment(TUNE_ENVIRONMENT):
+            yield
+    finally:
+        log.setLevel(level)
 
 
 @contextmanager

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +21,7 @@ from ray.tune.trainable.function_trainable import wrap_function
 
 from safety.actor import GovernorClient, connect, connect_to_any
 from safety.claim import GPU_MS, TRAIN_GFLOP, WALL_MS
+from safety.environment import environment
 from safety.errors import PriceError, SafetyError
 from safety.governance import Governance
 from safety.lease import object_digest
@@ -161,7 +160,7 @@ class GovernedTuner(Tuner):
         internal = _copied(self._internal)
         run = copy.copy(internal.get_run_config())
         metric = metric_of(internal._tune_config)
-        with governed_stop(run.stop, governance, metric) as stop, _environment(_LENIENT):
+        with governed_stop(run.stop, governance, metric) as stop, environment(_LENIENT):
             run.stop = stop
             internal._run_config = run
             internal._tune_config = governed(internal._tune_config, governance, internal.param_space)
@@ -243,17 +242,3 @@ def _try(pricing: Pricing, sample: Mapping[str, Any] | None) -> None:
         raise
     except Exception as error:  # of this sample alone, perhaps: it would be refused
         logger.warning("cost: raised %s: %s, for %r", type(error).__name__, error, sample)
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

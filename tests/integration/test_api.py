@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,7 +48,9 @@ def spent(result: rsi_ray.Result, resource: str = "trials") -> int:
 
 def test_a_sweep_in_python_leaves_a_table_and_any_candidate_replays(make):
     sweep = make()
+    environment, level = dict(os.environ), logging.getLogger("ray.tune").level
     result = sweep.run()
+    assert (dict(os.environ), logging.getLogger("ray.tune").level) == (environment, level)
     assert len(trained(result)) == 3
     assert (result.ended, result.used_up) == ("", "")
     number = int(trained(result)["number"].iloc[0])
