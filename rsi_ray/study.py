@@ -10,9 +10,9 @@ from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
+from rsi_ray.journal import Journal
 from rsi_ray.objectives import SCORE, directions_of, values_of
 from rsi_ray.records import RECORD, Verdict, record_of
 from safety import request_digest
@@ -71,7 +71,7 @@ def read_study(path: Path, name: str) -> optuna.Study:
 
 
 def _storage(path: Path) -> JournalStorage:
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path))))
+    return JournalStorage(Journal(path))
 
 
 def known_outcomes(study: optuna.Study) -> dict[str, Outcome]:

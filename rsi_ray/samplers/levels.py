@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
@@ -22,14 +24,16 @@ def number_of_levels(distribution: BaseDistribution) -> int:
     return int(number_of_values(distribution))
 
 
-def level_of(distribution: BaseDistribution, value: Any) -> int | None:
-    """The level of a value, from 0; None where the parameter has no such value."""
+def levels_of(distribution: BaseDistribution) -> Callable[[Any], int | None]:
+    """The level of each value, from 0; None where the parameter has no such value."""
     if isinstance(distribution, NUMBERS) and number_of_values(distribution) > PARTS:
-        low, high = _ends(distribution)
-        part = math.floor(PARTS * (_scaled(distribution, value) - low) / (high - low))
-        return min(part, PARTS - 1) if part >= 0 else None
-    values = values_of(distribution) or []
-    return values.index(value) if value in values else None
+        return partial(_part_of, distribution, *_ends(distribution))
+    return {value: level for level, value in enumerate(values_of(distribution) or [])}.get
+
+
+def _part_of(distribution: Number, low: float, high: float, value: float) -> int | None:
+    part = math.floor(PARTS * (_scaled(distribution, value) - low) / (high - low))
+    return min(part, PARTS - 1) if part >= 0 else None
 
 
 def value_at(distribution: BaseDistribution, level: int, rng: random.Random) -> Any:

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from rsi_ray.samplers.guarded import Guarded
 from rsi_ray.samplers.history import best_first, excess, is_refused
-from rsi_ray.samplers.levels import level_of, number_of_levels, value_at
+from rsi_ray.samplers.levels import levels_of, number_of_levels, value_at
 from rsi_ray.samplers.tpe import best_and_latest
 
 Array = npt.NDArray[np.float64]
@@ -132,9 +132,10 @@ class Levels:
         """One-hot rows, (trials, width)."""
         rows = np.zeros((len(trials), self.width))
         rows[:, -1] = 1.0
-        for row, trial in zip(rows, trials, strict=True):
-            for name in trial.params.keys() & self.space.keys():
-                level = level_of(self.space[name], trial.params[name])
+        for name, distribution in self.space.items():
+            level_of = levels_of(distribution)
+            for row, trial in zip(rows, trials, strict=True):
+                level = level_of(trial.params[name]) if name in trial.params else None
                 if level is not None:
                     row[self.first[name] + level] = 1.0
         return rows

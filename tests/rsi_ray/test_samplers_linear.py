@@ -11,7 +11,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
-from rsi_ray.samplers.levels import PARTS, level_of, number_of_levels, on_grid, value_at
+from rsi_ray.samplers.levels import PARTS, levels_of, number_of_levels, on_grid, value_at
 from rsi_ray.samplers.linear import STARTUP, Levels, LinearSampler, normal_scores
 
 ABC = CategoricalDistribution(("a", "b", "c"))
@@ -41,18 +41,18 @@ def test_the_value_of_a_level_is_of_that_level(distribution, count):
         value = value_at(distribution, level, rng)
         assert distribution._contains(distribution.to_internal_repr(value))
         # the nearest value on a coarse grid may lie beside the border
-        assert abs(level_of(distribution, value) - level) <= (distribution != ABC)
-    assert level_of(ABC, value_at(ABC, 2, rng)) == 2
+        assert abs(levels_of(distribution)(value) - level) <= (distribution != ABC)
+    assert levels_of(ABC)(value_at(ABC, 2, rng)) == 2
 
 
 def test_the_ends_of_a_range_are_its_first_and_last_levels():
     rate = FloatDistribution(1e-4, 1.0, log=True)
-    assert [level_of(rate, value) for value in (1e-4, 0.011, 1.0)] == [0, PARTS // 2, PARTS - 1]
+    assert [levels_of(rate)(value) for value in (1e-4, 0.011, 1.0)] == [0, PARTS // 2, PARTS - 1]
 
 
 def test_a_value_that_the_parameter_has_not_got_has_no_level():
-    assert level_of(ABC, "d") is None
-    assert level_of(FloatDistribution(0.0, 1.0), -0.5) is None
+    assert levels_of(ABC)("d") is None
+    assert levels_of(FloatDistribution(0.0, 1.0))(-0.5) is None
 
 
 def test_a_number_is_put_on_the_nearest_place_of_its_grid():
