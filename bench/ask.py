@@ -18,6 +18,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from rsi_ray.journal import one_write
 from rsi_ray.samplers import SAMPLERS
 from rsi_ray.sampling import random_config
 from rsi_ray.study import open_study, trial_of
@@ -69,8 +70,9 @@ def ask_ms(study: optuna.Study) -> float:
     space, times = TenParameters(), []
     for _ in range(ASKS + 1):
         began = time.perf_counter()
-        trial = study.ask()
-        score = space.suggest(trial)
+        with one_write(study):
+            trial = study.ask()
+            score = space.suggest(trial)
         times.append(time.perf_counter() - began)
         study.tell(trial, score)
     return 1000 * statistics.median(times[1:])

@@ -1,43 +1,149 @@
-"""The journal of a study: Optuna's file of logs, written to the disk when there is something to lose."""
+"""The journal of a study: a file of Optuna's logs, in which an ask is one write."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections import Counter, defaultdict
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import BaseJournalBackend, JournalFileOpenLock
 from optuna.storages.journal._storage import JournalOperation
+from optuna.trial import FrozenTrial, TrialState
+
+FINISHED = tuple(state for state in TrialState if state.is_finished())
 
 
-class Journal(JournalFileBackend):
-    """Optuna's journal, in which an ask doesn't wait for the disk once per parameter.
+class Journal(BaseJournalBackend):
+    """Optuna's journal file, read and written as by `JournalFileBackend`, for one storage of this process.
 
-    Its lines are in the file at once, for every process to read, and on the disk with the next record or
-    result. What a crash of the whole machine can lose is a proposal whose training it ends as well.
+    The lines of an ask are in the file for every process to read, and on the disk with the next record or
+    result: what a crash of the whole machine can lose is a proposal whose training it ends as well. A line
+    that such a crash left unfinished is cut off before the next one is written.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._writing = JournalFileOpenLock(str(path))
-        super().__init__(str(path), lock_obj=self._writing)
+        path.touch()
+        self._position = 0
+        # lines that the storage knows and the file doesn't, and where such lines were written since
+        self._held: list[dict[str, Any]] | None = None
+        self._unread: list[dict[str, Any]] = []
+        self._own: dict[int, int] = {}
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        """The lines that the storage hasn't read yet; from 0, all of them."""
+        if log_number_from == 0:
+            self._position, self._own = 0, {}
+        with self._path.open("rb") as file:
+            file.seek(self._position)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                start, self._position = self._position, self._position + len(line)
+                if self._own.get(start) != len(line):
+                    yield json.loads(line)
+        while self._unread:
+            yield self._unread.pop(0)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append lines; wait for the disk unless all of them are of an ask."""
-        if not all(map(_of_an_ask, logs)):
-            super().append_logs(logs)
+        if self._held is not None and all(map(_is_parameter, logs)):
+            self._held += logs
+            self._unread += logs
             return
-        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        self._write(list(map(_line, logs)), durable=not all(map(_is_of_an_ask, logs)))
+
+    @contextmanager
+    def one_write(self) -> Iterator[None]:
+        """Write the parameters that are set meanwhile at the end, all at once."""
+        self._held = []
+        try:
+            yield
+        finally:
+            held, self._held = self._held, None
+            if held:
+                lines = list(map(_line, held))
+                position = self._write(lines, durable=False)
+                for line in lines:
+                    self._own[position] = len(line)
+                    position += len(line)
+
+    def _write(self, lines: list[bytes], *, durable: bool) -> int:
+        """Append lines; the position of the first one."""
         self._writing.acquire()
         try:
-            with self._path.open("ab") as file:
-                file.write(lines.encode())
+            with self._path.open("r+b") as file:
+                position = _end_of_lines(file.seek(0, os.SEEK_END), file.fileno())
+                file.truncate(position)
+                file.seek(position)
+                file.write(b"".join(lines))
+                file.flush()
+                if durable:
+                    os.fsync(file.fileno())
+            return position
         finally:
             self._writing.release()
 
 
-def _of_an_ask(log: Mapping[str, Any]) -> bool:
-    if log["op_code"] == JournalOperation.CREATE_TRIAL:
-        return "state" not in log  # one that is enqueued or told has a state
+class StudyStorage(JournalStorage):
+    """Optuna's storage on a `Journal`; it looks for trials that wait or run among the unfinished alone."""
+
+    def __init__(self, path: Path) -> None:
+        self._unfinished: dict[int, list[int]] = defaultdict(list)
+        self._looked_at: Counter[int] = Counter()
+        super().__init__(Journal(path))
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """The trials of a study in these states, by number."""
+        if deepcopy or (states is not None and any(state in states for state in FINISHED)):
+            return super().get_all_trials(study_id, deepcopy=deepcopy, states=states)
+        with self._thread_lock:
+            self._sync_with_backend()
+            trials = self._replay_result._trials
+            ids = self._replay_result._study_id_to_trial_ids[study_id]
+            if states is None:
+                return [trials[trial_id] for trial_id in ids]
+            self._refresh(study_id, trials, ids)
+            unfinished = [trials[trial_id] for trial_id in self._unfinished[study_id]]
+            return [trial for trial in unfinished if trial.state in states]
+
+    def _refresh(self, study_id: int, trials: Mapping[int, FrozenTrial], ids: Sequence[int]) -> None:
+        candidates = [*self._unfinished[study_id], *ids[self._looked_at[study_id] :]]
+        self._unfinished[study_id] = [one for one in candidates if not trials[one].state.is_finished()]
+        self._looked_at[study_id] = len(ids)
+
+
+def one_write(study: optuna.Study) -> AbstractContextManager[None]:
+    """Write the parameters that are suggested meanwhile at once, where the study is in a `Journal`."""
+    journal = getattr(study._storage, "_backend", None)
+    return journal.one_write() if isinstance(journal, Journal) else nullcontext()
+
+
+def _line(log: Mapping[str, Any]) -> bytes:
+    return (json.dumps(log, separators=(",", ":")) + "\n").encode()
+
+
+def _is_parameter(log: Mapping[str, Any]) -> bool:
     return bool(log["op_code"] == JournalOperation.SET_TRIAL_PARAM)
+
+
+def _is_of_an_ask(log: Mapping[str, Any]) -> bool:
+    # a trial that is enqueued or told has a state from the start
+    created = log["op_code"] == JournalOperation.CREATE_TRIAL and "state" not in log
+    return created or _is_parameter(log)
+
+
+def _end_of_lines(size: int, file: int) -> int:
+    """Where the last whole line ends."""
+    while size and os.pread(file, 1, size - 1) != b"\n":
+        size -= 1
+    return size

@@ -15,6 +15,7 @@ import optuna
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from rsi_ray.journal import one_write
 from rsi_ray.objectives import SCORE, values_of
 from rsi_ray.records import RECORD, Verdict, below
 from rsi_ray.study import Outcome, known_outcomes, trial_of
@@ -121,8 +122,9 @@ class OptunaSearcher(Searcher):
             if elsewhere is None:
                 return None
             self.study.enqueue_trial(elsewhere)
-        trial = self.study.ask()
-        self._space.suggest(trial)
+        with one_write(self.study):
+            trial = self.study.ask()
+            self._space.suggest(trial)
         return trial
 
     def _draw_elsewhere(self) -> dict[str, Any] | None:

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import JournalStorage
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
-from rsi_ray.journal import Journal
+from rsi_ray.journal import StudyStorage
 from rsi_ray.objectives import SCORE, directions_of, values_of
 from rsi_ray.records import RECORD, Verdict, record_of
 from safety import request_digest
@@ -52,7 +51,7 @@ def open_study(
 ) -> optuna.Study:
     """Open a study in a journal file, which optuna-dashboard opens as it is."""
     study = optuna.create_study(
-        storage=_storage(path),
+        storage=StudyStorage(path),
         study_name=name,
         sampler=sampler,
         directions=directions_of(objectives),
@@ -67,11 +66,7 @@ def open_study(
 
 def read_study(path: Path, name: str) -> optuna.Study:
     """Open a study that is in a journal file already."""
-    return optuna.load_study(study_name=name, storage=_storage(path))
-
-
-def _storage(path: Path) -> JournalStorage:
-    return JournalStorage(Journal(path))
+    return optuna.load_study(study_name=name, storage=StudyStorage(path))
 
 
 def known_outcomes(study: optuna.Study) -> dict[str, Outcome]:
