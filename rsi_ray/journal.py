@@ -32,23 +32,21 @@ class Journal(BaseJournalBackend):
         self._writing = JournalFileOpenLock(str(path))
         path.touch()
         self._position = 0
-        # lines that the storage knows and the file doesn't, and where such lines were written since
+        # parameters of an ask that are not in the file yet, and those of them that nobody has read yet
         self._held: list[dict[str, Any]] | None = None
         self._unread: list[dict[str, Any]] = []
-        self._own: dict[int, int] = {}
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """The lines that the storage hasn't read yet; from 0, all of them."""
+        """The lines that the storage hasn't read yet; from 0, all of them. It reads held ones twice."""
         if log_number_from == 0:
-            self._position, self._own = 0, {}
+            self._position = 0
         with self._path.open("rb") as file:
             file.seek(self._position)
             for line in file:
                 if not line.endswith(b"\n"):
                     break
-                start, self._position = self._position, self._position + len(line)
-                if self._own.get(start) != len(line):
-                    yield json.loads(line)
+                self._position += len(line)
+                yield json.loads(line)
         while self._unread:
             yield self._unread.pop(0)
 
@@ -58,7 +56,7 @@ class Journal(BaseJournalBackend):
             self._held += logs
             self._unread += logs
             return
-        self._write(list(map(_line, logs)), durable=not all(map(_is_of_an_ask, logs)))
+        self._write(logs, durable=not all(map(_is_of_an_ask, logs)))
 
     @contextmanager
     def one_write(self) -> Iterator[None]:
@@ -69,25 +67,20 @@ class Journal(BaseJournalBackend):
         finally:
             held, self._held = self._held, None
             if held:
-                lines = list(map(_line, held))
-                position = self._write(lines, durable=False)
-                for line in lines:
-                    self._own[position] = len(line)
-                    position += len(line)
+                self._write(held, durable=False)
 
-    def _write(self, lines: list[bytes], *, durable: bool) -> int:
-        """Append lines; the position of the first one."""
+    def _write(self, logs: Sequence[Mapping[str, Any]], *, durable: bool) -> None:
+        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
         self._writing.acquire()
         try:
             with self._path.open("r+b") as file:
-                position = _end_of_lines(file.seek(0, os.SEEK_END), file.fileno())
-                file.truncate(position)
-                file.seek(position)
-                file.write(b"".join(lines))
+                end = _end_of_lines(file.seek(0, os.SEEK_END), file.fileno())
+                file.truncate(end)
+                file.seek(end)
+                file.write(lines.encode())
                 file.flush()
                 if durable:
                     os.fsync(file.fileno())
-            return position
         finally:
             self._writing.release()
 
@@ -126,10 +119,6 @@ def one_write(study: optuna.Study) -> AbstractContextManager[None]:
     """Write the parameters that are suggested meanwhile at once, where the study is in a `Journal`."""
     journal = getattr(study._storage, "_backend", None)
     return journal.one_write() if isinstance(journal, Journal) else nullcontext()
-
-
-def _line(log: Mapping[str, Any]) -> bytes:
-    return (json.dumps(log, separators=(",", ":")) + "\n").encode()
 
 
 def _is_parameter(log: Mapping[str, Any]) -> bool:

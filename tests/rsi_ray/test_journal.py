@@ -82,6 +82,8 @@ def test_trials_in_a_state_are_those_that_optuna_finds(path):
             found = study.get_trials(deepcopy=False, states=states)
             assert found == other.get_trials(deepcopy=False, states=states)
     assert study.get_trials(states=(TrialState.WAITING,))
+    unfinished = [trial._trial_id for trial in study.get_trials() if not trial.state.is_finished()]
+    assert study._storage._unfinished == {study._study_id: unfinished}
 
 
 def test_the_parameters_of_an_ask_are_one_write_that_a_killed_driver_leaves_whole(path):
@@ -118,7 +120,7 @@ def test_a_line_that_a_crash_left_unfinished_is_cut_off(path):
     study.tell(asked(study), 1.0)
     whole = told(study)
     with path.open("ab") as file:
-        file.write(b'{"op_code":4,"study_id":0,"dat')
+        file.write(b'{"op_code":4,"study_id":0,"dat' + 999 * b"x")
     again = ours(path)
     assert told(again) == whole
     again.tell(asked(again), 2.0)
