@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rsi_ray.hyperparameters import TrainingChoices, space_for
-from rsi_ray.scoring import check_rows
 from rsi_ray.tasks.task import Task
 from rsi_ray.train import Trainer, Training, build, planned_flops
 from safety import Claim, Measured, request_digest
@@ -124,8 +123,6 @@ class TrainingJob:
     def begin(self, config: Mapping[str, Any]) -> TrainingRun:
         """Build the candidate; the same configuration has the same seed in every run of the sweep's."""
         candidate = self._candidate(config)
-        shapes = {name: sample.shape for name, sample in self.space.samples().items()}
-        check_rows(self._task.holdout(), self._task.holdout_size, shapes)
         device = torch.device("cuda" if self.gpus and torch.cuda.is_available() else "cpu")
         seed = candidate_seed(self.seed, config)
         trainer = Trainer(
@@ -133,6 +130,7 @@ class TrainingJob:
             self._task,
             candidate.training,
             cost=self._cost(candidate),
+            shapes={name: sample.shape for name, sample in self.space.samples().items()},
             seed=seed,
             device=device,
             latency=self.latency,

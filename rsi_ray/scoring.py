@@ -33,7 +33,7 @@ def check_rows(batches: Mapping[str, Batch], rows: int, shapes: Mapping[str, tup
         ValueError: a batch is larger or smaller; the message names its head.
     """
     for name, batch in batches.items():
-        if batch.inputs.shape != (rows, *shapes.get(name, batch.inputs.shape[1:])):
+        if name not in shapes or batch.inputs.shape != (rows, *shapes[name]):
             raise ValueError(
                 f"{name}: samples of shape {batch.inputs.shape}, priced were {rows} of {shapes.get(name)}"
             )

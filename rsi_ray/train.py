@@ -150,6 +150,7 @@ class Trainer:
         training: Training,
         *,
         cost: Cost,
+        shapes: Mapping[str, tuple[int, ...]],
         seed: int,
         device: torch.device,
         latency: bool = False,
@@ -162,6 +163,7 @@ class Trainer:
             task: what it learns.
             training: how.
             cost: prices its reports.
+            shapes: of one sample by head, as they were priced.
             seed: of the batches, and of what the model draws, such as dropout.
             device: of the model.
             latency: whether the last report tells the latency.
@@ -173,9 +175,8 @@ class Trainer:
         self._latency, self._clock = latency, clock
         self._cost, self._seed, self._device = cost, seed, device
         self._optimizer = _optimizer(model, training)
-        holdout = task.holdout()
-        self._shapes = {name: batch.inputs.shape[1:] for name, batch in holdout.items()}
-        check_rows(holdout, task.holdout_size, self._shapes)
+        self._shapes = shapes
+        check_rows(task.holdout(), task.holdout_size, shapes)
 
     def run_epoch(self) -> Report:
         """Train one epoch and evaluate."""

@@ -201,6 +201,7 @@ def test_a_study_that_is_taken_up_again_runs_nothing_twice(study):
     first.on_trial_complete("a", result(0.5))
     again = searcher_on(study, baseline={"width": 2}, enqueued=[{"width": 2}, {"width": 3}])
     assert again.suggest("b") == {"width": 3}
+    assert len(study.trials) == 2
 
 
 def test_several_objectives_are_told_together(tmp_path):

@@ -53,7 +53,8 @@ def one_thread():
 
 def trained(space, spec, task, training):
     model = build(space, spec, seed=0, device=CPU)
-    trainer = Trainer(model, task, training, cost=space.cost(spec), seed=0, device=CPU)
+    shapes = {name: sample.shape for name, sample in space.samples().items()}
+    trainer = Trainer(model, task, training, cost=space.cost(spec), shapes=shapes, seed=0, device=CPU)
     return [*train(trainer, training)]
 
 
