@@ -183,7 +183,7 @@ def test_an_interrupt_ends_it_within_seconds_and_keeps_what_was_measured(
 
 @pytest.mark.ray
 def test_a_run_whose_driver_was_killed_is_resumed_with_nothing_lost_or_run_twice(tmp_path: Path):
-    training = {**TINY["training"], "epochs": 3, "steps_per_epoch": 60}  # type: ignore[dict-item]
+    training = {**TINY["training"], "epochs": 3, "steps_per_epoch": 30}  # type: ignore[dict-item]
     path = config(tmp_path, training=training, trials=5, scheduler={"kind": "fifo"})
     out = tmp_path / "out"
     with out.open("w") as file:
