@@ -266,35 +266,39 @@ def evaluations_to(target: float, regrets: Sequence[float]) -> float:
     return next((count for count, regret in enumerate(regrets, 1) if regret <= target), math.inf)
 
 
-def main() -> None:
-    """Search every table with every sampler."""
+def cases_of(table: Table, ceiling: bool, sampler: str, evaluations: int, full: bool) -> list[Case]:
+    """The searches of one row, one for each seed."""
+    short = sampler in SLOW and not full
+    made = partial(Case, table=table, ceiling=ceiling, sampler=sampler)
+    evaluations = SHORT if short else evaluations
+    return [made(seed=seed, evaluations=evaluations) for seed in range(20 if full else 1 if short else 3)]
+
+
+def arguments() -> argparse.Namespace:
+    """What is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true", help="20 seeds instead of 3, slow samplers to the end")
     names = [*SAMPLERS, *PLAIN]
     offered = [*names, *UNBOUNDED]
     parser.add_argument("--samplers", nargs="+", choices=offered, default=names, help="these alone")
-    tables = {table.name: table for table in TABLES}
-    parser.add_argument("--tables", nargs="+", choices=tables, default=list(tables), help="these alone")
+    tables = [table.name for table in TABLES]
+    parser.add_argument("--tables", nargs="+", choices=tables, default=tables, help="these alone")
     parser.add_argument("--evaluations", type=int, default=EVALUATIONS, help="of each search")
-    given = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Search every table with every sampler."""
+    given = arguments()
     if not DATA.exists():
         print(f"{DATA}: no such folder, expected the published tables in it", file=sys.stderr)
         sys.exit(2)
+    tables = [table for table in TABLES if table.name in given.tables]
     rows = []
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        for table, ceiling, sampler in itertools.product(given.tables, (False, True), given.samplers):
-            short = sampler in SLOW and not given.full
-            cases = [
-                Case(
-                    table=tables[table],
-                    ceiling=ceiling,
-                    sampler=sampler,
-                    seed=seed,
-                    evaluations=SHORT if short else given.evaluations,
-                )
-                for seed in range(20 if given.full else 1 if short else 3)
-            ]
-            rows.append(row_of(tables[table], ceiling, sampler, list(pool.map(search, cases))))
+        for table, ceiling, sampler in itertools.product(tables, (False, True), given.samplers):
+            cases = cases_of(table, ceiling, sampler, given.evaluations, given.full)
+            rows.append(row_of(table, ceiling, sampler, list(pool.map(search, cases))))
             print(json.dumps(rows[-1]), flush=True)
     print(json.dumps({"rows": rows}))
 
