@@ -10,6 +10,7 @@ import optuna
 import typer
 from rich.console import Console
 
+from rsi_ray import oversight
 from rsi_ray.config import (
     SweepConfig,
     config_of_run,
@@ -40,6 +41,9 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Governed architecture search on Ray.",
 )
+app.command()(oversight.kill)
+app.command()(oversight.unkill)
+app.add_typer(oversight.audit, name="audit")
 
 
 @app.command()

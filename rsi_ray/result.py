@@ -86,7 +86,8 @@ def result_of(
         with suppress(SafetyError):
             improvement = governor.judge_improvement(plan.name, baseline["score"], found["score"])
     status = governor.status(plan.name)
-    ended = stopped or (f"frozen: {status.reason}" if status.state == "frozen" else "")
+    held = status.state in ("frozen", "killed")
+    ended = stopped or (f"{status.state}: {status.reason}" if held else "")
     return Result(
         folder=plan.folder,
         table=table,

@@ -21,7 +21,7 @@ from search_spaces.space import Suggests
 # where a candidate comes from that people told of
 TOLD = "add_trial"
 # refusals that say nothing of the candidate for good
-PASSING_RULES = ("budget.", "frozen", "closed", "lease", "unjudged")
+PASSING_RULES = ("budget.", "frozen", "killed", "closed", "lease", "unjudged")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,11 +14,13 @@ from safety.claim import Claim, Usage
 OPEN_STATES = ("reserved", "active", "revoked")
 # rule of a trial that failed by itself: no refusal, it may be tried again
 FAILED = "failed"
+# by the switch that stops every sweep: it says nothing of the trial
+KILLED = "killed"
 
 
 def is_lasting(rule: str) -> bool:
     """Whether a refusal binds its trial for good: the sweep may be opened again, a budget have room again."""
-    return rule not in ("closed", "frozen") and not rule.startswith("budget.")
+    return rule not in ("closed", "frozen", KILLED) and not rule.startswith("budget.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

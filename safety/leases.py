@@ -15,7 +15,7 @@ from safety import audit, budgets, schema
 from safety.claim import TRIALS, Claim
 from safety.clock import Clock
 from safety.errors import KeyReused, LeaseLost
-from safety.lease import FAILED, OPEN_STATES, Lease, Request
+from safety.lease import FAILED, KILLED, OPEN_STATES, Lease, Request
 from safety.verdict import Allow, Deny, Hold, Verdict
 
 _table = schema.leases
@@ -53,7 +53,7 @@ def standing(known: Lease, request: Request) -> Verdict | None:
     """
     if known.sweep != request.sweep:
         raise KeyReused(f"{request.key}: this key was used for another sweep")
-    if known.rule not in ("", FAILED):
+    if known.rule not in ("", FAILED, KILLED):
         return Deny(known.rule, known.reason)
     if known.state in ("active", "revoked"):
         # of a worker that may still compute: a dead actor is no proof that its process is

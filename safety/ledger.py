@@ -7,12 +7,13 @@ from contextlib import contextmanager
 
 import sqlalchemy as sa
 
-from safety import audit, budgets, endings, leases, schema, sweeps
+from safety import audit, budgets, endings, latch, leases, schema, sweeps
 from safety.budgets import Budget
 from safety.claim import Claim, Usage
 from safety.clock import Clock, system_clock
 from safety.errors import LeaseLost, LedgerError
-from safety.lease import OPEN_STATES, Grant, Lease, Request, is_lasting
+from safety.latch import Latch
+from safety.lease import KILLED, OPEN_STATES, Grant, Lease, Request, is_lasting
 from safety.limits import Limits
 from safety.sweeps import Sweep
 from safety.verdict import Allow, Deny, Hold, Verdict
@@ -80,6 +81,28 @@ class Ledger:
         """Admit and renew nothing of a sweep any more. It can't be undone here; twice is once."""
         with self._transaction() as connection:
             sweeps.freeze(connection, self._clock, name, reason)
+
+    def kill(self, reason: str, by: str) -> int:
+        """Throw the kill switch of every sweep: nothing is admitted, begun or renewed until it is lifted.
+
+        Twice is once, and both are in the audit.
+
+        Returns:
+            The number of leases that held budget.
+        """
+        with self._transaction() as connection:
+            latch.throw(connection, self._clock, reason, by)
+            return endings.revoke_all(connection, self._clock, KILLED, reason)
+
+    def unkill(self, reason: str, by: str) -> bool:
+        """Lift the kill switch; whether it was thrown. What it ended stays ended."""
+        with self._transaction() as connection:
+            return latch.lift(connection, self._clock, reason, by)
+
+    def killed(self) -> Latch | None:
+        """The kill switch as it was thrown; None where it isn't."""
+        with self._transaction() as connection:
+            return latch.standing(connection)
 
     def close_sweep(self, name: str, usage: Mapping[str, Usage]) -> None:
         """End a sweep whose workers are dead: void what never began, settle the rest.

@@ -90,6 +90,16 @@ holds = _table(
     sa.Column("used", Int64),
 )
 
+# the kill switch: thrown where there is a row
+latch = _table(
+    "latch",
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("by", sa.Text, nullable=False),
+    sa.Column("at_ms", Int64, nullable=False),
+    sa.CheckConstraint("id = 1", name="one_latch"),
+)
+
 audit = _table(
     "audit",
     sa.Column("seq", sa.Integer, primary_key=True),

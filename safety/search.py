@@ -21,7 +21,7 @@ SILENCE_SECONDS = 60.0
 # proposals in a row without room in a budget, after which it counts as used up
 BUDGET_REFUSALS = 20
 # rules that refuse whatever is proposed
-ENDING_RULES = ("budget.trials", "frozen", "closed")
+ENDING_RULES = ("budget.trials", "frozen", "killed", "closed")
 
 Config = Mapping[str, Any]
 

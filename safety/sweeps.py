@@ -7,9 +7,10 @@ from functools import lru_cache
 
 import sqlalchemy as sa
 
-from safety import audit, budgets, schema
+from safety import audit, budgets, latch, schema
 from safety.clock import Clock
 from safety.errors import LedgerError, LooserLimits
+from safety.lease import KILLED
 from safety.limits import Limits
 
 _table = schema.sweeps
@@ -17,7 +18,10 @@ _table = schema.sweeps
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sweep:
-    """A sweep as the ledger knows it: which limits bind it, whether it is open, frozen or closed."""
+    """A sweep as the ledger knows it: which limits bind it, whether it is open, frozen, closed or killed.
+
+    It is killed, whatever it was, while the cluster's kill switch is thrown.
+    """
 
     name: str
     limits: Limits
@@ -36,7 +40,9 @@ def find(connection: sa.Connection, name: str) -> Sweep:
     row = connection.execute(query).first()
     if row is None:
         raise LedgerError(f"sweep {name}: not in the ledger; open it first")
-    return Sweep(name=name, limits=_parsed(row.limits), state=row.state, reason=row.reason)
+    thrown = latch.standing(connection)
+    state, reason = (KILLED, thrown.reason) if thrown else (row.state, row.reason)
+    return Sweep(name=name, limits=_parsed(row.limits), state=state, reason=reason)
 
 
 @lru_cache(maxsize=64)
@@ -49,8 +55,11 @@ def bind(connection: sa.Connection, clock: Clock, name: str, limits: Limits) -> 
 
     Raises:
         LooserLimits: a cap above the one in force, or other limits for a sweep that exists.
-        LedgerError: the sweep is frozen.
+        LedgerError: the sweep is frozen, or the cluster killed.
     """
+    thrown = latch.standing(connection)
+    if thrown:
+        raise LedgerError(f"killed: {thrown.reason}; nothing runs until `rsi-ray unkill` lifts it")
     known = connection.execute(sa.select(_table).where(_table.c.name == name)).first()
     if known and known.policy != limits.digest:
         raise LooserLimits(f"sweep {name}: bound to other limits; give the sweep another name")
@@ -79,16 +88,22 @@ def see(connection: sa.Connection, clock: Clock, name: str) -> None:
 
 def freeze(connection: sa.Connection, clock: Clock, name: str, reason: str) -> None:
     """Freeze a sweep; twice is once."""
-    if find(connection, name).state != "frozen":
-        change(connection, name, state="frozen", reason=reason)
+    find(connection, name)
+    if _change_from(connection, name, ("open", "closed"), state="frozen", reason=reason):
         audit.note(connection, clock, "freeze", sweep=name, detail={"reason": reason})
 
 
 def close(connection: sa.Connection, clock: Clock, name: str) -> None:
     """Close a sweep that is open; a frozen one stays frozen."""
-    if find(connection, name).state == "open":
-        change(connection, name, state="closed")
+    find(connection, name)
+    if _change_from(connection, name, ("open",), state="closed"):
         audit.note(connection, clock, "close_sweep", sweep=name)
+
+
+def _change_from(connection: sa.Connection, name: str, states: tuple[str, ...], **values: object) -> bool:
+    """Write fields of a sweep that is in one of these states by itself; whether it was."""
+    mine = _table.update().where(_table.c.name == name, _table.c.state.in_(states))
+    return connection.execute(mine.values(**values)).rowcount > 0
 
 
 def change(connection: sa.Connection, name: str, **values: object) -> None:

@@ -182,6 +182,34 @@ def test_an_interrupt_ends_it_within_seconds_and_keeps_what_was_measured(
 
 
 @pytest.mark.ray
+def test_a_kill_ends_a_sweep_and_none_goes_on_until_it_is_lifted(tmp_path: Path):
+    training = {**TINY["training"], "steps_per_epoch": 60}  # type: ignore[dict-item]
+    path, out = config(tmp_path, training=training, trials=200), tmp_path / "out"
+    with out.open("w") as file:
+        process = subprocess.Popen(command("run", path), cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT)
+    wait_for(lambda: "measured" in out.read_text(), 120)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    assert rsi_ray(tmp_path, "kill", "--reason", "a fire", "--by", "ann").returncode == 0
+    # the longest lease and its grace
+    assert process.wait(timeout=20) == 1
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert alive == []
+    assert "The sweep ended early: killed: a fire" in out.read_text()
+    ledger = Ledger(f"sqlite:///{tmp_path}/rsi_results/ledger.db")
+    run = next(tmp_path.glob("rsi_results/*/run.json")).parent.name
+    assert ledger.open_leases(run) == []
+    ledger.close()
+    refused = rsi_ray(tmp_path, "run", "--resume", run)
+    assert (refused.returncode, "killed: a fire" in refused.stderr) == (1, True), refused.stderr
+    assert rsi_ray(tmp_path, "unkill", "--reason", "it is out").returncode == 0
+    measured = int((results(tmp_path)["verdict"] == "measured").sum())
+    resumed = rsi_ray(tmp_path, "run", "--resume", run, "--trials", measured + 1)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert (results(tmp_path)["verdict"] == "measured").sum() == measured + 1
+    assert rsi_ray(tmp_path, "audit", "verify").returncode == 0
+
+
+@pytest.mark.ray
 def test_a_run_whose_driver_was_killed_is_resumed_with_nothing_lost_or_run_twice(tmp_path: Path):
     training = {**TINY["training"], "epochs": 3, "steps_per_epoch": 30}  # type: ignore[dict-item]
     path = config(tmp_path, training=training, trials=5, scheduler={"kind": "fifo"})

@@ -56,6 +56,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self._ended: dict[tuple[str, int], Modelled] = {}
         self._spent = dict.fromkeys(itertools.product(("cluster", *SWEEPS), CAPS), 0)
         self._state = dict.fromkeys(SWEEPS, "open")
+        self._killed = False
         self._seen = dict.fromkeys(SWEEPS, self._time.monotonic)
         self._spent_before: dict[tuple[str, str], int] = {}
 
@@ -74,6 +75,9 @@ class LedgerMachine(RuleBasedStateMachine):
             for lease in self._leases.values()
             if lease.state not in FINAL and scope in ("cluster", lease.sweep)
         )
+
+    def _told(self, sweep):
+        return "killed" if self._killed else self._state[sweep]
 
     def _charges(self, lease):
         return {**lease.claim.charges(), "trials": int(lease.counts)}
@@ -103,7 +107,7 @@ class LedgerMachine(RuleBasedStateMachine):
         key = f"{sweep}/{len(self._leases)}"
         verdict = self._ledger.reserve(Request(key=key, digest="d", sweep=sweep, claim=claim))
         fits = self._fits(sweep, claim.charges())
-        assert isinstance(verdict, Allow) == (fits and self._state[sweep] == "open"), verdict
+        assert isinstance(verdict, Allow) == (fits and self._told(sweep) == "open"), verdict
         if isinstance(verdict, Allow):
             self._leases[key] = Modelled(sweep=sweep, claim=claim, id=self._ledger.lease(key).id)
 
@@ -114,7 +118,8 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         lease = self._leases[key]
         claim = lease.claim if same else replace(lease.claim, params=params)
-        open_, refused = self._state[lease.sweep] == "open", self._ledger.lease(key).rule != ""
+        open_ = self._told(lease.sweep) == "open"
+        refused = self._ledger.lease(key).rule not in ("", "killed")
         may = open_ and not refused and lease.state not in ("active", "revoked")
         again = lease.state == "reserved" and claim == lease.claim
         counts = lease.counts if lease.state in ("reserved", "void") else False
@@ -137,7 +142,7 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         lease, now = self._leases[key], self._time.monotonic
         may = lease.state == "reserved" or (lease.state == "active" and now <= lease.deadline)
-        if may and self._state[lease.sweep] == "open":
+        if may and self._told(lease.sweep) == "open":
             grant = self._ledger.activate(key, "d", "w")
             if lease.state == "reserved":
                 lease.state, lease.began = "active", now
@@ -159,7 +164,7 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         lease, now = self._leases[key], self._time.monotonic
         in_time = lease.state == "active" and now <= lease.deadline
-        if in_time and not stale and self._state[lease.sweep] == "open":
+        if in_time and not stale and self._told(lease.sweep) == "open":
             assert self._ledger.renew(lease.id, lease.fence) == 15_000
             lease.deadline = now + 15_000
         else:
@@ -212,7 +217,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(sweep=st.sampled_from(SWEEPS))
     def pulse(self, sweep):
-        assert self._ledger.pulse(sweep) == self._state[sweep]
+        assert self._ledger.pulse(sweep) == self._told(sweep)
         self._seen[sweep] = self._time.monotonic
 
     @rule()
@@ -246,17 +251,31 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(sweep=st.sampled_from(SWEEPS))
     def open_again(self, sweep):
-        if self._state[sweep] == "frozen":
+        if self._told(sweep) in ("frozen", "killed"):
             try:
                 self._ledger.open_sweep(sweep, LIMITS)
             except LedgerError:
                 return
-            raise AssertionError("a frozen sweep was opened")
+            raise AssertionError("a frozen or killed sweep was opened")
         for lease in self._leases.values():
             if lease.sweep == sweep and lease.state == "reserved":
                 lease.state = "void"
         self._ledger.open_sweep(sweep, LIMITS)
         self._state[sweep], self._seen[sweep] = "open", self._time.monotonic
+
+    @rule()
+    @precondition(lambda self: len(self._leases) > 3)
+    def kill(self):
+        held = [lease for lease in self._leases.values() if lease.state not in FINAL]
+        for lease in held:
+            lease.state = {"reserved": "void", "active": "revoked"}.get(lease.state, lease.state)
+        assert self._ledger.kill("why", "who") == len(held)
+        self._killed = True
+
+    @rule()
+    def unkill(self):
+        assert self._ledger.unkill("why", "who") == self._killed
+        self._killed = False
 
     @rule()
     def open_the_file_again(self):
