@@ -23,8 +23,8 @@ class Status:
     """A sweep as people watch it.
 
     Attributes:
-        state: open, frozen or closed.
-        reason: why it is frozen.
+        state: open, frozen, closed or killed.
+        reason: why it is frozen or killed.
         budgets: the cluster's and its own.
     """
 

@@ -87,6 +87,18 @@ def test_sweeps_that_were_closed_or_frozen_while_killed_are_so_afterwards(ledger
     assert kinds(ledger)[-3:] == ["close_sweep", "freeze", "unkill"]
 
 
+def test_a_sweep_that_is_closed_can_still_be_frozen(ledger):
+    ledger.close_sweep("s", {})
+    ledger.freeze("s", "settled late, and too much")
+    assert ledger.sweep("s").state == "frozen"
+
+
+def test_a_refusal_while_killed_does_not_bind_its_trial_for_good(ledger):
+    assert ledger.reserve(request()) == Allow()
+    ledger.refuse("s", "s/1", KILLED)
+    assert ledger.lease("s/1").rule == ""
+
+
 def test_no_lease_of_the_moment_of_a_kill_is_active_afterwards(ledger):
     began: list[str] = []
 
