@@ -54,7 +54,7 @@ def test_what_was_measured_stopped_failed_or_over_a_ceiling_is_known(study):
     assert known[digest(4)].excess == {"max_params": 0.5}
 
 
-@pytest.mark.parametrize("rule", ["budget.trials", "frozen", "closed", "unjudged"])
+@pytest.mark.parametrize("rule", ["budget.trials", "frozen", "killed", "closed", "unjudged"])
 def test_a_refusal_that_passes_is_not_known(study, rule):
     tell(study, 1, Verdict.REFUSED, rule=rule)
     assert known_outcomes(study) == {}

@@ -148,7 +148,7 @@ def test_a_searcher_that_has_nothing_now_or_at_all_is_not_asked_for_more(governa
     assert authority.asked == []
 
 
-@pytest.mark.parametrize("rule", ["budget.trials", "frozen", "closed"])
+@pytest.mark.parametrize("rule", ["budget.trials", "frozen", "killed", "closed"])
 def test_a_refusal_of_whatever_comes_ends_the_search_at_once(governance, authority, rule):
     authority.admits = [Deny(rule, "used up")]
     inner = ListeningSearcher({"width": 1}, {"width": 2})
@@ -555,7 +555,7 @@ def test_a_result_that_tells_half_of_its_usage_stops_its_trial(stopper, caplog):
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 
-@pytest.mark.parametrize("state", ["frozen", "closed"])
+@pytest.mark.parametrize("state", ["frozen", "killed", "closed"])
 def test_a_sweep_that_is_not_open_is_stopped(stopper, authority, state):
     authority.state = state
     assert stopper.stop_all()
