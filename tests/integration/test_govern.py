@@ -270,6 +270,18 @@ class Interrupting(tune.Callback):
             raise RuntimeError("the driver is cut short")
 
 
+def wait_for_the_last_state(run: Path) -> None:
+    """Tune copies it in a thread, which outlives a driver that is cut short in its own process."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        with suppress(ValueError):
+            for path in run.glob("experiment_state-*.json"):
+                json.loads(path.read_text())
+            return
+        time.sleep(0.1)
+    raise AssertionError("the state of the run was never whole")
+
+
 def test_a_run_that_was_cut_short_is_restored_under_the_same_budgets(
     govern: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -283,6 +295,7 @@ def test_a_run_that_was_cut_short_is_restored_under_the_same_budgets(
     flops = {"cost": cost, "reports": 6}
     with pytest.raises(Exception, match="cut short"):
         govern(tuner, **flops).fit()
+    wait_for_the_last_state(tmp_path / "run")
     restored = tune.Tuner.restore(str(tmp_path / "run"), tune.with_resources(goes_on, {"cpu": 2}))
     restored._local_tuner._run_config.callbacks = []
     results = govern(restored, **flops).fit()
