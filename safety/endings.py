@@ -30,15 +30,12 @@ def void_reserved(connection: sa.Connection, clock: Clock, sweep: str, reason: s
             leases.end(connection, clock, lease, "void", {}, reason=reason)
 
 
-def revoke_all(connection: sa.Connection, clock: Clock, rule: str, reason: str) -> int:
-    """Renew no lease of any sweep any more, and give back those that never began; the number of both."""
-    found = leases.open_ones(connection)
-    for lease in found:
-        if lease.state == "reserved":
-            leases.end(connection, clock, lease, "void", {}, rule=rule, reason=reason)
-        elif lease.state == "active":
-            leases.revoke(connection, clock, lease, rule, reason)
-    return len(found)
+def revoke(connection: sa.Connection, clock: Clock, lease: Lease, rule: str, reason: str) -> None:
+    """Renew a lease no more, or give it back where it never began; one that is over is left as it is."""
+    if lease.state == "reserved":
+        leases.end(connection, clock, lease, "void", {}, rule=rule, reason=reason)
+    elif lease.state == "active":
+        leases.revoke(connection, clock, lease, rule, reason)
 
 
 def cut_short(clock: Clock, lease: Lease, told: Usage) -> Usage:

@@ -14,13 +14,15 @@ from safety.claim import Claim, Usage
 OPEN_STATES = ("reserved", "active", "revoked")
 # rule of a trial that failed by itself: no refusal, it may be tried again
 FAILED = "failed"
-# by the switch that stops every sweep: it says nothing of the trial
+# by the switch that stops every sweep
 KILLED = "killed"
+# states of a sweep that refuse whatever comes: they say nothing of the trial
+NOT_OPEN = ("frozen", KILLED, "closed")
 
 
 def is_lasting(rule: str) -> bool:
     """Whether a refusal binds its trial for good: the sweep may be opened again, a budget have room again."""
-    return rule not in ("closed", "frozen", KILLED) and not rule.startswith("budget.")
+    return rule not in NOT_OPEN and not rule.startswith("budget.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -92,7 +92,10 @@ class Ledger:
         """
         with self._transaction() as connection:
             latch.throw(connection, self._clock, reason, by)
-            return endings.revoke_all(connection, self._clock, KILLED, reason)
+            held = leases.open_ones(connection)
+            for lease in held:
+                endings.revoke(connection, self._clock, lease, KILLED, reason)
+            return len(held)
 
     def unkill(self, reason: str, by: str) -> bool:
         """Lift the kill switch; whether it was thrown. What it ended stays ended."""
@@ -237,10 +240,8 @@ class Ledger:
         """Renew a lease no more; its hold stays until it is settled or reaped."""
         with self._transaction() as connection:
             lease = leases.by_key(connection, key)
-            if lease and lease.state == "reserved":
-                leases.end(connection, self._clock, lease, "void", {}, rule=rule, reason=reason)
-            elif lease and lease.state == "active":
-                leases.revoke(connection, self._clock, lease, rule, reason)
+            if lease:
+                endings.revoke(connection, self._clock, lease, rule, reason)
 
     def deny(self, request: Request, denial: Deny) -> None:
         """Record that a request is refused; a lease that it has already is not touched.

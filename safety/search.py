@@ -11,6 +11,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from safety.errors import SafetyError, SearchExhausted
 from safety.governance import Governance
+from safety.lease import NOT_OPEN
 from safety.rules import is_finite_number
 from safety.stopper import PULSE_SECONDS
 from safety.verdict import Allow, Deny, Hold, Verdict
@@ -21,7 +22,7 @@ SILENCE_SECONDS = 60.0
 # proposals in a row without room in a budget, after which it counts as used up
 BUDGET_REFUSALS = 20
 # rules that refuse whatever is proposed
-ENDING_RULES = ("budget.trials", "frozen", "killed", "closed")
+ENDING_RULES = ("budget.trials", *NOT_OPEN)
 
 Config = Mapping[str, Any]
 

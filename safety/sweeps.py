@@ -35,13 +35,13 @@ def find(connection: sa.Connection, name: str) -> Sweep:
     Raises:
         LedgerError: there is no such sweep.
     """
-    policies = schema.policies
-    query = sa.select(_table, policies.c.limits).join(policies).where(_table.c.name == name)
-    row = connection.execute(query).first()
+    policies, thrown = schema.policies, schema.latch
+    columns = _table, policies.c.limits, thrown.c.reason.label("killed")
+    found = sa.select(*columns).join(policies).outerjoin(thrown, sa.true())
+    row = connection.execute(found.where(_table.c.name == name)).first()
     if row is None:
         raise LedgerError(f"sweep {name}: not in the ledger; open it first")
-    thrown = latch.standing(connection)
-    state, reason = (KILLED, thrown.reason) if thrown else (row.state, row.reason)
+    state, reason = (row.state, row.reason) if row.killed is None else (KILLED, row.killed)
     return Sweep(name=name, limits=_parsed(row.limits), state=state, reason=reason)
 
 
