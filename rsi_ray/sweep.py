@@ -37,6 +37,8 @@ TUNE_ENVIRONMENT = {
     # a worker that is stuck in a step is killed after so many seconds when the sweep ends
     "TUNE_FORCE_TRIAL_CLEANUP_S": "2",
 }
+# read by Ray where it starts workers
+OVERRIDE_ON_ZERO = "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"
 
 
 def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
@@ -119,15 +121,20 @@ def _fit(tuner: tune.Tuner, settle: Callable[[], None]) -> None:
 @contextmanager
 def local_ray() -> Iterator[str]:
     """A Ray of this process's own, unless one is up already; gives its dashboard's address."""
-    ours = not ray.is_initialized()
-    if ours:
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if ray.is_initialized():
+        yield _dashboard_url()
+        return
+    asked = os.environ.get(OVERRIDE_ON_ZERO, "0")
+    with environment({OVERRIDE_ON_ZERO: asked}):
         ray.init(address="local", log_to_driver=False, logging_level=logging.ERROR)
-    try:
-        yield str(ray._private.worker.get_dashboard_url() or "")
-    finally:
-        if ours:
+        try:
+            yield _dashboard_url()
+        finally:
             ray.shutdown()
+
+
+def _dashboard_url() -> str:
+    return str(ray._private.worker.get_dashboard_url() or "")
 
 
 def _searcher(plan: Plan, study: optuna.Study, interrupted: list[dict[str, Any]]) -> OptunaSearcher:
