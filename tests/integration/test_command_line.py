@@ -16,8 +16,8 @@ import psutil
 import pytest
 import yaml
 
-from rsi_ray.cli import main
 from safety import Ledger
+from tests.conftest import Command
 
 Refused = Callable[..., str]
 
@@ -43,17 +43,12 @@ def rsi_ray(folder: Path, *arguments: object, seconds: int = 200) -> subprocess.
 
 
 @pytest.fixture
-def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """The one line that the command refuses its input with, in this process: another one takes seconds."""
+def refused(command_here: Command) -> Refused:
+    """The one line that the command refuses its input with."""
 
     def line(*arguments: str) -> str:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["rsi-ray", *arguments])
-        monkeypatch.setattr(sys, "path", [*sys.path])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr().err
-        assert (ended.value.code, printed.count("\n")) == (2, 1), printed
+        code, _, printed = command_here(*arguments)
+        assert (code, printed.count("\n")) == (2, 1), printed
         assert printed.startswith("rsi-ray: ")
         return printed
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from rsi_ray.cli import app, main
+from rsi_ray.cli import app
 from rsi_ray.config import parse_config
 from safety import Limits, limits_from_dict, validate
 from safety.document import parse_yaml
@@ -134,14 +134,11 @@ def test_printed_config_is_a_sweeps_file() -> None:
     parse_config(parse_yaml(printed.output, source="my.yaml"), folder=Path())
 
 
-def test_usage_errors_exit_with_2_and_one_line(tmp_path, monkeypatch, capsys) -> None:
+def test_usage_errors_exit_with_2_and_one_line(tmp_path, command_here) -> None:
     (tmp_path / "wrong.yaml").write_text("trails: 3\n")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["rsi-ray", "run", "wrong.yaml"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    assert len(capsys.readouterr().err.splitlines()) == 1
+    code, _, errors = command_here("run", "wrong.yaml")
+    assert code == 2
+    assert len(errors.splitlines()) == 1
     assert list(tmp_path.iterdir()) == [tmp_path / "wrong.yaml"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -38,6 +39,7 @@ class Swollen:
     heads: tuple = TASK.heads
     digest: str = "swollen"
     shape: tuple = (30,)
+    head: str = "breast_cancer"
 
     def batch(self, rng, size):
         return TASK.batch(rng, self.rows)
@@ -45,7 +47,7 @@ class Swollen:
     def holdout(self):
         holdout = TASK.holdout()["breast_cancer"]
         inputs = np.resize(holdout.inputs, (32, *self.shape))
-        return {"breast_cancer": replace(holdout, inputs=inputs)}
+        return {self.head: replace(holdout, inputs=inputs)}
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ def test_a_task_is_loaded_once_and_never_sent_along():
         own.price(CONFIG)
     assert own.load_task.loads == 1
     assert "_task" not in own.__getstate__()
+    assert len(pickle.dumps(own)) < 100_000
 
 
 @pytest.mark.parametrize(
@@ -107,6 +110,7 @@ def test_a_task_is_loaded_once_and_never_sent_along():
         (Swollen(rows=80), "breast_cancer: samples of shape .80, 30., priced were 8"),
         (Swollen(holdout_size=4), "breast_cancer: samples of shape .32, 30., priced were 4"),
         (Swollen(shape=(5, 30)), "breast_cancer: samples of shape .32, 5, 30., priced were 32 of .30,"),
+        (Swollen(head="other"), "other: samples of shape .32, 30., priced were 32 of None"),
     ],
 )
 def test_a_task_that_gives_more_than_it_says_trains_nothing_more(task, message):

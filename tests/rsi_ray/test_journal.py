@@ -120,9 +120,10 @@ def test_a_line_that_a_crash_left_unfinished_is_cut_off(path):
     study.tell(asked(study), 1.0)
     whole = told(study)
     with path.open("ab") as file:
-        file.write(b'{"op_code":4,"study_id":0,"dat' + 999 * b"x")
+        file.write(b'{"op_code":4,"study_id":0,"dat' + 9_999 * b"x")
     again = ours(path)
     assert told(again) == whole
     again.tell(asked(again), 2.0)
     assert told(again) == told(optunas(path)) == told(study)
     assert len(told(again)) == 2
+    assert path.read_bytes().endswith(b"\n")

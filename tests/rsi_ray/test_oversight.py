@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from rsi_ray.cli import main
 from safety import Allow, Ledger
+from tests.conftest import Command
 from tests.safety.fakes import FakeClock, limits, request
 
-Command = Callable[..., tuple[int, str]]
+Printed = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
@@ -30,18 +29,15 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 @pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+def command(tmp_path: Path, command_here: Command) -> Printed:
     def run(*arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["rsi-ray", *arguments, "--storage", str(tmp_path)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        return int(ended.value.code or 0), printed.out + printed.err
+        code, out, err = command_here(*arguments, "--storage", str(tmp_path))
+        return code, out + err
 
     return run
 
 
-def test_a_kill_stops_every_sweep_until_it_is_lifted(ledger: Ledger, command: Command):
+def test_a_kill_stops_every_sweep_until_it_is_lifted(ledger: Ledger, command: Printed):
     code, printed = command("kill", "--reason", "fire", "--by", "ann")
     assert (code, printed.count("\n")) == (0, 1)
     assert "2 leases are revoked" in printed
@@ -53,7 +49,7 @@ def test_a_kill_stops_every_sweep_until_it_is_lifted(ledger: Ledger, command: Co
 
 
 @pytest.mark.parametrize("arguments", [["kill", "--reason", "x"], ["audit", "verify"], ["audit", "show"]])
-def test_a_ledger_that_is_not_there_is_not_made(tmp_path: Path, command: Command, arguments: list[str]):
+def test_a_ledger_that_is_not_there_is_not_made(tmp_path: Path, command: Printed, arguments: list[str]):
     code, printed = command(*arguments)
     assert (code, printed.count("\n")) == (2, 1)
     assert f"ledger {tmp_path}/ledger.db: no such file" in printed
@@ -61,7 +57,7 @@ def test_a_ledger_that_is_not_there_is_not_made(tmp_path: Path, command: Command
 
 
 def test_an_audit_that_was_touched_fails_with_its_first_bad_row(
-    ledger: Ledger, command: Command, tmp_path: Path
+    ledger: Ledger, command: Printed, tmp_path: Path
 ):
     assert command("audit", "verify") == (
         0,
@@ -74,7 +70,7 @@ def test_an_audit_that_was_touched_fails_with_its_first_bad_row(
     assert printed.startswith("Row 2 was changed, moved or taken out")
 
 
-def test_rows_are_shown_by_kind_by_sweep_and_from_the_end(ledger: Ledger, command: Command):
+def test_rows_are_shown_by_kind_by_sweep_and_from_the_end(ledger: Ledger, command: Printed):
     ledger.open_sweep("t", limits())
     ledger.kill("fire", "ann")
     code, printed = command("audit", "show")
@@ -87,7 +83,7 @@ def test_rows_are_shown_by_kind_by_sweep_and_from_the_end(ledger: Ledger, comman
     assert command("audit", "show", "--sweep", "t")[1].split()[2:4] == ["open_sweep", "t"]
 
 
-def test_rows_in_json_are_what_the_chain_was_made_of(ledger: Ledger, command: Command):
+def test_rows_in_json_are_what_the_chain_was_made_of(ledger: Ledger, command: Printed):
     _, printed = command("audit", "show", "--json")
     rows = [json.loads(line) for line in printed.splitlines()]
     assert [(row["seq"], row["kind"], row["hash"]) for row in rows] == [

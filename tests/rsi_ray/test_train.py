@@ -8,6 +8,7 @@ import multiprocessing
 from collections.abc import Iterator
 from dataclasses import astuple
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from rsi_ray.scoring import LATENCY_FORWARDS, latency_ms
-from rsi_ray.tasks.task import Batch
+from rsi_ray.tasks.task import Batch, Task
 from rsi_ray.train import (
     Trainer,
     Training,
@@ -80,9 +81,15 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def trainer(seed: int = 0, training: Training = TRAINING, task: Echo | None = None) -> Trainer:
+def trainer_of(model: nn.Module, task: Task, training: Training, *, seed: int = 0, **options: Any) -> Trainer:
+    return Trainer(model, task, training, cost=COST, shapes=SHAPES, seed=seed, device=CPU, **options)
+
+
+def trainer(
+    seed: int = 0, training: Training = TRAINING, task: Task | None = None, **options: Any
+) -> Trainer:
     model = build(SPACE, SPEC, seed=seed, device=CPU)
-    return Trainer(model, task or Echo(), training, cost=COST, shapes=SHAPES, seed=seed, device=CPU)
+    return trainer_of(model, task or Echo(), training, seed=seed, **options)
 
 
 def fingerprint(seed: int) -> str:
@@ -107,8 +114,7 @@ def test_the_seed_decides_the_batches_and_not_the_first_weights_alone() -> None:
     model = build(SPACE, SPEC, seed=0, device=CPU)
     other = build(SPACE, SPEC, seed=0, device=CPU)
     losses = [
-        Trainer(m, Echo(), TRAINING, cost=COST, shapes=SHAPES, seed=seed, device=CPU).run_epoch().loss
-        for seed, m in enumerate((model, other))
+        trainer_of(m, Echo(), TRAINING, seed=seed).run_epoch().loss for seed, m in enumerate((model, other))
     ]
     assert losses[0] != losses[1]
 
@@ -211,9 +217,7 @@ class Constant(nn.Module):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_is_reported_and_scores_nothing(value: float) -> None:
-    report = Trainer(
-        Constant(value), Echo(), TRAINING, cost=COST, shapes=SHAPES, seed=0, device=CPU
-    ).run_epoch()
+    report = trainer_of(Constant(value), Echo(), TRAINING).run_epoch()
     assert math.isnan(report.loss)
     assert math.isnan(report.score)
     assert all(math.isnan(score) for score in report.domains.values())
@@ -233,7 +237,7 @@ def test_an_evaluation_scores_the_share_of_answers_exactly_right() -> None:
 
 def test_a_candidate_learns_in_training_mode_and_is_scored_in_evaluation_mode() -> None:
     model = Constant(0.0)
-    candidate = Trainer(model, Echo(), TRAINING, cost=COST, shapes=SHAPES, seed=0, device=CPU)
+    candidate = trainer_of(model, Echo(), TRAINING)
     candidate.run_epoch()
     one_epoch = list(model.modes)
     candidate.run_epoch()
@@ -243,9 +247,7 @@ def test_a_candidate_learns_in_training_mode_and_is_scored_in_evaluation_mode() 
 
 def test_the_loss_is_the_mean_of_the_heads_cross_entropies() -> None:
     one_step = Training(epochs=1, steps_per_epoch=1)
-    report = Trainer(
-        Constant(0.0), Echo(), one_step, cost=COST, shapes=SHAPES, seed=0, device=CPU
-    ).run_epoch()
+    report = trainer_of(Constant(0.0), Echo(), one_step).run_epoch()
     assert report.loss == pytest.approx((math.log(16) + math.log(2)) / 2)
 
 
@@ -267,13 +269,11 @@ class Dice(nn.Module):
 
 
 def test_dropout_depends_on_seed_and_epoch_alone_also_after_a_state_is_loaded() -> None:
-    candidates = [
-        Trainer(Dice(), Echo(), TRAINING, cost=COST, shapes=SHAPES, seed=3, device=CPU) for _ in range(2)
-    ]
+    candidates = [trainer_of(Dice(), Echo(), TRAINING, seed=3) for _ in range(2)]
     reports = [*train(candidates[0], TRAINING)]
     first = candidates[1].run_epoch()
     torch.manual_seed(99)
-    resumed = Trainer(Dice(), Echo(), TRAINING, cost=COST, shapes=SHAPES, seed=3, device=CPU)
+    resumed = trainer_of(Dice(), Echo(), TRAINING, seed=3)
     resumed.load_state(candidates[1].state())
     assert [first, *train(resumed, TRAINING)] == reports
 
@@ -281,7 +281,7 @@ def test_dropout_depends_on_seed_and_epoch_alone_also_after_a_state_is_loaded() 
 def test_every_step_of_every_epoch_and_every_seed_draws_a_dropout_of_its_own() -> None:
     models = [Dice() for _ in range(2)]
     for seed, model in enumerate(models):
-        candidate = Trainer(model, Echo(), TRAINING, cost=COST, shapes=SHAPES, seed=seed, device=CPU)
+        candidate = trainer_of(model, Echo(), TRAINING, seed=seed)
         assert [*train(candidate, TRAINING)]
     masks = models[0].masks + models[1].masks
     assert len(set(masks)) == len(masks) == 30
@@ -317,9 +317,7 @@ class Affine(nn.Module):
 
 def test_a_regression_is_learned_to_an_r_squared_near_1() -> None:
     training = Training(epochs=2, steps_per_epoch=60, learning_rate=0.1)
-    candidate = Trainer(
-        Affine(torch.zeros(3, 2)), Line(), training, cost=COST, shapes=SHAPES, seed=0, device=CPU
-    )
+    candidate = trainer_of(Affine(torch.zeros(3, 2)), Line(), training)
     reports = [*train(candidate, training)]
     assert reports[-1].score > 0.99
     assert reports[-1].loss < reports[0].loss
@@ -328,7 +326,7 @@ def test_a_regression_is_learned_to_an_r_squared_near_1() -> None:
 def test_the_loss_of_a_regression_is_the_mean_squared_error() -> None:
     one_step = Training(epochs=1, steps_per_epoch=1)
     model = Affine(torch.from_numpy(Line.weights.copy()), offset=0.5)
-    report = Trainer(model, Line(), one_step, cost=COST, shapes=SHAPES, seed=0, device=CPU).run_epoch()
+    report = trainer_of(model, Line(), one_step).run_epoch()
     assert report.loss == pytest.approx(0.25)
 
 
@@ -364,9 +362,7 @@ def test_a_regression_whose_holdout_does_not_vary_scores_nothing() -> None:
 
 
 def test_outputs_that_are_not_shaped_like_the_numbers_are_refused() -> None:
-    candidate = Trainer(
-        Affine(torch.zeros(3, 1)), Line(), TRAINING, cost=COST, shapes=SHAPES, seed=0, device=CPU
-    )
+    candidate = trainer_of(Affine(torch.zeros(3, 1)), Line(), TRAINING)
     with pytest.raises(ValueError, match=r"^line: outputs of shape \(8, 1\), expected \(8, 2\)$"):
         candidate.run_epoch()
 
@@ -383,14 +379,10 @@ def ticking(*seconds: float) -> Iterator[float]:
 def test_the_last_report_tells_the_median_time_of_a_forward_after_the_warm_up() -> None:
     times = ticking(9.0, 9.0, 9.0, 9.0, 9.0, *[0.001] * 12, 0.002, *[5.0] * 12)
     model = Constant(0.0)
-    candidate = Trainer(
+    candidate = trainer_of(
         model,
         Echo(),
         TRAINING,
-        cost=COST,
-        shapes=SHAPES,
-        seed=0,
-        device=CPU,
         latency=True,
         clock=lambda: next(times),
     )
@@ -408,9 +400,7 @@ def test_a_latency_is_that_of_one_sample_of_every_head_in_evaluation_mode() -> N
             return super().forward(inputs)
 
     once = Training(epochs=1, steps_per_epoch=1)
-    Trainer(
-        Watched(0.0), Echo(), once, cost=COST, shapes=SHAPES, seed=0, device=CPU, latency=True
-    ).run_epoch()
+    trainer_of(Watched(0.0), Echo(), once, latency=True).run_epoch()
     timed = [call for call in seen if call == ({"echo": 1, "odd": 1}, False)]
     assert seen[-LATENCY_FORWARDS:] == timed
 
@@ -424,7 +414,7 @@ def test_a_model_in_training_mode_is_timed_in_evaluation_mode() -> None:
 
 def test_the_forwards_of_a_latency_are_part_of_the_plan_and_of_the_last_report() -> None:
     model = build(SPACE, SPEC, seed=0, device=CPU)
-    candidate = Trainer(model, Echo(), TRAINING, cost=COST, shapes=SHAPES, seed=0, device=CPU, latency=True)
+    candidate = trainer_of(model, Echo(), TRAINING, latency=True)
     flops = [report.flops for report in train(candidate, TRAINING)]
     epoch = 5 * 1_000 + 300 * 7
     assert flops == [epoch, 2 * epoch, 3 * epoch + LATENCY_FORWARDS * 7]
@@ -433,19 +423,7 @@ def test_the_forwards_of_a_latency_are_part_of_the_plan_and_of_the_last_report()
 
 
 def test_latency_changes_no_score_and_no_weight() -> None:
-    plain, timed = (
-        Trainer(
-            build(SPACE, SPEC, seed=0, device=CPU),
-            Echo(),
-            TRAINING,
-            cost=COST,
-            shapes=SHAPES,
-            seed=0,
-            device=CPU,
-            latency=latency,
-        )
-        for latency in (False, True)
-    )
+    plain, timed = (trainer(latency=latency) for latency in (False, True))
     scores = [[report.score for report in train(one, TRAINING)] for one in (plain, timed)]
     assert scores[0] == scores[1]
     assert all(torch.equal(timed.state()[name], tensor) for name, tensor in plain.state().items())
@@ -475,7 +453,7 @@ def test_no_batch_is_drawn_twice_in_the_course_of_a_training() -> None:
 def test_weights_that_two_modules_share_are_saved_once() -> None:
     model = Constant(0.0)
     model.again = model.value
-    candidate = Trainer(model, Echo(), TRAINING, cost=COST, shapes=SHAPES, seed=0, device=CPU)
+    candidate = trainer_of(model, Echo(), TRAINING)
     candidate.run_epoch()
     assert [name for name in candidate.state() if name.startswith("model.")] == ["model.value"]
 

@@ -1,6 +1,7 @@
 """The kill switch of every sweep, in the ledger."""
 
 import threading
+import time
 
 import pytest
 
@@ -117,7 +118,7 @@ def test_no_lease_of_the_moment_of_a_kill_is_active_afterwards(ledger):
     for one in drivers:
         one.start()
     while len(began) < 5:
-        pass
+        time.sleep(0.001)
     ledger.kill("fire", "ann")
     for one in drivers:
         one.join()
