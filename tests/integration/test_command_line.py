@@ -179,7 +179,7 @@ def test_an_interrupt_ends_it_within_seconds_and_keeps_what_was_measured(
 @pytest.mark.ray
 def test_a_kill_ends_a_sweep_and_none_goes_on_until_it_is_lifted(tmp_path: Path):
     training = {**TINY["training"], "steps_per_epoch": 60}  # type: ignore[dict-item]
-    path, out = config(tmp_path, training=training, trials=200), tmp_path / "out"
+    path, out = config(tmp_path, training=training, trials=200, scheduler={"kind": "fifo"}), tmp_path / "out"
     with out.open("w") as file:
         process = subprocess.Popen(command("run", path), cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT)
     wait_for(lambda: "measured" in out.read_text(), 120)
