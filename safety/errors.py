@@ -7,6 +7,7 @@ SafetyError
 │   ├── LeaseLost          the lease is over for this holder: fenced, revoked, expired or frozen
 │   └── LooserLimits       a cap above the one in force was asked for; that takes an approval
 ├── GovernorUnreachable    no answer from the governor; silence denies
+├── IdentityError          a key can't be used, or an answer isn't signed by the one that was pinned
 ├── PriceError             what is told of a trial's cost can't make a claim (a usage error)
 └── SearchExhausted        nothing that may be proposed is left
 """
@@ -38,6 +39,10 @@ class LooserLimits(LedgerError):
 
 class GovernorUnreachable(SafetyError):
     """The governor gave no answer."""
+
+
+class IdentityError(SafetyError):
+    """A key that can't be used, or an answer that its holder did not sign."""
 
 
 class PriceError(SafetyError, ValueError):

@@ -1,0 +1,69 @@
+import threading
+
+import pytest
+
+from safety.errors import IdentityError
+from safety.identity import KEY_FILE, identity_in, is_signed
+
+
+def test_a_key_is_made_once_and_found_again(tmp_path):
+    first = identity_in(tmp_path / "state")
+    assert identity_in(tmp_path / "state").public == first.public
+    assert identity_in(tmp_path / "other").public != first.public
+    assert len(first.public) == 64
+    assert (tmp_path / "state" / KEY_FILE).stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in (tmp_path / "state").iterdir()] == [KEY_FILE]
+
+
+def test_a_signature_holds_for_its_message_and_its_key_alone(tmp_path):
+    ours, other = identity_in(tmp_path), identity_in(tmp_path / "other")
+    signature = ours.sign(b"killed")
+    assert is_signed(ours.public, signature, b"killed")
+    assert not is_signed(ours.public, signature, b"alive")
+    assert not is_signed(other.public, signature, b"killed")
+    assert not is_signed(ours.public, b"short", b"killed")
+
+
+@pytest.mark.parametrize("public", ["", "not hexadecimal", "00"])
+def test_what_is_no_key_has_signed_nothing(tmp_path, public):
+    assert not is_signed(public, identity_in(tmp_path).sign(b"x"), b"x")
+
+
+def test_of_several_that_make_the_key_at_once_all_have_the_same(tmp_path):
+    found, start = [], threading.Barrier(8)
+
+    def make():
+        start.wait()
+        found.append(identity_in(tmp_path).public)
+
+    threads = [threading.Thread(target=make) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(found)) == 1
+
+
+def test_a_key_that_others_may_read_is_refused(tmp_path):
+    identity_in(tmp_path)
+    (tmp_path / KEY_FILE).chmod(0o640)
+    with pytest.raises(
+        IdentityError, match=r"governor\.key: others may read it \(mode 640\); expected mode 600"
+    ):
+        identity_in(tmp_path)
+
+
+@pytest.mark.parametrize("text", [b"", b"nonsense", b"-----BEGIN PRIVATE KEY-----\n"])
+def test_a_file_that_is_no_key_is_refused_and_left(tmp_path, text):
+    path = tmp_path / KEY_FILE
+    path.write_bytes(text)
+    path.chmod(0o600)
+    with pytest.raises(IdentityError, match="expected an Ed25519 key in PEM"):
+        identity_in(tmp_path)
+    assert path.read_bytes() == text
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(IdentityError, match="cannot be used"):
+        identity_in(tmp_path / "file")
