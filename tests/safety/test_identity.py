@@ -48,7 +48,7 @@ def test_a_key_that_others_may_read_is_refused(tmp_path):
     identity_in(tmp_path)
     (tmp_path / KEY_FILE).chmod(0o640)
     with pytest.raises(
-        IdentityError, match=r"governor\.key: others may read it \(mode 640\); expected mode 600"
+        IdentityError, match=r"others may read it \(mode 640\); expected mode 600"
     ):
         identity_in(tmp_path)
 
