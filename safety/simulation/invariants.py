@@ -1,0 +1,244 @@
+"""What must hold after every event of a rehearsal, checked against what the database tells of each change.
+
+I1 to I9 are the invariants of the ledger:
+
+- I1 spent + held is within the cap, and an admission within what the limits name;
+- I2 held is the sum of the open leases, spent of the closed ones;
+- I3 a trial has one open lease, that it asked for;
+- I4 what is over stays over, and a stale fence changes nothing;
+- I5 a worker computes before its deadline under an open lease, whose hold nobody returns meanwhile;
+- I6 every change of state has its row in the audit, and the audit only grows;
+- I7 spent never falls;
+- I8 what fails grants nothing, and fails as it should;
+- I9 no cap is raised.
+
+"kill": while the switch is thrown nothing is admitted, begun or renewed, and only `unkill` lifts it. "ceiling":
+nothing over one is admitted or let go on. "runaway": no champion improves faster than the limits allow.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from safety import audit
+from safety.errors import LedgerError, SafetyError
+from safety.lease import Grant
+from safety.ledger import Ledger
+from safety.simulation.feed import AuditRow, BudgetChange, Change, LatchChange, LeaseChange, Rewritten, SweepChange
+from safety.simulation.model import OPEN, Amounts, Model, Place
+from safety.simulation.storage import Failure, SharedMemory
+from safety.simulation.timeline import Host
+from safety.simulation.transitions import Transitions
+from safety.simulation.violation import Call, Violated, require
+from safety.verdict import Allow
+
+_LEASES_AUDITED = {
+    "reserved": "reserve",
+    "active": "activate",
+    "revoked": "revoke",
+    "void": "void",
+    "settled": "settle",
+    "forfeited": "forfeit",
+}
+_SWEEPS_AUDITED = {"open": "open_sweep", "frozen": "freeze", "closed": "close_sweep"}
+
+
+class Invariants:
+    """The checks, and the model that they check against.
+
+    Args:
+        storage: the ledger's database.
+        host: the clocks of its host.
+        may_compute: whether a live worker may still compute under a lease, by the truth of the simulation.
+    """
+
+    def __init__(self, storage: SharedMemory, host: Host, may_compute: Callable[[int], bool]) -> None:
+        self.model = Model()
+        self._storage = storage
+        self._transitions = Transitions(self.model, host, may_compute)
+        self._found: dict[Place, BudgetChange] = {}
+        self._last_row = 0
+        self._on: dict[type[Change], Callable[[Call, Any], None]] = {
+            BudgetChange: self._budget,
+            LeaseChange: self._transitions.follow,
+            SweepChange: self._sweep,
+            LatchChange: self._latch,
+            AuditRow: self._audit,
+            Rewritten: self._rewritten,
+        }
+
+    def after(self, call: Call, answer: object) -> list[Change]:
+        """Check what a call has changed and what it answered; the changes.
+
+        Raises:
+            Violated: an invariant does not hold.
+        """
+        changes = self._storage.changes()
+        if isinstance(answer, SafetyError) and call.failing:
+            _require_no_grant(call, changes)
+        for change in changes:
+            self._on[type(change)](call, change)
+        _require_audit(changes)
+        for place in {(c.scope, c.resource): c for c in changes if isinstance(c, BudgetChange)}:
+            self._require_sums(place)
+        self._require_answer(call, answer)
+        return changes
+
+    def computes(self, lease: int, fence: int) -> None:
+        """Check that a worker which computes now holds an open lease.
+
+        Raises:
+            Violated: it does not.
+        """
+        known = self.model.leases.get(lease)
+        state, newest = (known.state, known.fence) if known else ("unknown", 0)
+        held = state in ("active", "revoked") and newest == fence
+        require(held, "I5", f"a worker computes under lease {lease}, fence {fence}: it is {state}, fence {newest}")
+
+    def everything(self) -> None:
+        """Compare all leases, sweeps, budgets and the switch with the model.
+
+        Raises:
+            Violated: they differ.
+        """
+        for number, state, fence in self._storage.rows("SELECT id, state, fence FROM leases"):
+            lease = self.model.leases.get(number)
+            same = lease is not None and (lease.state, lease.fence) == (state, fence)
+            require(same, "I6", f"lease {number} is {state}, fence {fence}, by a change that nothing tells of")
+        for scope, resource, held, spent in self._storage.rows("SELECT scope, resource, held, spent FROM budgets"):
+            wanted = self.model.budgets[scope, resource]
+            told = f"{scope} {resource}: held {held:,}, spent {spent:,}; {wanted.held:,} and {wanted.spent:,} wanted"
+            require((wanted.held, wanted.spent) == (held, spent), "I2", told)
+        held = self._held()
+        for place, wanted in self.model.budgets.items():
+            told = f"{place[0]} {place[1]}: held {wanted.held:,}, open leases {held[place]:,}"
+            require(wanted.held == held[place], "I2", told)
+
+    def _held(self) -> Counter[Place]:
+        held: Counter[Place] = Counter()
+        for lease in self.model.leases.values():
+            if lease.state in OPEN:
+                for place in self.model.places(lease.sweep):
+                    held[place] += lease.charges[place[1]]
+        return held
+
+    # --- rows that have changed
+
+    def _budget(self, call: Call, row: BudgetChange) -> None:
+        place = row.scope, row.resource
+        told = f"{row.scope} {row.resource}: spent {row.spent:,}, held {row.held:,}, cap {row.cap:,}"
+        require(row.held >= 0 and row.spent + row.held <= row.cap, "I1", told)
+        require(row.spent >= row.spent_before, "I7", f"{told}, spent before {row.spent_before:,}")
+        require(row.target <= row.target_before, "I9", f"{told}: loosened to {row.target:,} by {call.method}")
+        self.model.budgets.setdefault(place, Amounts(target=row.target)).target = row.target
+        self._found[place] = row
+
+    def _require_sums(self, place: Place) -> None:
+        row, wanted = self._found[place], self.model.budgets[place]
+        found = f"{place[0]} {place[1]}: held {row.held:,}, spent {row.spent:,}"
+        agree = (row.held, row.spent) == (wanted.held, wanted.spent)
+        require(agree, "I2", f"{found}; its leases say {wanted.held:,} and {wanted.spent:,}")
+
+    def _sweep(self, call: Call, row: SweepChange) -> None:
+        require(row.before != "frozen" or row.after == "frozen", "I4", f"{row.name}: frozen, then {row.after}")
+        self.model.sweeps[row.name] = row.after
+        if not row.before:
+            self.model.limits[row.name] = call.arguments[1]
+
+    def _latch(self, call: Call, row: LatchChange) -> None:
+        wanted = "kill" if row.thrown else "unkill"
+        told = "was thrown" if row.thrown else "was lifted"
+        require(call.method == wanted, "kill", f"the switch {told} by {call.method}")
+        self.model.killed = bool(row.thrown)
+
+    def _audit(self, _call: Call, row: AuditRow) -> None:
+        self._last_row += 1
+        require(row.seq == self._last_row, "I6", f"audit row {row.seq} follows {self._last_row - 1}")
+
+    def _rewritten(self, call: Call, row: Rewritten) -> None:
+        raise Violated(f"I6: a row of {row.table} was rewritten by {call.method}")
+
+    # --- answers
+
+    def _require_answer(self, call: Call, answer: object) -> None:
+        told = f"{call.method} answered {answer!r:.80}"
+        if call.failing is Failure.LOCKED:
+            require(isinstance(answer, LedgerError), "I8", f"{told} on a locked database")
+        require(not (call.must_deny and _is_granted(answer)), "ceiling", f"{told}: {call.must_deny}")
+        if call.method in ("admit", "readmit") and isinstance(answer, Allow):
+            lease = self.model.newest.get(call.arguments[0].key)
+            require(lease is not None and lease.state in OPEN, "I3", f"{told} without a lease")
+            self._require_open(call.arguments[0].sweep, told)
+        elif call.method in ("activate", "renew") and _is_granted(answer):
+            self._require_active(call, answer, told)
+        elif call.method == "report" and isinstance(answer, Allow):
+            lease = self.model.newest.get(call.arguments[0])
+            require(lease is not None and lease.state == "active", "I8", f"{told} without a lease")
+        elif call.method == "kill" and isinstance(answer, int):
+            require(self.model.killed, "kill", f"{told}, and the switch is not thrown")
+
+    def _require_active(self, call: Call, answer: object, told: str) -> None:
+        """A worker that is told to go on has the lease that it shows, for as long as it is told."""
+        number, fence = (answer.lease, answer.fence) if isinstance(answer, Grant) else call.arguments[:2]
+        lease = self.model.leases.get(number)
+        if lease is None:
+            raise Violated(f"I5: {told} without a lease")
+        found = f"{told}: lease {number} is {lease.state}, fence {lease.fence}"
+        require((lease.state, lease.fence) == ("active", fence), "I4", found)
+        self._require_open(lease.sweep, told)
+        ttl_ms = answer.ttl_ms if isinstance(answer, Grant) else answer
+        named = self.model.limits[lease.sweep].lease_seconds * 1000
+        require(ttl_ms == named, "I5", f"{told}, the limits name {named} ms")
+
+    def _require_open(self, sweep: str, told: str) -> None:
+        require(not self.model.killed, "kill", f"{told} while the switch was thrown")
+        require(self.model.is_open(sweep), "I4", f"{told} while {sweep} was {self.model.sweeps.get(sweep)}")
+
+
+def require_chain(ledger: Ledger) -> str:
+    """Check the whole audit; the hash of its last row.
+
+    Raises:
+        Violated: a row does not follow from those before it.
+    """
+    rows = ledger.audit()
+    broken = audit.verify(rows)
+    require(broken is None, "I6", f"audit row {broken} doesn't follow from those before it")
+    return rows[-1][2] if rows else audit.GENESIS
+
+
+def _is_granted(answer: object) -> bool:
+    return isinstance(answer, Allow | Grant | int)
+
+
+def _require_no_grant(call: Call, changes: Sequence[Change]) -> None:
+    granted = [c for c in changes if isinstance(c, LeaseChange) and c.after in ("reserved", "active")]
+    require(not granted, "I8", f"{call.method} failed and granted a lease all the same")
+
+
+def _require_audit(changes: Sequence[Change]) -> None:
+    """Each change of a lease has its row and each row its change; so has each change of a sweep or the switch."""
+    leases = Counter(_lease_rows(changes))
+    rows = Counter((c.kind, c.key) for c in changes if isinstance(c, AuditRow))
+    told = Counter({row: count for row, count in rows.items() if row[0] in _LEASES_AUDITED.values()})
+    for row in (leases - told) or (told - leases):
+        raise Violated(f"I6: {row[1]}: {leases[row]} changes and {told[row]} audit rows of {row[0]}")
+    named = {(c.kind, c.sweep) for c in changes if isinstance(c, AuditRow)}
+    for change in changes:
+        if isinstance(change, SweepChange) and change.before != change.after:
+            row = _SWEEPS_AUDITED[change.after], change.name
+            require(row in named, "I6", f"{change.name} became {change.after} without an audit row")
+        if isinstance(change, LatchChange):
+            kind = "kill" if change.thrown else "unkill"
+            require((kind, "") in named, "I6", f"the switch was changed without an audit row of {kind}")
+
+
+def _lease_rows(changes: Sequence[Change]) -> list[tuple[str, str]]:
+    """Kind and key of the audit rows that these changes must have; a revocation names the trial."""
+    return [
+        (_LEASES_AUDITED[c.after], c.trial if c.after == "revoked" else c.key)
+        for c in changes
+        if isinstance(c, LeaseChange) and c.before != c.after
+    ]

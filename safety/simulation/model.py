@@ -1,0 +1,136 @@
+"""What a ledger must hold, in plain Python and by an arithmetic of its own: the ledger's is what is tested."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from safety.claim import Claim, Usage
+from safety.limits import Limits
+
+RESOURCES = ("train_gflop", "trials", "concurrent_params", "gpu_ms", "wall_ms")
+OPEN = ("reserved", "active", "revoked")
+_GFLOP = 10**9
+_MOST = 2**62
+
+Place = tuple[str, str]
+
+
+@dataclass(kw_only=True, slots=True)
+class Modelled:
+    """A lease as it must be; times in milliseconds of the ledger's host, of the boot that is named."""
+
+    id: int
+    trial: str
+    key: str
+    sweep: str
+    claim: Claim
+    charges: Mapping[str, int]
+    state: str = "reserved"
+    fence: int = 0
+    holder: str = ""
+    deadline_ms: int = 0
+    began_ms: int = 0
+    boot: str = ""
+    rule: str = ""
+
+
+@dataclass(kw_only=True, slots=True)
+class Amounts:
+    """A budget as it must be."""
+
+    target: int
+    held: int = 0
+    spent: int = 0
+
+
+@dataclass(slots=True)
+class Model:
+    """Leases by number, the newest by trial, budgets by scope and resource, sweeps' states and limits."""
+
+    leases: dict[int, Modelled] = field(default_factory=dict)
+    newest: dict[str, Modelled] = field(default_factory=dict)
+    budgets: dict[Place, Amounts] = field(default_factory=dict)
+    sweeps: dict[str, str] = field(default_factory=dict)
+    limits: dict[str, Limits] = field(default_factory=dict)
+    counted: set[str] = field(default_factory=set)
+    killed: bool = False
+
+    def is_open(self, sweep: str) -> bool:
+        """Whether anything of a sweep may be admitted, begun or renewed."""
+        return not self.killed and self.sweeps.get(sweep) == "open"
+
+    def places(self, sweep: str) -> list[Place]:
+        """The budgets that a sweep draws on."""
+        return [(scope, resource) for scope in ("cluster", f"sweep:{sweep}") for resource in RESOURCES]
+
+    def reserve(self, lease: Modelled) -> None:
+        """Add a lease and hold its charges."""
+        self.leases[lease.id] = self.newest[lease.trial] = lease
+        for place in self.places(lease.sweep):
+            self.budgets[place].held += lease.charges[place[1]]
+
+    def end(self, lease: Modelled, used: Mapping[str, int]) -> None:
+        """Return the hold and spend what was used of it."""
+        if lease.state != "void":
+            self.counted.add(lease.trial)
+        for place in self.places(lease.sweep):
+            charge, budget = lease.charges[place[1]], self.budgets[place]
+            budget.held -= charge
+            budget.spent += min(charge, used.get(place[1], 0))
+
+
+def charges_of(claim: Claim, *, counted: bool) -> dict[str, int]:
+    """What a claim holds; a trial counts once."""
+    return {
+        "train_gflop": _rounded_up(claim.train_flops, _GFLOP),
+        "trials": 0 if counted else 1,
+        "concurrent_params": claim.params,
+        "gpu_ms": claim.gpu_ms,
+        "wall_ms": claim.wall_ms,
+    }
+
+
+def forfeited(lease: Modelled) -> dict[str, int]:
+    """All that lasts."""
+    return {**lease.charges, "concurrent_params": 0}
+
+
+def settled(lease: Modelled, told: Usage) -> dict[str, int]:
+    """What a usage charges: what is no amount counts as the whole, FLOPs as the arithmetic at the least."""
+    claim = lease.claim
+    flops, reports = (_believed(told, claim, name) for name in ("train_flops", "reports"))
+    arithmetic = _rounded_up(claim.train_flops * reports, claim.reports)
+    return {
+        "train_gflop": _rounded_up(max(flops, arithmetic), _GFLOP),
+        "trials": lease.charges["trials"],
+        "gpu_ms": _believed(told, claim, "gpu_ms"),
+        "wall_ms": _believed(told, claim, "wall_ms"),
+    }
+
+
+def cut_short(lease: Modelled, told: Usage, elapsed_ms: int) -> dict[str, int]:
+    """What a trial is charged whose sweep is closed: up to its next report, and its time until now."""
+    claim = lease.claim
+    if told.lease not in (0, lease.id):
+        told = Usage()
+    elapsed = min(elapsed_ms, claim.wall_ms)
+    by_time = _rounded_up(claim.gpu_ms * elapsed, max(1, claim.wall_ms))
+    usage = Usage(
+        train_flops=min(_believed(told, claim, "train_flops"), claim.train_flops),
+        wall_ms=elapsed,
+        gpu_ms=min(max(by_time, _believed(told, claim, "gpu_ms")), claim.gpu_ms),
+        reports=min(_believed(told, claim, "reports") + 1, claim.reports),
+    )
+    return settled(lease, usage)
+
+
+def _believed(told: Usage, claim: Claim, name: str) -> int:
+    value: object = getattr(told, name)
+    most = _MOST * _GFLOP if name == "train_flops" else _MOST
+    whole: int = getattr(claim, name)
+    return value if type(value) is int and 0 <= value <= most else whole
+
+
+def _rounded_up(amount: int, unit: int) -> int:
+    return -(-amount // unit)
