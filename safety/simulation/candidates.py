@@ -1,4 +1,4 @@
-"""What the drivers of a rehearsal propose: claims, reports, and improvement that is within bounds or runs away."""
+"""What the drivers of a rehearsal propose: candidates that improve within bounds, or run away."""
 
 from __future__ import annotations
 
@@ -19,27 +19,25 @@ RUNAWAY = 1.6
 class Course(Enum):
     """How the candidates of a sweep change from one generation to the next.
 
-    STEADY draws each anew. ACCELERATING improves by a growing factor, CREEPING by less than the rate's
-    ceiling each time, HUNGRY takes a growing share of the cluster.
+    ACCELERATING improves by a growing factor, HUNGRY takes a growing share of the cluster, CREEPING improves
+    by less than the rate's ceiling each time; STEADY does none of this.
     """
 
-    STEADY = "steady"
     ACCELERATING = "accelerating"
-    CREEPING = "creeping"
     HUNGRY = "hungry"
+    CREEPING = "creeping"
+    STEADY = "steady"
 
 
 def limits(workers: int, *, tight: bool) -> Limits:
     """Limits under which so many workers can compute for a while; `tight` ones are soon used up."""
-    trials = workers * (4 if tight else 1_000_000)
+    trials = workers * (3 if tight else 1_000_000)
     return Limits(
-        bounds=Bounds(
-            max_params=10**6, max_flops=10**9, max_memory=10**8, max_performance={DOMAIN: CEILING}
-        ),
+        bounds=Bounds(max_params=10**6, max_flops=10**9, max_memory=10**8, max_performance={DOMAIN: CEILING}),
         cluster=Budgets(
             train_flops=trials * 50 * GFLOP,
             trials=trials,
-            concurrent_params=workers * (300_000 if tight else 10**6),
+            concurrent_params=workers * (150_000 if tight else 10**6),
             gpu_seconds=trials * 60,
             wall_seconds=trials * 600,
         ),
@@ -68,9 +66,13 @@ class Candidates:
 
     course: Course
     rng: Random
-    champion: float = 0.2
+    champion: float = 0.5
     gain: float = 0.02
     generation: int = 0
+
+    def anew(self) -> Candidates:
+        """Those of another sweep on the same course."""
+        return Candidates(self.course, self.rng)
 
     def claim(self) -> Claim:
         """What the next candidate would take."""

@@ -90,7 +90,7 @@ class Driver:
         self._is_open = False
         self._sweeps += 1
         self._limits, self._again = self._policy.limits, []
-        self._candidates = replace(self._candidates, champion=0.2, gain=0.02, generation=0)
+        self._candidates = self._candidates.anew()
 
     def close(self) -> None:
         """End the sweep: kill its workers, wait until none can compute, then close."""
@@ -166,16 +166,25 @@ class Driver:
         claim = self._candidates.claim()
         if self._around.is_lying():
             claim = replace(claim, params=claim.params * 1_000, memory_bytes=claim.memory_bytes * 1_000)
-        return Request(key=f"{self.sweep}/{self._trials}", digest=f"d{self._trials}", sweep=self.sweep, claim=claim)
+        return Request(
+            key=f"{self.sweep}/{self._trials}", digest=f"d{self._trials}", sweep=self.sweep, claim=claim
+        )
 
     def _void(self, worker: Worker, request: Request) -> None:
+        """Give a trial up before it begins; its key can't stand for another one meanwhile."""
         try:
-            self._ask("void", request.key, "it was pruned")
             other = replace(request, digest="another")
             self._ask("admit", other, must_deny="its key was used for another request")
         except SafetyError:
             self._around.network.tally["keys that were used"] += 1
+        self._try_void(request)
         self._plan_proposal(worker, WAIT_MS)
+
+    def _try_void(self, request: Request) -> None:
+        try:
+            self._ask("void", request.key, "it was pruned")
+        except SafetyError:
+            self._around.network.tally["voids without an answer"] += 1
 
     def hear(self, worker: Worker) -> bool:
         """Have a report judged; whether its trial may go on. What can't be judged may not."""

@@ -10,7 +10,7 @@ from safety.errors import LooserLimits, SafetyError
 from safety.simulation.candidates import tightened
 from safety.simulation.driver import Driver, Policy
 from safety.simulation.network import Network
-from safety.simulation.scenarios import EveryCluster, EveryWorker, Scenario
+from safety.simulation.scenarios import Scenario
 from safety.simulation.timeline import DAY_MS, Timeline
 from safety.simulation.violation import require
 from safety.simulation.worker import Worker

@@ -105,9 +105,13 @@ def _triggers() -> str:
     made = ""
     for table, values in _VALUES.items():
         old = {name: f"old.{name}" for name in _BEFORE}
-        made += _trigger(table, "INSERT", values.format(**_BEFORE)) + _trigger(table, "UPDATE", values.format(**old))
+        made += _trigger(table, "INSERT", values.format(**_BEFORE)) + _trigger(
+            table, "UPDATE", values.format(**old)
+        )
         made += _trigger(table, "DELETE", _padded("'rewritten'", f"'{table}'"))
-    made += _trigger("latch", "INSERT", _padded("'latch'", "1")) + _trigger("latch", "DELETE", _padded("'latch'", "0"))
+    made += _trigger("latch", "INSERT", _padded("'latch'", "1")) + _trigger(
+        "latch", "DELETE", _padded("'latch'", "0")
+    )
     made += _trigger("audit", "INSERT", _padded("'audit'", "new.seq", "new.kind", "new.sweep", "new.key"))
     rewritten = _padded("'rewritten'", "'audit'")
     return made + _trigger("audit", "UPDATE", rewritten) + _trigger("audit", "DELETE", rewritten)

@@ -26,7 +26,15 @@ from safety import audit
 from safety.errors import LedgerError, SafetyError
 from safety.lease import Grant
 from safety.ledger import Ledger
-from safety.simulation.feed import AuditRow, BudgetChange, Change, LatchChange, LeaseChange, Rewritten, SweepChange
+from safety.simulation.feed import (
+    AuditRow,
+    BudgetChange,
+    Change,
+    LatchChange,
+    LeaseChange,
+    Rewritten,
+    SweepChange,
+)
 from safety.simulation.model import OPEN, Amounts, Model, Place
 from safety.simulation.storage import Failure, SharedMemory
 from safety.simulation.timeline import Host
@@ -95,7 +103,9 @@ class Invariants:
         known = self.model.leases.get(lease)
         state, newest = (known.state, known.fence) if known else ("unknown", 0)
         held = state in ("active", "revoked") and newest == fence
-        require(held, "I5", f"a worker computes under lease {lease}, fence {fence}: it is {state}, fence {newest}")
+        require(
+            held, "I5", f"a worker computes under lease {lease}, fence {fence}: it is {state}, fence {newest}"
+        )
 
     def everything(self) -> None:
         """Compare all leases, sweeps, budgets and the switch with the model.
@@ -106,8 +116,12 @@ class Invariants:
         for number, state, fence in self._storage.rows("SELECT id, state, fence FROM leases"):
             lease = self.model.leases.get(number)
             same = lease is not None and (lease.state, lease.fence) == (state, fence)
-            require(same, "I6", f"lease {number} is {state}, fence {fence}, by a change that nothing tells of")
-        for scope, resource, held, spent in self._storage.rows("SELECT scope, resource, held, spent FROM budgets"):
+            require(
+                same, "I6", f"lease {number} is {state}, fence {fence}, by a change that nothing tells of"
+            )
+        for scope, resource, held, spent in self._storage.rows(
+            "SELECT scope, resource, held, spent FROM budgets"
+        ):
             wanted = self.model.budgets[scope, resource]
             told = f"{scope} {resource}: held {held:,}, spent {spent:,}; {wanted.held:,} and {wanted.spent:,} wanted"
             require((wanted.held, wanted.spent) == (held, spent), "I2", told)
@@ -115,6 +129,15 @@ class Invariants:
         for place, wanted in self.model.budgets.items():
             told = f"{place[0]} {place[1]}: held {wanted.held:,}, open leases {held[place]:,}"
             require(wanted.held == held[place], "I2", told)
+
+    def nothing_is_held(self) -> None:
+        """Check that every lease is over.
+
+        Raises:
+            Violated: one is open, though nobody has looked after it for long.
+        """
+        for lease in self.model.leases.values():
+            require(lease.state not in OPEN, "I2", f"{lease.key} is {lease.state}, and nobody looks after it")
 
     def _held(self) -> Counter[Place]:
         held: Counter[Place] = Counter()
@@ -142,7 +165,9 @@ class Invariants:
         require(agree, "I2", f"{found}; its leases say {wanted.held:,} and {wanted.spent:,}")
 
     def _sweep(self, call: Call, row: SweepChange) -> None:
-        require(row.before != "frozen" or row.after == "frozen", "I4", f"{row.name}: frozen, then {row.after}")
+        require(
+            row.before != "frozen" or row.after == "frozen", "I4", f"{row.name}: frozen, then {row.after}"
+        )
         self.model.sweeps[row.name] = row.after
         if not row.before:
             self.model.limits[row.name] = call.arguments[1]

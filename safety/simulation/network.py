@@ -56,9 +56,8 @@ class Network:
         self.tally: Counter[str] = Counter()
         self.trace = hashlib.sha256()
         self.is_away = False
-        self._operator = Ledger(storage.url, host.clock())
-        self._ledger: Ledger | None = None
-        self.start()
+        self._operator: Ledger | None = None
+        self._ledger: Ledger | None = Ledger(storage.url, host.clock())
 
     # --- the governor's process
 
@@ -83,9 +82,19 @@ class Network:
         """The governor's host is started again, and the governor on it after a while."""
         self.crash_and_restart(within_ms)
         self._host.reboot()
-        self._operator.close()
-        self._operator = Ledger(self._storage.url, self._host.clock())
+        self._close_operator()
         self.tally["reboots"] += 1
+
+    def calm_down(self) -> Ledger:
+        """Let nothing go wrong any more; the governor's ledger."""
+        self.is_away, self._calls = False, Calls()
+        if self._ledger is None:
+            self._ledger = Ledger(self._storage.url, self._host.clock())
+        return self._ledger
+
+    def reap(self) -> None:
+        """End what nobody looks after."""
+        self._deliver(self.calm_down(), Call(method="reap", arguments=()))
 
     def set_wall(self, shift_ms: int) -> None:
         """Set the wall clock of the governor's host so far off the truth."""
@@ -94,12 +103,12 @@ class Network:
     def close(self) -> None:
         """Give the ledgers' connections back."""
         self.crash()
-        self._operator.close()
+        self._close_operator()
 
-    @property
-    def operator(self) -> Ledger:
-        """The ledger as whoever watches over the cluster opens it beside the governor."""
-        return self._operator
+    def _close_operator(self) -> None:
+        if self._operator is not None:
+            self._operator.close()
+            self._operator = None
 
     # --- calls
 
@@ -125,11 +134,13 @@ class Network:
         return _given(answer)
 
     def operate(self, method: str, *arguments: Any) -> Any:
-        """Call the ledger as its operator does, beside the governor.
+        """Call the ledger as its operator does, who opens it beside the governor.
 
         Raises:
             SafetyError: what the ledger raised.
         """
+        if self._operator is None:
+            self._operator = Ledger(self._storage.url, self._host.clock())
         return _given(self._deliver(self._operator, Call(method=method, arguments=arguments)))
 
     def _happens(self, probability: float) -> bool:
@@ -149,9 +160,7 @@ class Network:
 
     def _deliver(self, target: object, call: Call) -> object:
         failing = self._failure()
-        call = Call(
-            method=call.method, arguments=call.arguments, must_deny=call.must_deny, failing=failing
-        )
+        call = Call(method=call.method, arguments=call.arguments, must_deny=call.must_deny, failing=failing)
         answer = self._answer(getattr(target, call.method), call)
         changes = self._invariants.after(call, answer)
         self._count(call, answer, changes)

@@ -7,6 +7,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from random import Random
 
+from safety.endings import SWEEP_SILENCE_MS
+from safety.ledger import Ledger
 from safety.simulation.candidates import Candidates, Course, limits
 from safety.simulation.driver import Driver, Policy
 from safety.simulation.faults import Fate
@@ -17,7 +19,6 @@ from safety.simulation.storage import SharedMemory
 from safety.simulation.timeline import Host, Timeline
 from safety.simulation.violation import Violated
 from safety.simulation.worker import Surroundings, Worker
-from safety.ledger import Ledger
 
 WORKERS_PER_NODE = 4
 # all rows are compared with the model so often, in events
@@ -71,14 +72,12 @@ class _World:
         self.timeline, self._rng = Timeline(), Random(f"{plan.scenario} {plan.seed}")
         host, holders = Host(self.timeline), dict[int, Worker]()
         # the ledger makes its tables before they can be watched
-        self._kept_open = Ledger(self._storage.url, host.clock())
+        Ledger(self._storage.url, host.clock()).close()
         self._storage.watch()
         self.invariants = Invariants(
             self._storage, host, lambda lease: lease in holders and holders[lease].may_compute
         )
-        self.network = Network(
-            self.timeline, self._rng, scenario.calls, self._storage, host, self.invariants
-        )
+        self.network = Network(self.timeline, self._rng, scenario.calls, self._storage, host, self.invariants)
         self._around = Surroundings(
             timeline=self.timeline, rng=self._rng, network=self.network, invariants=self.invariants,
             lies=scenario.lies, holders=holders,
@@ -90,7 +89,9 @@ class _World:
         policy = Policy(limits=first, first=first)
         courses = list(Course) if scenario.runaway else [Course.STEADY]
         drivers = [
-            Driver(f"s{place}", self._around, policy, Candidates(courses[-1 - place % len(courses)], self._rng))
+            Driver(
+                f"s{place}", self._around, policy, Candidates(courses[place % len(courses)], self._rng)
+            )
             for place in range(plan.sweeps)
         ]
         nodes = [Node() for _ in range(-(-plan.workers // WORKERS_PER_NODE))]
@@ -112,9 +113,20 @@ class _World:
         self.network.trace.update(f"{self.timeline.now} {what}\n".encode())
         act()
 
+    def drain(self) -> None:
+        """All processes but the operator are gone: in the end nothing is held any more.
+
+        Raises:
+            Violated: something is.
+        """
+        self.network.reap()  # what began before a reboot gets a full term first
+        self.timeline.now += SWEEP_SILENCE_MS + 1
+        self.network.reap()
+        self.invariants.everything()
+        self.invariants.nothing_is_held()
+
     def close(self) -> None:
         self.network.close()
-        self._kept_open.close()
         self._storage.close()
 
 
@@ -131,8 +143,8 @@ def rehearse(plan: Plan) -> Outcome:
                 world.step()
                 if event % COMPARED_EVERY == 0:
                     world.invariants.everything()
-            world.invariants.everything()
-            chain = require_chain(world.network.operator)
+            world.drain()
+            chain = require_chain(world.network.calm_down())
         except Violated as error:
             violation = str(error)
         world.network.trace.update(chain.encode())

@@ -78,10 +78,13 @@ SCENARIOS: dict[str, Scenario] = {
     "calm": Scenario(),
     "crowded": Scenario(tight=True, every_cluster=EveryCluster(sweep_closes=60)),
     "crashes": Scenario(
-        calls=Calls(crash=0.02), every_worker=EveryWorker(worker_dies=30, worker_stops=60), every_cluster=_CRASHES
+        calls=Calls(crash=0.02),
+        every_worker=EveryWorker(worker_dies=30, worker_stops=60),
+        every_cluster=_CRASHES,
     ),
     "partitions": Scenario(
-        calls=Calls(unheard=0.05), every_worker=EveryWorker(node_is_cut_off=30, worker_stops=40, twin_begins=30)
+        calls=Calls(unheard=0.05),
+        every_worker=EveryWorker(node_is_cut_off=30, worker_stops=40, twin_begins=30),
     ),
     "lost_replies": Scenario(calls=Calls(unheard=0.1, late=0.8, reply_lost=0.15, crash=0.02)),
     "broken_database": Scenario(calls=Calls(failing=0.2), every_cluster=EveryCluster(database_is_away=20)),
@@ -91,7 +94,8 @@ SCENARIOS: dict[str, Scenario] = {
         every_cluster=EveryCluster(switch_is_thrown=15, governor_crashes=20, sweep_is_frozen=60),
     ),
     "reboot": Scenario(
-        every_worker=_UNSTEADY, every_cluster=EveryCluster(host_reboots=15, wall_clock_is_set=10, driver_dies=60)
+        every_worker=_UNSTEADY,
+        every_cluster=EveryCluster(host_reboots=15, wall_clock_is_set=10, driver_dies=60),
     ),
     "tightened": Scenario(
         tight=True,

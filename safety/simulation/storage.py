@@ -30,7 +30,7 @@ class SharedMemory:
     """A database that lives in this process's memory until it is closed, and outlives every ledger over it."""
 
     def __init__(self) -> None:
-        name = f"file:simulation-{os.getpid()}-{next(_numbers)}?mode=memory&cache=shared"
+        name = f"file:/simulation-{os.getpid()}-{next(_numbers)}?vfs=memdb&cache=shared"
         self.url = f"sqlite:///{name}&uri=true"
         self._connection = sqlite3.connect(name, uri=True, isolation_level=None)
 
@@ -59,7 +59,10 @@ class SharedMemory:
         broken, mended = {
             Failure.LOCKED: ("BEGIN EXCLUSIVE", "ROLLBACK"),
             Failure.FULL: ("PRAGMA max_page_count = 1", f"PRAGMA max_page_count = {_UNBOUNDED_PAGES}"),
-            Failure.ABORTED: ("UPDATE simulation_abort SET thrown = 1", "UPDATE simulation_abort SET thrown = 0"),
+            Failure.ABORTED: (
+                "UPDATE simulation_abort SET thrown = 1",
+                "UPDATE simulation_abort SET thrown = 0",
+            ),
         }[how]
         self._connection.execute(broken).fetchall()
         try:

@@ -33,12 +33,12 @@ class Timeline:
 
 
 class Host:
-    """The clocks of the ledger's host: its wall clock can be set, and a reboot begins another monotonic one."""
+    """The clocks of the ledger's host: the wall clock can be set, a reboot begins another monotonic one."""
 
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
         self._boots = 1
-        self._booted_at = -1_000_000
+        self._booted_at = 0
         self._wall_shift = 0
 
     @property

@@ -1,4 +1,4 @@
-"""Which changes of a lease are right: each is checked as the database tells it, and then made in the model."""
+"""Which changes of a lease are right: each is checked as the database tells it, then made in the model."""
 
 from __future__ import annotations
 
@@ -80,13 +80,17 @@ class Transitions:
         over = _over(self._model.limits[request.sweep], request)
         require(not over, "ceiling", f"{request.key} was admitted with {over} over its ceiling")
         if earlier:
-            require(earlier.state not in OPEN, "I3", f"{request.key} has an open lease, and was given another")
+            require(
+                earlier.state not in OPEN, "I3", f"{request.key} has an open lease, and was given another"
+            )
             told = f"{request.key} was refused by {earlier.rule}, and was admitted again"
             require(earlier.rule in _PASSING, "I4", told)
 
     def _goes_on(self, sweep: str, told: str) -> None:
         require(not self._model.killed, "kill", f"{told} while the switch was thrown")
-        require(self._model.is_open(sweep), "I4", f"{told} while its sweep was {self._model.sweeps.get(sweep)}")
+        require(
+            self._model.is_open(sweep), "I4", f"{told} while its sweep was {self._model.sweeps.get(sweep)}"
+        )
 
     def _extended(self, call: Call, lease: Modelled, row: LeaseChange) -> None:
         """A deadline was set: by the first renewal, a later one, or after the host was started again."""

@@ -68,7 +68,7 @@ class Worker:
         # what was planned for a life that is over does nothing
         self._life = 0
         self._postponed: list[Callable[[], None]] = []
-        self._measured = Measured(params=0, forward_flops=0)
+        self._measured, self._is_too_large = Measured(params=0, forward_flops=0), False
         self.request: Request | None = None
         self.grant: Grant | None = None
         self.computing = self.stopped = False
@@ -88,8 +88,10 @@ class Worker:
         """Run a trial that was admitted."""
         around, claim = self._around, request.claim
         self.request, self.reports = request, 0
-        true = Measured(params=claim.params, forward_flops=claim.forward_flops)
-        self._measured = larger_model(claim) if around.is_lying() else true
+        self._measured = Measured(params=claim.params, forward_flops=claim.forward_flops)
+        self._is_too_large = around.is_lying()
+        if self._is_too_large:
+            self._measured = larger_model(claim)
         self._plan(around.rng.randint(1, 1_000), "begins", lambda: self._begin(request, ATTEMPTS))
 
     def _plan(self, ms: int, what: str, action: Callable[[], None]) -> None:
@@ -106,7 +108,7 @@ class Worker:
     def _begin(self, request: Request, attempts: int) -> None:
         asked = self._around.timeline.now
         try:
-            grant: Grant = self._ask("activate", request.key, request.digest, self.holder, self._measured)
+            grant = self._activate(request)
         except LeaseLost:
             self._leave()
         except SafetyError:
@@ -120,6 +122,12 @@ class Worker:
             self._extend(asked, grant.ttl_ms)
             self._plan(grant.ttl_ms // RENEWALS_PER_LEASE, "renews", lambda: self._renew(grant))
             self._plan(self._around.rng.randint(500, 8_000), "reports", lambda: self._step(grant))
+
+    def _activate(self, request: Request) -> Grant:
+        must_deny = "more was built than reserved" if self._is_too_large else ""
+        arguments = request.key, request.digest, self.holder, self._measured
+        grant: Grant = self._around.network.ask(self.node, "activate", *arguments, must_deny=must_deny)
+        return grant
 
     def _ask(self, method: str, *arguments: object) -> Any:
         return self._around.network.ask(self.node, method, *arguments)

@@ -1,0 +1,285 @@
+"""A rehearsal finds what is wrong: each test takes a protection out, and the invariant that it keeps fails."""
+
+import re
+from collections.abc import Callable
+from contextlib import contextmanager
+
+import pytest
+import sqlalchemy as sa
+
+import safety.ledger as ledger_module
+from safety import (
+    Allow,
+    Clock,
+    Ledger,
+    LedgerError,
+    Usage,
+    audit,
+    budgets,
+    endings,
+    governor,
+    lease,
+    leases,
+    rules,
+    schema,
+    sweeps,
+)
+from safety.simulation import Plan, rehearse
+from safety.simulation.timeline import Host
+
+SEEDS = 12
+
+
+def a_violation(scenario: str) -> str:
+    """The first violation in some seeds of a scenario."""
+    for seed in range(SEEDS):
+        found = rehearse(Plan(scenario=scenario, seed=seed, events=150)).violation
+        if found:
+            return found
+    return ""
+
+
+def room_is_always_there(patch):
+    patch.setattr(budgets, "room", lambda *_: Allow())
+
+
+def the_check_of_the_database_is_off_too(patch):
+    room_is_always_there(patch)
+    configure = schema._configure_sqlite
+
+    def without_checks(connection, record):
+        configure(connection, record)
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+
+    patch.setattr(schema, "_configure_sqlite", without_checks)
+
+
+def a_renewal_comes_in_time_whenever_it_comes(patch):
+    def go_on(self, connection, lease):
+        ttl_ms = self._term(connection, lease)
+        leases.extend(connection, self._clock, lease, ttl_ms)
+        return ttl_ms
+
+    patch.setattr(Ledger, "_go_on", go_on)
+
+
+def settling_twice_counts_twice(patch):
+    def settle(self, lease_id, fence, usage):
+        with self._transaction() as connection:
+            endings.settle(connection, self._clock, leases.fenced(connection, lease_id, fence), usage)
+
+    patch.setattr(Ledger, "settle", settle)
+
+
+def a_lease_is_forfeited_before_its_deadline(patch):
+    patch.setattr(endings, "_is_near", lambda clock, boot, until_ms: clock.monotonic_ms() <= until_ms - 15_000)
+
+
+def what_is_forfeited_is_refunded(patch):
+    patch.setattr(budgets, "whole", lambda claim: {})
+
+
+def nothing_is_ever_reaped(patch):
+    patch.setattr(endings, "reap", lambda connection, clock: 0)
+
+
+def another_boot_is_not_noticed(patch):
+    def reap_begun(connection, clock, lease):
+        due = lease.deadline_ms + 5_000
+        if clock.monotonic_ms() <= due:
+            return False
+        leases.end(connection, clock, lease, "forfeited", budgets.whole(lease.claim))
+        return True
+
+    patch.setattr(endings, "reap_begun", reap_begun)
+
+
+def the_wall_clock_decides(patch):
+    def clock(self):
+        return Clock(monotonic_ms=self._wall_ms, wall_ms=self._wall_ms, boot=self.boot)
+
+    patch.setattr(Host, "clock", clock)
+
+
+def the_switch_is_not_looked_at(patch):
+    patch.setattr(sweeps, "KILLED", "open")
+
+
+def the_switch_is_lifted_by_a_restart(patch):
+    begin = Ledger.__init__
+
+    def lifted(self, url, clock):
+        begin(self, url, clock)
+        with self._engine.begin() as connection:
+            connection.execute(schema.latch.delete())
+
+    patch.setattr(Ledger, "__init__", lifted)
+
+
+def a_frozen_sweep_goes_on(patch):
+    not_open = ledger_module._not_open
+    patch.setattr(ledger_module, "_not_open", lambda s: None if s.state == "frozen" else not_open(s))
+
+
+def anybody_renews_what_another_holds(patch):
+    def activate(self, key, digest, holder):
+        with self._transaction() as connection:
+            found = leases.by_key(connection, key)
+            if found.state == "active":
+                return self._grant(found, found.fence, self._go_on(connection, found))
+            ttl_ms = self._term(connection, found)
+            leases.begin(connection, self._clock, found, holder, ttl_ms)
+            return self._grant(found, found.fence + 1, ttl_ms)
+
+    patch.setattr(Ledger, "activate", activate)
+
+
+def a_key_may_be_used_again(patch):
+    patch.setattr(leases, "of_request", lambda connection, request: leases.by_key(connection, request.key))
+
+
+def the_audit_leaves_out(kind: str) -> Callable[[pytest.MonkeyPatch], None]:
+    def patched(patch):
+        note = audit.note
+
+        def left_out(connection, clock, what, **more):
+            if what != kind:
+                note(connection, clock, what, **more)
+
+        patch.setattr(audit, "note", left_out)
+
+    patched.__name__ = f"the_audit_leaves_out_{kind}"
+    return patched
+
+
+def an_audit_row_is_not_chained(patch):
+    chained = audit.chained
+
+    def unchained(connection, entry):
+        patch.setattr(audit, "chained", lambda previous, *more: chained(audit.GENESIS, *more))
+        append(connection, entry)
+        patch.setattr(audit, "chained", chained)
+
+    append = audit.append
+    patch.setattr(audit, "append", unchained)
+
+
+def what_is_told_is_charged(patch):
+    def charges(self, claim):
+        told = self.credible(claim)
+        return {**claim.charges(), "train_gflop": told.train_flops // 10**9, "concurrent_params": 0}
+
+    patch.setattr(Usage, "charges", charges)
+
+
+def whatever_is_told_is_believed(patch):
+    patch.setattr(Usage, "credible", lambda self, claim: self)
+
+
+def no_report_is_refused(patch):
+    patch.setattr(governor, "judge_report", lambda *_: Allow())
+
+
+def a_rule_that_raises_is_let_through(patch):
+    patch.setattr(rules, "_guarded", lambda rule, *arguments: rule(*arguments))
+
+
+def no_claim_is_over_a_ceiling(patch):
+    patch.setattr(governor, "judge_claim", lambda *_: Allow())
+
+
+def any_model_may_be_built(patch):
+    patch.setattr(governor, "as_reserved", lambda *_: Allow())
+
+
+def any_improvement_is_allowed(patch):
+    patch.setattr(governor, "max_improvement_rate", lambda *_, **__: Allow())
+
+
+def what_was_refused_may_come_again(patch):
+    patch.setattr(lease, "FAILED", "operator")
+    patch.setattr(leases, "FAILED", "operator")
+
+
+def looser_limits_are_taken(patch):
+    def adopt(connection, sweep, limits):
+        for scope, wanted in zip(budgets.scopes(sweep), (limits.cluster, limits.sweep), strict=True):
+            for resource, target in budgets.targets(wanted).items():
+                row = schema.budgets
+                connection.execute(
+                    sa.dialects.sqlite.insert(row)
+                    .values(scope=scope, resource=resource, target=target, cap=target)
+                    .on_conflict_do_update(index_elements=["scope", "resource"], set_={"target": target, "cap": target})
+                )
+
+    patch.setattr(budgets, "adopt", adopt)
+
+
+def a_transaction_that_fails_is_kept(patch):
+    @contextmanager
+    def kept(self):
+        with self._engine.connect() as connection:
+            try:
+                yield connection
+            except sa.exc.SQLAlchemyError as error:
+                raise LedgerError("failed") from error
+            finally:
+                connection.commit()
+
+    patch.setattr(Ledger, "_transaction", kept)
+
+
+def a_grant_is_answered_whether_it_was_written_or_not(patch):
+    activate = Ledger.activate
+
+    def answered(self, key, digest, holder):
+        try:
+            return activate(self, key, digest, holder)
+        except LedgerError:
+            found = self.lease(key)
+            return self._grant(found, found.fence, 15_000)
+
+    patch.setattr(Ledger, "activate", answered)
+
+
+FAULTS = [
+    (room_is_always_there, "tightened", "I1"),
+    (the_check_of_the_database_is_off_too, "crowded", "I1"),
+    (a_renewal_comes_in_time_whenever_it_comes, "lost_replies", "I4|I5"),
+    (settling_twice_counts_twice, "lost_replies", "I4"),
+    (a_lease_is_forfeited_before_its_deadline, "partitions", "I5"),
+    (what_is_forfeited_is_refunded, "crashes", "I2"),
+    (nothing_is_ever_reaped, "crashes", "I2"),
+    (another_boot_is_not_noticed, "reboot", "I2|I5"),
+    (the_wall_clock_decides, "reboot", "I5"),
+    (the_switch_is_not_looked_at, "killed", "kill"),
+    (the_switch_is_lifted_by_a_restart, "killed", "kill"),
+    (a_frozen_sweep_goes_on, "killed", "I4"),
+    (anybody_renews_what_another_holds, "partitions", "I5"),
+    (a_key_may_be_used_again, "lost_replies", "ceiling"),
+    (the_audit_leaves_out("reserve"), "calm", "I6"),
+    (the_audit_leaves_out("forfeit"), "crashes", "I6"),
+    (the_audit_leaves_out("freeze"), "runaway", "I6"),
+    (the_audit_leaves_out("unkill"), "killed", "I6"),
+    (an_audit_row_is_not_chained, "calm", "I6"),
+    (what_is_told_is_charged, "liars", "I2"),
+    (whatever_is_told_is_believed, "liars", "I8|I2"),
+    (no_report_is_refused, "liars", "ceiling"),
+    (a_rule_that_raises_is_let_through, "liars", "I8"),
+    (no_claim_is_over_a_ceiling, "liars", "ceiling"),
+    (any_model_may_be_built, "liars", "ceiling"),
+    (any_improvement_is_allowed, "runaway", "ceiling"),
+    (what_was_refused_may_come_again, "calm", "I4"),
+    (looser_limits_are_taken, "tightened", "I9"),
+    (a_transaction_that_fails_is_kept, "broken_database", "I2|I6|I8"),
+    (a_grant_is_answered_whether_it_was_written_or_not, "broken_database", "I4|I8"),
+]
+
+
+@pytest.mark.parametrize(
+    ("fault", "scenario", "invariant"), FAULTS, ids=[fault.__name__ for fault, _, _ in FAULTS]
+)
+def test_a_rehearsal_finds(monkeypatch, fault, scenario, invariant):
+    fault(monkeypatch)
+    found = a_violation(scenario)
+    assert re.match(f"({invariant}): ", found), found
