@@ -10,7 +10,7 @@ import optuna
 import typer
 from rich.console import Console
 
-from rsi_ray import oversight
+from rsi_ray import oversight, rehearsal
 from rsi_ray.config import (
     SweepConfig,
     config_of_run,
@@ -44,6 +44,7 @@ app = typer.Typer(
 app.command()(oversight.kill)
 app.command()(oversight.unkill)
 app.add_typer(oversight.audit, name="audit")
+app.command()(rehearsal.simulate)
 
 
 @app.command()

@@ -12,7 +12,7 @@ from typing import Any
 from safety.errors import GovernorUnreachable, LedgerError, SafetyError
 from safety.governor import Governor
 from safety.ledger import Ledger
-from safety.simulation.feed import Change, LeaseChange
+from safety.simulation.feed import Change, LatchChange, LeaseChange
 from safety.simulation.invariants import Invariants
 from safety.simulation.scenarios import Calls
 from safety.simulation.storage import Failure, SharedMemory
@@ -192,6 +192,8 @@ class Network:
         for change in changes:
             if isinstance(change, LeaseChange) and change.before != change.after:
                 self.tally[change.after] += 1
+            elif isinstance(change, LatchChange):
+                self.tally["kills"] += change.thrown
 
 
 def _given(answer: object) -> Any:

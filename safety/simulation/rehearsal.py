@@ -89,9 +89,7 @@ class _World:
         policy = Policy(limits=first, first=first)
         courses = list(Course) if scenario.runaway else [Course.STEADY]
         drivers = [
-            Driver(
-                f"s{place}", self._around, policy, Candidates(courses[place % len(courses)], self._rng)
-            )
+            Driver(f"s{place}", self._around, policy, Candidates(courses[place % len(courses)], self._rng))
             for place in range(plan.sweeps)
         ]
         nodes = [Node() for _ in range(-(-plan.workers // WORKERS_PER_NODE))]

@@ -72,7 +72,9 @@ def settling_twice_counts_twice(patch):
 
 
 def a_lease_is_forfeited_before_its_deadline(patch):
-    patch.setattr(endings, "_is_near", lambda clock, boot, until_ms: clock.monotonic_ms() <= until_ms - 15_000)
+    patch.setattr(
+        endings, "_is_near", lambda clock, boot, until_ms: clock.monotonic_ms() <= until_ms - 15_000
+    )
 
 
 def what_is_forfeited_is_refunded(patch):
@@ -209,7 +211,9 @@ def looser_limits_are_taken(patch):
                 connection.execute(
                     sa.dialects.sqlite.insert(row)
                     .values(scope=scope, resource=resource, target=target, cap=target)
-                    .on_conflict_do_update(index_elements=["scope", "resource"], set_={"target": target, "cap": target})
+                    .on_conflict_do_update(
+                        index_elements=["scope", "resource"], set_={"target": target, "cap": target}
+                    )
                 )
 
     patch.setattr(budgets, "adopt", adopt)
