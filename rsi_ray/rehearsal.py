@@ -24,8 +24,6 @@ _LEASES = {
 }
 _REFUSED = ("Deny by ", "Hold by ")
 
-Count = Annotated[int, typer.Option(min=1)]
-
 
 def simulate(
     scenario: Annotated[
@@ -37,7 +35,7 @@ def simulate(
     sweeps: Annotated[int, typer.Option(min=1, help="sweeps that share the ledger, each with a driver")] = 2,
     events: Annotated[int, typer.Option(min=1, help="of each seed")] = 150,
 ) -> None:
-    """Rehearse failures on a simulated cluster: 0 where every invariant of the ledger held, 1 and which did not."""
+    """Rehearse failures on a simulated cluster: 0 where every invariant held, 1 and the one that did not."""
     if scenario is not None and scenario not in SCENARIOS:
         raise RunError(f"scenario {scenario}: expected one of {', '.join(SCENARIOS)}")
     plans = [
@@ -50,22 +48,10 @@ def simulate(
         outcome = rehearse(plan)
         outcomes.append(outcome)
         if outcome.violation:
-            typer.echo(violation_of(outcome))
+            typer.echo(outcome.told)
             raise typer.Exit(FAILURE)
     for line in summary(outcomes, time.monotonic() - began):
         typer.echo(line)
-
-
-def violation_of(outcome: Outcome) -> str:
-    """Which invariant did not hold, when, and the command that shows it again."""
-    plan = outcome.plan
-    again = " ".join(
-        f"--{name} {getattr(plan, name)}" for name in ("scenario", "seed", "workers", "sweeps", "events")
-    )
-    return (
-        f"{plan.scenario}, seed {plan.seed}, event {outcome.events}: {outcome.violation}\n"
-        f"Again: rsi-ray simulate {again} --seeds 1"
-    )
 
 
 def summary(outcomes: Sequence[Outcome], seconds: float) -> Iterator[str]:

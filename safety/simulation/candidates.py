@@ -66,13 +66,14 @@ class Candidates:
 
     course: Course
     rng: Random
-    champion: float = 0.5
+    champion: float
     gain: float = 0.02
     generation: int = 0
 
-    def anew(self) -> Candidates:
-        """Those of another sweep on the same course."""
-        return Candidates(self.course, self.rng)
+    @classmethod
+    def on(cls, course: Course, rng: Random) -> Candidates:
+        """The first ones of a sweep; what creeps begins near the capability's ceiling."""
+        return cls(course=course, rng=rng, champion=0.75 if course is Course.CREEPING else 0.2)
 
     def claim(self) -> Claim:
         """What the next candidate would take."""
@@ -97,4 +98,4 @@ class Candidates:
             return self.champion * (1 + self.gain)
         if self.course is Course.CREEPING:
             return self.champion * 1.09
-        return min(0.6, self.champion * (1 + self.rng.uniform(-0.5, 0.09)))
+        return min(0.9, self.champion * (1 + self.rng.uniform(-0.5, 0.09)))

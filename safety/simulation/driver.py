@@ -90,7 +90,7 @@ class Driver:
         self._is_open = False
         self._sweeps += 1
         self._limits, self._again = self._policy.limits, []
-        self._candidates = self._candidates.anew()
+        self._candidates = Candidates.on(self._candidates.course, self._around.rng)
 
     def close(self) -> None:
         """End the sweep: kill its workers, wait until none can compute, then close."""

@@ -91,6 +91,10 @@ class Fate:
         """SIGKILL of the governor; it is started again."""
         self.network.crash_and_restart(within_ms=LEASE_AND_GRACE_MS)
 
+    def governor_crashes_in_a_call(self) -> None:
+        """SIGKILL of the governor between a call's effect and its reply."""
+        self.network.crashes_next = True
+
     def host_reboots(self) -> None:
         """The governor's host starts again: its monotonic clock begins anew."""
         self.network.reboot(within_ms=2 * LEASE_AND_GRACE_MS)

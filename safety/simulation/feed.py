@@ -79,10 +79,10 @@ KINDS: dict[str, type[Change]] = {
 }
 
 _VALUES = {
-    "budgets": "'budget', new.scope, new.resource, {held}, new.held, {spent}, new.spent, {target}, new.target, "
-    "new.cap",
-    "leases": "'lease', new.id, new.trial, new.key, {state}, new.state, new.fence, new.deadline_ms, new.boot, "
-    "new.rule",
+    "budgets": "'budget', new.scope, new.resource, {held}, new.held, {spent}, new.spent, {target}, "
+    "new.target, new.cap",
+    "leases": "'lease', new.id, new.trial, new.key, {state}, new.state, new.fence, new.deadline_ms, "
+    "new.boot, new.rule",
     "sweeps": "'sweep', new.name, {state}, new.state, '', '', '', '', '', ''",
 }
 _BEFORE = {"held": "0", "spent": "0", "target": "new.target", "state": "''"}

@@ -1,4 +1,4 @@
-"""What a ledger must hold, in plain Python and by an arithmetic of its own: the ledger's is what is tested."""
+"""What a ledger must hold, in plain Python, by an arithmetic of its own: the ledger's is what is tested."""
 
 from __future__ import annotations
 

@@ -40,6 +40,12 @@ class Network:
         storage: the ledger's database.
         host: the clocks of its host.
         invariants: the checks.
+
+    Attributes:
+        tally: how often each thing happened.
+        trace: of all that happened.
+        is_away: whether the database can't be read or written.
+        crashes_next: whether the governor crashes when the next call has taken effect, before it replies.
     """
 
     def __init__(
@@ -55,7 +61,7 @@ class Network:
         self._storage, self._host, self._invariants = storage, host, invariants
         self.tally: Counter[str] = Counter()
         self.trace = hashlib.sha256()
-        self.is_away = False
+        self.is_away = self.crashes_next = False
         self._operator: Ledger | None = None
         self._ledger: Ledger | None = Ledger(storage.url, host.clock())
 
@@ -125,7 +131,8 @@ class Network:
             self._lose(call)
             raise GovernorUnreachable(f"{method}: no answer")
         answer = self._deliver(Governor(self._ledger), call)
-        if self._happens(self._calls.crash):
+        if self.crashes_next:
+            self.crashes_next = False
             self.crash_and_restart(within_ms=10_000)
             raise GovernorUnreachable(f"{method}: the governor died")
         if self._happens(self._calls.reply_lost):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from random import Random
 
 from safety.endings import SWEEP_SILENCE_MS
@@ -43,6 +43,11 @@ class Plan:
     sweeps: int = 2
     events: int = 100
 
+    @property
+    def options(self) -> str:
+        """The plan as the command takes it."""
+        return " ".join(f"--{name} {value}" for name, value in asdict(self).items()) + " --seeds 1"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
@@ -62,6 +67,13 @@ class Outcome:
     tally: Counter[str]
     digest: str
     violation: str
+
+    @property
+    def told(self) -> str:
+        """When which invariant did not hold, and the command that shows it again."""
+        plan = self.plan
+        place = f"{plan.scenario}, seed {plan.seed}, event {self.events}"
+        return f"{place}: {self.violation}\nAgain: rsi-ray simulate {plan.options}"
 
 
 class _World:
@@ -89,7 +101,7 @@ class _World:
         policy = Policy(limits=first, first=first)
         courses = list(Course) if scenario.runaway else [Course.STEADY]
         drivers = [
-            Driver(f"s{place}", self._around, policy, Candidates(courses[place % len(courses)], self._rng))
+            Driver(f"s{place}", self._around, policy, Candidates.on(courses[place % len(courses)], self._rng))
             for place in range(plan.sweeps)
         ]
         nodes = [Node() for _ in range(-(-plan.workers // WORKERS_PER_NODE))]

@@ -13,14 +13,12 @@ class Calls:
         unheard: it does not arrive.
         late: one that did not arrive does so later, when nobody waits for it any more.
         reply_lost: it takes effect, and its reply is lost.
-        crash: the governor crashes when it has taken effect.
         failing: the ledger's database fails it.
     """
 
     unheard: float = 0.0
     late: float = 0.5
     reply_lost: float = 0.0
-    crash: float = 0.0
     failing: float = 0.0
 
 
@@ -41,6 +39,7 @@ class EveryCluster:
     driver_dies: float = 0.0
     sweep_closes: float = 0.0
     governor_crashes: float = 0.0
+    governor_crashes_in_a_call: float = 0.0
     host_reboots: float = 0.0
     wall_clock_is_set: float = 0.0
     database_is_away: float = 0.0
@@ -71,14 +70,13 @@ class Scenario:
     tight: bool = False
 
 
-_CRASHES = EveryCluster(driver_dies=40, governor_crashes=20, sweep_closes=40)
+_CRASHES = EveryCluster(driver_dies=40, governor_crashes=20, governor_crashes_in_a_call=20, sweep_closes=40)
 _UNSTEADY = EveryWorker(worker_dies=60, worker_stops=60, node_is_cut_off=120, twin_begins=60)
 
 SCENARIOS: dict[str, Scenario] = {
     "calm": Scenario(),
     "crowded": Scenario(tight=True, every_cluster=EveryCluster(sweep_closes=60)),
     "crashes": Scenario(
-        calls=Calls(crash=0.02),
         every_worker=EveryWorker(worker_dies=30, worker_stops=60),
         every_cluster=_CRASHES,
     ),
@@ -86,7 +84,7 @@ SCENARIOS: dict[str, Scenario] = {
         calls=Calls(unheard=0.05),
         every_worker=EveryWorker(node_is_cut_off=30, worker_stops=40, twin_begins=30),
     ),
-    "lost_replies": Scenario(calls=Calls(unheard=0.1, late=0.8, reply_lost=0.15, crash=0.02)),
+    "lost_replies": Scenario(calls=Calls(unheard=0.1, late=0.8, reply_lost=0.15)),
     "broken_database": Scenario(calls=Calls(failing=0.2), every_cluster=EveryCluster(database_is_away=20)),
     "liars": Scenario(lies=0.4),
     "killed": Scenario(
@@ -103,12 +101,13 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "runaway": Scenario(runaway=True),
     "everything": Scenario(
-        calls=Calls(unheard=0.03, reply_lost=0.03, crash=0.005, failing=0.02),
+        calls=Calls(unheard=0.03, reply_lost=0.03, failing=0.02),
         every_worker=EveryWorker(worker_dies=120, worker_stops=120, node_is_cut_off=240, twin_begins=120),
         every_cluster=EveryCluster(
             driver_dies=60,
             sweep_closes=60,
             governor_crashes=60,
+            governor_crashes_in_a_call=60,
             host_reboots=90,
             wall_clock_is_set=60,
             database_is_away=90,

@@ -19,7 +19,7 @@ _WIDTHS = {place: len(fields(kind)) for place, kind in feed.KINDS.items()}
 
 
 class Failure(Enum):
-    """How a database fails: it gives no lock, has no page left, or fails at a transaction's last statement."""
+    """How a database fails: it gives no lock, has no page left, fails at a transaction's last statement."""
 
     LOCKED = "locked"
     FULL = "full"
@@ -27,7 +27,7 @@ class Failure(Enum):
 
 
 class SharedMemory:
-    """A database that lives in this process's memory until it is closed, and outlives every ledger over it."""
+    """A database in this process's memory until it is closed; it outlives every ledger over it."""
 
     def __init__(self) -> None:
         name = f"file:/simulation-{os.getpid()}-{next(_numbers)}?vfs=memdb&cache=shared"

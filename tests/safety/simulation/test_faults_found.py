@@ -1,4 +1,4 @@
-"""A rehearsal finds what is wrong: each test takes a protection out, and the invariant that it keeps fails."""
+"""A rehearsal finds what is wrong: each test takes a protection out, and its invariant fails."""
 
 import re
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from safety import (
     schema,
     sweeps,
 )
-from safety.simulation import Plan, rehearse
+from safety.simulation import Plan, lies, rehearse
 from safety.simulation.timeline import Host
 
 SEEDS = 12
@@ -183,6 +183,7 @@ def no_report_is_refused(patch):
 
 
 def a_rule_that_raises_is_let_through(patch):
+    patch.setattr(lies, "NO_SCORES", (lies.Grenade(0.5),))
     patch.setattr(rules, "_guarded", lambda rule, *arguments: rule(*arguments))
 
 
@@ -264,7 +265,7 @@ FAULTS = [
     (the_audit_leaves_out("reserve"), "calm", "I6"),
     (the_audit_leaves_out("forfeit"), "crashes", "I6"),
     (the_audit_leaves_out("freeze"), "runaway", "I6"),
-    (the_audit_leaves_out("unkill"), "killed", "I6"),
+    (the_audit_leaves_out("kill"), "killed", "I6"),
     (an_audit_row_is_not_chained, "calm", "I6"),
     (what_is_told_is_charged, "liars", "I2"),
     (whatever_is_told_is_believed, "liars", "I8|I2"),
