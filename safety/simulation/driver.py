@@ -186,13 +186,13 @@ class Driver:
         except SafetyError:
             self._around.network.tally["voids without an answer"] += 1
 
-    def hear(self, worker: Worker) -> bool:
+    def hear(self, worker: Worker, usage: Usage) -> bool:
         """Have a report judged; whether its trial may go on. What can't be judged may not."""
         request = worker.request
         if request is None or not self.is_alive:
             return True
         score = self._scores[request.key]
-        report = Report(score=score, domains={DOMAIN: score}, usage=worker.usage())
+        report = Report(score=score, domains={DOMAIN: score}, usage=usage)
         must_deny = self._fault_of(report)
         if self._around.is_lying():
             report = lying_report(self._around.rng, report, request.claim, DOMAIN)

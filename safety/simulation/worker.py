@@ -25,8 +25,8 @@ DRIFT = 0.0005
 class Boss(Protocol):
     """Who gives a worker its trials."""
 
-    def hear(self, worker: Worker) -> bool:
-        """A report of a worker; whether it may go on."""
+    def hear(self, worker: Worker, usage: Usage) -> bool:
+        """A report of a worker, with what it says that it used; whether it may go on."""
         ...
 
     def is_free(self, worker: Worker, request: Request | None) -> None:
@@ -161,36 +161,33 @@ class Worker:
         self._around.invariants.computes(grant.lease, grant.fence)
         self.reports += 1
         heard = self.node.cut_off_until <= self._around.timeline.now
-        goes_on = self._boss.hear(self) if heard else True
-        if self.computing and (not goes_on or self.reports >= grant.claim.reports):
-            self.finish()
-        elif self.computing:
+        goes_on = not heard or self._boss.hear(self, self._usage(grant))
+        if not goes_on or self.reports >= grant.claim.reports:
+            self._finish(grant)
+        else:
             self._plan(self._around.rng.randint(500, 8_000), "reports", lambda: self._step(grant))
 
-    def finish(self) -> None:
+    def _finish(self, grant: Grant) -> None:
         """Compute no more, and settle in a while."""
         self.computing = False
-        usage = self.usage()
-        if self.grant and self._around.is_lying():
-            usage = lying_usage(self._around.rng, usage, self.grant.claim)
-        self._plan(self._around.rng.randint(1, 3_000), "settles", lambda: self._settle(usage, ATTEMPTS))
+        usage, rng = self._usage(grant), self._around.rng
+        if self._around.is_lying():
+            usage = lying_usage(rng, usage, grant.claim)
+        self._plan(rng.randint(1, 3_000), "settles", lambda: self._settle(grant, usage, ATTEMPTS))
 
-    def usage(self) -> Usage:
+    def _usage(self, grant: Grant) -> Usage:
         """What was used so far, as an honest worker tells it."""
-        if self.grant is None:
-            return Usage()
         elapsed = self._around.timeline.now - self._began
-        return replace(self.grant.used(reports=self.reports, elapsed_ms=elapsed), lease=self.grant.lease)
+        return replace(grant.used(reports=self.reports, elapsed_ms=elapsed), lease=grant.lease)
 
-    def _settle(self, usage: Usage, attempts: int) -> None:
+    def _settle(self, grant: Grant, usage: Usage, attempts: int) -> None:
         try:
-            if self.grant:
-                self._ask("settle", self.grant.lease, self.grant.fence, usage)
+            self._ask("settle", grant.lease, grant.fence, usage)
         except LeaseLost:
             self._around.network.tally["settled too late"] += 1
         except SafetyError:
             if attempts > 1:
-                self._plan(RETRY_MS, "settles again", lambda: self._settle(usage, attempts - 1))
+                self._plan(RETRY_MS, "settles again", lambda: self._settle(grant, usage, attempts - 1))
                 return
         self._leave()
 

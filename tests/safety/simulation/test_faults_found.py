@@ -10,9 +10,12 @@ import sqlalchemy as sa
 import safety.ledger as ledger_module
 from safety import (
     Allow,
+    Claim,
     Clock,
+    Grant,
     Ledger,
     LedgerError,
+    Request,
     Usage,
     audit,
     budgets,
@@ -28,6 +31,7 @@ from safety.simulation import Plan, lies, rehearse
 from safety.simulation.timeline import Host
 
 SEEDS = 12
+CLAIM = Claim(params=1, forward_flops=1, memory_bytes=1, train_flops=1, wall_ms=1)
 
 
 def a_violation(scenario: str) -> str:
@@ -247,7 +251,37 @@ def a_grant_is_answered_whether_it_was_written_or_not(patch):
     patch.setattr(Ledger, "activate", answered)
 
 
+def an_audit_row_is_taken_out(patch):
+    note = audit.note
+
+    def taken_out(connection, clock, kind, **more):
+        note(connection, clock, kind, **more)
+        if kind == "activate":
+            connection.execute(schema.audit.delete().where(schema.audit.c.seq == 2))
+
+    patch.setattr(audit, "note", taken_out)
+
+
+def a_grant_is_made_up(patch):
+    made_up = Grant(lease=10**6, fence=1, ttl_ms=15_000, claim=CLAIM)
+    patch.setattr(governor.Governor, "activate", lambda *_: made_up)
+
+
+def a_pulse_reserves_a_lease(patch):
+    see = sweeps.see
+
+    def seen(connection, clock, name):
+        see(connection, clock, name)
+        if budgets._of_scope(connection, f"sweep:{name}"):
+            leases.reserve(connection, clock, Request(key=f"{name}/own", digest="d", sweep=name, claim=CLAIM))
+
+    patch.setattr(sweeps, "see", seen)
+
+
 FAULTS = [
+    (an_audit_row_is_taken_out, "calm", "I6"),
+    (a_grant_is_made_up, "calm", "I5"),
+    (a_pulse_reserves_a_lease, "calm", "I3"),
     (room_is_always_there, "tightened", "I1"),
     (the_check_of_the_database_is_off_too, "crowded", "I1"),
     (a_renewal_comes_in_time_whenever_it_comes, "lost_replies", "I4|I5"),

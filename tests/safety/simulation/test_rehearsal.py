@@ -11,8 +11,8 @@ from safety import endings
 from safety.simulation import SCENARIOS, Plan, rehearse
 from safety.simulation import rehearsal as rehearsal_module
 
-SEEDS = 20
-EVENTS = 40
+SEEDS = 17
+EVENTS = 30
 
 
 def tally_of(scenario: str, *, seeds: int = SEEDS, events: int = EVENTS) -> Counter[str]:
@@ -102,6 +102,10 @@ def test_a_violation_comes_again_at_the_same_event(monkeypatch):
     first, again = (rehearse(Plan(scenario="calm", seed=0, events=200)) for _ in range(2))
     assert first.violation.startswith("I5: ")
     assert 0 < first.events < 200
+    assert first.told.splitlines() == [
+        f"calm, seed 0, event {first.events}: {first.violation}",
+        "Again: rsi-ray simulate --scenario calm --seed 0 --workers 8 --sweeps 2 --events 200 --seeds 1",
+    ]
     assert (again.events, again.violation, again.digest) == (first.events, first.violation, first.digest)
 
 
