@@ -172,19 +172,17 @@ class Driver:
 
     def _void(self, worker: Worker, request: Request) -> None:
         """Give a trial up before it begins; its key can't stand for another one meanwhile."""
-        try:
-            other = replace(request, digest="another")
-            self._ask("admit", other, must_deny="its key was used for another request")
-        except SafetyError:
-            self._around.network.tally["keys that were used"] += 1
-        self._try_void(request)
+        self._try(
+            "admit", replace(request, digest="another"), must_deny="its key was used for another request"
+        )
+        self._try("void", request.key, "it was pruned")
         self._plan_proposal(worker, WAIT_MS)
 
-    def _try_void(self, request: Request) -> None:
+    def _try(self, method: str, *arguments: Any, must_deny: str = "") -> None:
         try:
-            self._ask("void", request.key, "it was pruned")
+            self._ask(method, *arguments, must_deny=must_deny)
         except SafetyError:
-            self._around.network.tally["voids without an answer"] += 1
+            self._around.network.tally[f"{method} refused or not answered"] += 1
 
     def hear(self, worker: Worker, usage: Usage) -> bool:
         """Have a report judged; whether its trial may go on. What can't be judged may not."""
