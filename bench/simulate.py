@@ -1,6 +1,6 @@
 """Rehearsed failures: seeds of every scenario, on all cores, with every invariant checked after every event.
 
-`python -m bench.simulate [--seeds N] [--events N] [--full]`; 1,008 seeds, 100,008 with `--full`. It ends with
+`python -m bench.simulate [--seeds N] [--events N] [--full]`; 1,001 seeds, 100,009 with `--full`. It ends with
 1 where an invariant did not hold, and names the seed. The last line is JSON.
 """
 

@@ -100,6 +100,14 @@ SCENARIOS: dict[str, Scenario] = {
         every_cluster=EveryCluster(limits_are_tightened=10, looser_limits_are_asked=15, sweep_closes=30),
     ),
     "runaway": Scenario(runaway=True),
+    # much for a few workers, and what thousands of them meet within seconds
+    "at_scale": Scenario(
+        calls=Calls(unheard=0.03, reply_lost=0.03, failing=0.01),
+        every_worker=EveryWorker(worker_dies=120, worker_stops=120, node_is_cut_off=240, twin_begins=240),
+        every_cluster=EveryCluster(driver_dies=3, governor_crashes_in_a_call=10, sweep_closes=5),
+        lies=0.1,
+        runaway=True,
+    ),
     "everything": Scenario(
         calls=Calls(unheard=0.03, reply_lost=0.03, failing=0.02),
         every_worker=EveryWorker(worker_dies=120, worker_stops=120, node_is_cut_off=240, twin_begins=120),
