@@ -11,8 +11,13 @@ import sqlalchemy as sa
 
 from safety import schema
 from safety.clock import Clock
+from safety.prepared import Prepared, insertion
 
 GENESIS = "0" * 64
+
+_table = schema.audit
+_LAST = Prepared(sa.select(_table.c.seq, _table.c.hash).order_by(_table.c.seq.desc()).limit(1))
+_INSERT = Prepared(insertion(_table))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,22 +54,18 @@ def chained(previous: str, seq: int, entry: Entry) -> str:
 
 def append(connection: sa.Connection, entry: Entry) -> None:
     """Add a row within the caller's transaction."""
-    table = schema.audit
-    last = connection.execute(
-        sa.select(table.c.seq, table.c.hash).order_by(table.c.seq.desc()).limit(1)
-    ).first()
-    seq, previous = (last.seq + 1, last.hash) if last else (1, GENESIS)
-    connection.execute(
-        table.insert().values(
-            seq=seq,
-            at_ms=entry.at_ms,
-            kind=entry.kind,
-            sweep=entry.sweep,
-            key=entry.key,
-            rule=entry.rule,
-            detail=entry.detail,
-            hash=chained(previous, seq, entry),
-        )
+    last, previous = _LAST.first(connection) or (0, GENESIS)
+    seq = last + 1
+    _INSERT.change(
+        connection,
+        seq=seq,
+        at_ms=entry.at_ms,
+        kind=entry.kind,
+        sweep=entry.sweep,
+        key=entry.key,
+        rule=entry.rule,
+        detail=entry.detail,
+        hash=chained(previous, seq, entry),
     )
 
 

@@ -21,11 +21,50 @@ from safety.claim import (
 from safety.document import FLOPS_PER_GFLOP, MAX_SIZE
 from safety.errors import LooserLimits
 from safety.limits import Budgets, Limits
+from safety.prepared import Prepared, insertion
 from safety.verdict import Allow, Deny, Hold, Verdict
 
 CLUSTER = "cluster"
 
-_table = schema.budgets
+_table, _holds = schema.budgets, schema.holds
+_COLUMNS = [column.name for column in _table.columns]
+_MOST: Any = sa.literal_column(str(MAX_SIZE), schema.Int64)
+
+
+def _of(table: sa.Table) -> Any:
+    """Update the row of a scope and a resource."""
+    return table.update().where(
+        table.c.scope == sa.bindparam("b_scope"), table.c.resource == sa.bindparam("b_resource")
+    )
+
+
+def _amount(name: str) -> Any:
+    return sa.bindparam(name, type_=schema.Int64)
+
+
+_OF_SCOPE = Prepared(
+    sa.select(_table).where(_table.c.scope == sa.bindparam("b_scope")).order_by(_table.c.resource)
+)
+_HOLD = Prepared(_of(_table).values(held=_table.c.held + _amount("b_amount")))
+_SPEND = Prepared(
+    _of(_table).values(
+        held=_table.c.held - _amount("b_amount"),
+        spent=_table.c.spent + _amount("b_spent"),
+        overrun=sa.case(
+            (_table.c.overrun > _MOST - _amount("b_over"), _MOST),  # never beyond 64 bits
+            else_=_table.c.overrun + _amount("b_over"),
+        ),
+    )
+)
+_INSERT_HOLD = Prepared(insertion(_holds, without=("used",)))
+_HELD = Prepared(
+    sa.select(_holds.c.scope, _holds.c.resource, _holds.c.amount).where(
+        _holds.c.lease == sa.bindparam("b_lease")
+    )
+)
+_MARK_USED = Prepared(
+    _of(_holds).where(_holds.c.lease == sa.bindparam("b_lease")).values(used=_amount("b_used"))
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,38 +168,26 @@ def hold(connection: sa.Connection, lease: int, sweep: str, charges: Mapping[str
         {"lease": lease, "scope": scope, "resource": resource, "amount": charges[resource]}
         for scope, resource in places
     ]
-    connection.execute(schema.holds.insert(), rows)
-    held = _bound().values(held=_table.c.held + sa.bindparam("b_amount"))
+    _INSERT_HOLD.change_each(connection, rows)
     changes = [_binds(scope, resource, b_amount=charges[resource]) for scope, resource in places]
-    connection.execute(held, changes)
+    _HOLD.change_each(connection, changes)
 
 
 def release(connection: sa.Connection, lease: int, used: Mapping[str, int]) -> dict[str, int]:
     """End a lease's holds: spend what was used, return the rest; the overrun by resource."""
-    holds = connection.execute(sa.select(schema.holds).where(schema.holds.c.lease == lease)).all()
     overrun: dict[str, int] = {}
     changes, marks = [], []
-    for row in holds:
-        amount = used.get(row.resource, 0)
-        if row.resource == TRIALS:
-            amount = min(amount, row.amount)  # a later attempt at a trial holds none
-        over = max(0, amount - row.amount)
+    for scope, resource, held in _HELD.rows(connection, b_lease=lease):
+        amount = used.get(resource, 0)
+        if resource == TRIALS:
+            amount = min(amount, held)  # a later attempt at a trial holds none
+        over = max(0, amount - held)
         if over:
-            overrun[row.resource] = over
-        changes.append(
-            _binds(row.scope, row.resource, b_amount=row.amount, b_spent=amount - over, b_over=over)
-        )
-        marks.append({"b_lease": lease, "b_scope": row.scope, "b_resource": row.resource, "b_used": amount})
-    spent = _bound().values(
-        held=_table.c.held - sa.bindparam("b_amount"),
-        spent=_table.c.spent + sa.bindparam("b_spent"),
-        overrun=sa.case(
-            (_table.c.overrun > MAX_SIZE - sa.bindparam("b_over"), MAX_SIZE),  # never beyond 64 bits
-            else_=_table.c.overrun + sa.bindparam("b_over"),
-        ),
-    )
-    connection.execute(spent, changes)
-    connection.execute(_mark_used(), marks)
+            overrun[resource] = over
+        changes.append(_binds(scope, resource, b_amount=held, b_spent=amount - over, b_over=over))
+        marks.append({"b_lease": lease, "b_scope": scope, "b_resource": resource, "b_used": amount})
+    _SPEND.change_each(connection, changes)
+    _MARK_USED.change_each(connection, marks)
     return overrun
 
 
@@ -175,29 +202,15 @@ def of_sweep(connection: sa.Connection, sweep: str) -> list[Budget]:
 
 
 def _of_scope(connection: sa.Connection, scope: str) -> list[Budget]:
-    query = sa.select(_table).where(_table.c.scope == scope).order_by(_table.c.resource)
-    rows = connection.execute(query.with_for_update())
-    return [Budget(**row) for row in rows.mappings()]
+    # the columns of the table are the fields of a budget
+    return [
+        Budget(**dict(zip(_COLUMNS, row, strict=True))) for row in _OF_SCOPE.rows(connection, b_scope=scope)
+    ]
 
 
 def _row(scope: str, resource: str) -> Any:
     return _table.update().where(_table.c.scope == scope, _table.c.resource == resource)
 
 
-def _bound() -> Any:
-    where = _table.c.scope == sa.bindparam("b_scope"), _table.c.resource == sa.bindparam("b_resource")
-    return _table.update().where(*where)
-
-
 def _binds(scope: str, resource: str, **amounts: int) -> dict[str, object]:
     return {"b_scope": scope, "b_resource": resource, **amounts}
-
-
-def _mark_used() -> Any:
-    table = schema.holds
-    where = (
-        table.c.lease == sa.bindparam("b_lease"),
-        table.c.scope == sa.bindparam("b_scope"),
-        table.c.resource == sa.bindparam("b_resource"),
-    )
-    return table.update().where(*where).values(used=sa.bindparam("b_used"))

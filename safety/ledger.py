@@ -32,6 +32,7 @@ class Ledger:
     def __init__(self, url: str, clock: Clock | None = None) -> None:
         self.url = url
         self._engine = schema.open_database(url)
+        self._driver_error: type[Exception] = self._engine.dialect.loaded_dbapi.Error
         self._clock = clock or system_clock()
 
     def close(self) -> None:
@@ -44,7 +45,7 @@ class Ledger:
             with self._engine.begin() as connection:
                 yield connection
         # the driver itself refuses an integer beyond 64 bits, and text that isn't Unicode
-        except (sa.exc.SQLAlchemyError, OverflowError, UnicodeEncodeError) as error:
+        except (sa.exc.SQLAlchemyError, self._driver_error, OverflowError, UnicodeEncodeError) as error:
             cause = getattr(error, "orig", None) or error
             raise LedgerError(f"ledger {schema.without_password(self.url)}: {cause}") from error
 

@@ -13,6 +13,8 @@ from sqlalchemy.engine import make_url
 from safety.errors import LedgerError
 
 BUSY_TIMEOUT_MS = 30_000
+# the number of the lock under which every transaction of a PostgreSQL database runs
+LOCK = 7_241_093
 
 metadata = sa.MetaData()
 
@@ -63,7 +65,7 @@ budgets = _table(
 
 leases = _table(
     "leases",
-    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("id", Int64, primary_key=True),
     sa.Column("key", sa.Text, unique=True, nullable=False),
     # the key as plugins and workers know it: every attempt at a trial has one of its own
     sa.Column("trial", sa.Text, nullable=False, index=True),
@@ -83,7 +85,7 @@ leases = _table(
 
 holds = _table(
     "holds",
-    sa.Column("lease", sa.Integer, sa.ForeignKey("leases.id"), primary_key=True),
+    sa.Column("lease", Int64, sa.ForeignKey("leases.id"), primary_key=True),
     sa.Column("scope", sa.Text, primary_key=True),
     sa.Column("resource", sa.Text, primary_key=True),
     sa.Column("amount", Int64, nullable=False),
@@ -102,7 +104,7 @@ latch = _table(
 
 audit = _table(
     "audit",
-    sa.Column("seq", sa.Integer, primary_key=True),
+    sa.Column("seq", Int64, primary_key=True, autoincrement=False),
     sa.Column("at_ms", Int64, nullable=False),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("sweep", sa.Text, nullable=False),
@@ -126,11 +128,15 @@ def open_database(url: str) -> sa.Engine:
             Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
         # every transaction here is committed or rolled back by its own block: no second rollback
         engine = sa.create_engine(parsed, pool_reset_on_return=None)
-        if engine.dialect.name == "sqlite":
-            sa.event.listen(engine, "connect", _configure_sqlite)
-            sa.event.listen(engine, "begin", _begin_immediate)
-        metadata.create_all(engine)
-        older = _missing_columns(engine)
+        if engine.dialect.name not in _SETTINGS:
+            known = " or ".join(_SETTINGS)
+            raise LedgerError(f"ledger {without_password(url)}: expected a database of {known}")
+        configure, begin = _SETTINGS[engine.dialect.name]
+        sa.event.listen(engine, "connect", configure)
+        sa.event.listen(engine, "begin", begin)
+        with engine.begin() as connection:
+            metadata.create_all(connection)
+            older = _missing_columns(connection)
     # ImportError: the database's driver is not installed
     except (sa.exc.SQLAlchemyError, OSError, ImportError) as error:
         cause = str(getattr(error, "orig", None) or error).splitlines()[0]
@@ -143,9 +149,9 @@ def open_database(url: str) -> sa.Engine:
     return engine
 
 
-def _missing_columns(engine: sa.Engine) -> list[str]:
+def _missing_columns(connection: sa.Connection) -> list[str]:
     """Columns of ours that a database which was there already lacks."""
-    inspector = sa.inspect(engine)
+    inspector = sa.inspect(connection)
     return [
         f"{table.name}.{column.name}"
         for table in metadata.sorted_tables
@@ -196,3 +202,24 @@ def _is_write_ahead(connection: Any) -> bool:
 def _begin_immediate(connection: sa.Connection) -> None:
     # a deferred BEGIN that later writes is answered SQLITE_BUSY under contention
     connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _configure_postgresql(connection: Any, _record: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET lock_timeout = {BUSY_TIMEOUT_MS}")
+        cursor.execute("SET synchronous_commit = on")
+        # it begins when a transaction waits for the lock below, and would hide what was committed meanwhile
+        cursor.execute("SET default_transaction_isolation = 'read committed'")
+    connection.commit()
+
+
+def _begin_alone(connection: sa.Connection) -> None:
+    # one transaction after the other, as on SQLite: the chain of the audit has one end
+    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
+
+
+# by the name of SQLAlchemy's dialect: what is done with each new connection, and as each transaction begins
+_SETTINGS = {
+    "sqlite": (_configure_sqlite, _begin_immediate),
+    "postgresql": (_configure_postgresql, _begin_alone),
+}

@@ -12,8 +12,20 @@ from safety.clock import Clock
 from safety.errors import LedgerError, LooserLimits
 from safety.lease import KILLED
 from safety.limits import Limits
+from safety.prepared import Prepared
 
-_table = schema.sweeps
+_table, _policies, _thrown = schema.sweeps, schema.policies, schema.latch
+_FIND = Prepared(
+    sa.select(_table.c.state, _table.c.reason, _policies.c.limits, _thrown.c.reason)
+    .join_from(_table, _policies)
+    .outerjoin(_thrown, sa.true())
+    .where(_table.c.name == sa.bindparam("name"))
+)
+_SEE = Prepared(
+    _table.update()
+    .where(_table.c.name == sa.bindparam("sweep"))
+    .values(seen_ms=sa.bindparam("now"), boot=sa.bindparam("boot_id"))
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,14 +47,12 @@ def find(connection: sa.Connection, name: str) -> Sweep:
     Raises:
         LedgerError: there is no such sweep.
     """
-    policies, thrown = schema.policies, schema.latch
-    columns = _table, policies.c.limits, thrown.c.reason.label("killed")
-    found = sa.select(*columns).join(policies).outerjoin(thrown, sa.true())
-    row = connection.execute(found.where(_table.c.name == name)).first()
+    row = _FIND.first(connection, name=name)
     if row is None:
         raise LedgerError(f"sweep {name}: not in the ledger; open it first")
-    state, reason = (row.state, row.reason) if row.killed is None else (KILLED, row.killed)
-    return Sweep(name=name, limits=_parsed(row.limits), state=state, reason=reason)
+    state, reason, limits, killed = row
+    state, reason = (state, reason) if killed is None else (KILLED, killed)
+    return Sweep(name=name, limits=_parsed(limits), state=state, reason=reason)
 
 
 @lru_cache(maxsize=64)
@@ -83,7 +93,7 @@ def _store(connection: sa.Connection, limits: Limits) -> None:
 
 def see(connection: sa.Connection, clock: Clock, name: str) -> None:
     """Write down that the sweep's driver is alive now."""
-    change(connection, name, seen_ms=clock.monotonic_ms(), boot=clock.boot)
+    _SEE.change(connection, sweep=name, now=clock.monotonic_ms(), boot_id=clock.boot)
 
 
 def freeze(connection: sa.Connection, clock: Clock, name: str, reason: str) -> None:
