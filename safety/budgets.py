@@ -21,49 +21,41 @@ from safety.claim import (
 from safety.document import FLOPS_PER_GFLOP, MAX_SIZE
 from safety.errors import LooserLimits
 from safety.limits import Budgets, Limits
-from safety.prepared import Prepared, insertion
+from safety.prepared import Prepared
 from safety.verdict import Allow, Deny, Hold, Verdict
 
 CLUSTER = "cluster"
 
-_table, _holds = schema.budgets, schema.holds
-_COLUMNS = [column.name for column in _table.columns]
+_table = schema.budgets
 _MOST: Any = sa.literal_column(str(MAX_SIZE), schema.Int64)
 
 
-def _of(table: sa.Table) -> Any:
-    """Update the row of a scope and a resource."""
-    return table.update().where(
-        table.c.scope == sa.bindparam("b_scope"), table.c.resource == sa.bindparam("b_resource")
-    )
+def _amount(kind: str) -> Any:
+    """An amount of each resource, bound as `kind_resource`."""
+    by_resource = [
+        (
+            _table.c.resource == sa.literal_column(f"'{resource}'"),
+            sa.bindparam(f"{kind}_{resource}", type_=schema.Int64),
+        )
+        for resource in RESOURCES
+    ]
+    return sa.case(*by_resource, else_=sa.literal_column("0", schema.Int64))
 
 
-def _amount(name: str) -> Any:
-    return sa.bindparam(name, type_=schema.Int64)
-
-
-_OF_SCOPE = Prepared(
-    sa.select(_table).where(_table.c.scope == sa.bindparam("b_scope")).order_by(_table.c.resource)
-)
-_HOLD = Prepared(_of(_table).values(held=_table.c.held + _amount("b_amount")))
-_SPEND = Prepared(
-    _of(_table).values(
-        held=_table.c.held - _amount("b_amount"),
-        spent=_table.c.spent + _amount("b_spent"),
+_of_both = _table.c.scope.in_([sa.bindparam("cluster"), sa.bindparam("own")])
+_OF_SWEEP = Prepared(sa.select(_table).where(_of_both).order_by(_table.c.scope, _table.c.resource))
+_HOLD = Prepared(_table.update().where(_of_both).values(held=_table.c.held + _amount("held")))
+_RELEASE = Prepared(
+    _table.update()
+    .where(_of_both)
+    .values(
+        held=_table.c.held - _amount("held"),
+        spent=_table.c.spent + _amount("spent"),
         overrun=sa.case(
-            (_table.c.overrun > _MOST - _amount("b_over"), _MOST),  # never beyond 64 bits
-            else_=_table.c.overrun + _amount("b_over"),
+            (_table.c.overrun > _MOST - _amount("over"), _MOST),  # never beyond 64 bits
+            else_=_table.c.overrun + _amount("over"),
         ),
     )
-)
-_INSERT_HOLD = Prepared(insertion(_holds, without=("used",)))
-_HELD = Prepared(
-    sa.select(_holds.c.scope, _holds.c.resource, _holds.c.amount).where(
-        _holds.c.lease == sa.bindparam("b_lease")
-    )
-)
-_MARK_USED = Prepared(
-    _of(_holds).where(_holds.c.lease == sa.bindparam("b_lease")).values(used=_amount("b_used"))
 )
 
 
@@ -128,7 +120,7 @@ def adopt(connection: sa.Connection, sweep: str, limits: Limits) -> None:
         LooserLimits: a cluster cap above the one in force.
     """
     for scope, wanted in zip(scopes(sweep), (limits.cluster, limits.sweep), strict=True):
-        known = {budget.resource: budget for budget in _of_scope(connection, scope)}
+        known = {budget.resource: budget for budget in of_sweep(connection, sweep) if budget.scope == scope}
         for resource, target in targets(wanted).items():
             budget = known.get(resource)
             if budget is None:
@@ -147,48 +139,42 @@ def adopt(connection: sa.Connection, sweep: str, limits: Limits) -> None:
 def room(connection: sa.Connection, sweep: str, charges: Mapping[str, int]) -> Verdict:
     """Whether the charges fit: Hold while others hold the room, Deny where it is spent."""
     verdict: Verdict = Allow()
-    for budget in of_sweep(connection, sweep):
-        asked = charges[budget.resource]
-        if budget.spent + budget.held + asked <= budget.target:
+    for scope, resource, target, _, held, spent, _ in _rows(connection, sweep):
+        asked = charges[resource]
+        if spent + held + asked <= target:
             continue
-        reason = (
-            f"{budget.scope} budget {budget.resource}: asked {asked:,}, spent {budget.spent:,}, "
-            f"held {budget.held:,}, cap {budget.target:,}"
-        )
-        if budget.spent + asked > budget.target:
-            return Deny(f"budget.{budget.resource}", reason)
-        verdict = Hold(f"budget.{budget.resource}", reason)
+        reason = f"{scope} budget {resource}: asked {asked:,}, spent {spent:,}, held {held:,}, cap {target:,}"
+        if spent + asked > target:
+            return Deny(f"budget.{resource}", reason)
+        verdict = Hold(f"budget.{resource}", reason)
     return verdict
 
 
-def hold(connection: sa.Connection, lease: int, sweep: str, charges: Mapping[str, int]) -> None:
+def hold(connection: sa.Connection, sweep: str, charges: Mapping[str, int]) -> None:
     """Hold the charges in both scopes; the database's CHECK has the last word."""
-    places = [(scope, resource) for scope in scopes(sweep) for resource in RESOURCES]
-    rows = [
-        {"lease": lease, "scope": scope, "resource": resource, "amount": charges[resource]}
-        for scope, resource in places
-    ]
-    _INSERT_HOLD.change_each(connection, rows)
-    changes = [_binds(scope, resource, b_amount=charges[resource]) for scope, resource in places]
-    _HOLD.change_each(connection, changes)
+    _HOLD.change(connection, **_both(sweep), **_named("held", charges))
 
 
-def release(connection: sa.Connection, lease: int, used: Mapping[str, int]) -> dict[str, int]:
-    """End a lease's holds: spend what was used, return the rest; the overrun by resource."""
-    overrun: dict[str, int] = {}
-    changes, marks = [], []
-    for scope, resource, held in _HELD.rows(connection, b_lease=lease):
-        amount = used.get(resource, 0)
-        if resource == TRIALS:
-            amount = min(amount, held)  # a later attempt at a trial holds none
-        over = max(0, amount - held)
-        if over:
-            overrun[resource] = over
-        changes.append(_binds(scope, resource, b_amount=held, b_spent=amount - over, b_over=over))
-        marks.append({"b_lease": lease, "b_scope": scope, "b_resource": resource, "b_used": amount})
-    _SPEND.change_each(connection, changes)
-    _MARK_USED.change_each(connection, marks)
-    return overrun
+def release(
+    connection: sa.Connection, sweep: str, held: Mapping[str, int], used: Mapping[str, int]
+) -> dict[str, int]:
+    """End a hold: spend what was used, return the rest; the overrun by resource."""
+    used = {resource: used.get(resource, 0) for resource in RESOURCES}
+    used[TRIALS] = min(used[TRIALS], held[TRIALS])  # a later attempt at a trial holds none
+    over = {resource: max(0, used[resource] - held[resource]) for resource in RESOURCES}
+    spent = {resource: used[resource] - over[resource] for resource in RESOURCES}
+    amounts = {**_named("held", held), **_named("spent", spent), **_named("over", over)}
+    _RELEASE.change(connection, **_both(sweep), **amounts)
+    return {resource: amount for resource, amount in over.items() if amount}
+
+
+def _named(kind: str, amounts: Mapping[str, int]) -> dict[str, int]:
+    return {f"{kind}_{resource}": amounts[resource] for resource in RESOURCES}
+
+
+def _both(sweep: str) -> dict[str, str]:
+    cluster, own = scopes(sweep)
+    return {"cluster": cluster, "own": own}
 
 
 def whole(claim: Claim) -> dict[str, int]:
@@ -198,19 +184,14 @@ def whole(claim: Claim) -> dict[str, int]:
 
 def of_sweep(connection: sa.Connection, sweep: str) -> list[Budget]:
     """The budgets that a sweep draws on."""
-    return [budget for scope in scopes(sweep) for budget in _of_scope(connection, scope)]
-
-
-def _of_scope(connection: sa.Connection, scope: str) -> list[Budget]:
     # the columns of the table are the fields of a budget
-    return [
-        Budget(**dict(zip(_COLUMNS, row, strict=True))) for row in _OF_SCOPE.rows(connection, b_scope=scope)
-    ]
+    names = [column.name for column in _table.columns]
+    return [Budget(**dict(zip(names, row, strict=True))) for row in _rows(connection, sweep)]
+
+
+def _rows(connection: sa.Connection, sweep: str) -> list[Any]:
+    return _OF_SWEEP.rows(connection, **_both(sweep))
 
 
 def _row(scope: str, resource: str) -> Any:
     return _table.update().where(_table.c.scope == scope, _table.c.resource == resource)
-
-
-def _binds(scope: str, resource: str, **amounts: int) -> dict[str, object]:
-    return {"b_scope": scope, "b_resource": resource, **amounts}

@@ -12,10 +12,10 @@ from safety.claim import Measured, Usage
 from safety.errors import LeaseLost
 from safety.improvement import max_improvement_rate
 from safety.lease import FAILED, Grant, Request
-from safety.ledger import Ledger
+from safety.ledger import Judge, Ledger
 from safety.limits import Limits
 from safety.rules import Report, as_reserved, judge_built, judge_claim, judge_report
-from safety.verdict import Allow, Deny, Verdict
+from safety.verdict import Allow, Deny, Hold, Verdict
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,13 +117,13 @@ class Governor:
             self._ledger.refuse(request.sweep, request.key, verdict)
         return verdict
 
-    def _judged(self, request: Request, reserve: Callable[[Request], Verdict]) -> Verdict:
-        verdict = judge_claim(self._ledger.sweep(request.sweep).limits, request.claim)
-        if isinstance(verdict, Allow):
-            verdict = reserve(request)
-            if not isinstance(verdict, Allow) and self._ledger.reap():
-                verdict = reserve(request)
-        return verdict
+    def _judged(self, request: Request, reserve: Callable[[Request, Judge], Verdict]) -> Verdict:
+        verdict = reserve(request, judge_claim)
+        waits = isinstance(verdict, Hold) or (
+            isinstance(verdict, Deny) and verdict.rule.startswith("budget.")
+        )
+        # what nobody looks after may make room
+        return reserve(request, judge_claim) if waits and self._ledger.reap() else verdict
 
     def activate(self, key: str, digest: str, holder: str, measured: Measured | None) -> Grant:
         """Gate 3: the worker's first renewal, refused where what was built isn't what was reserved.

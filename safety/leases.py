@@ -33,10 +33,25 @@ _is_open = _table.c.state.in_([sa.literal_column(f"'{state}'") for state in OPEN
 _NEWEST = Prepared(sa.select(_table).where(_trial).order_by(_table.c.id.desc()).limit(1))
 _ATTEMPTS, _BY_ID = _found(_trial), _found(_id)
 _OPEN, _OPEN_OF_SWEEP = _found(_is_open), _found(_is_open, _table.c.sweep == sa.bindparam("sweep"))
-_INSERT = Prepared(insertion(_table, without=("id",)).returning(_table.c.id))
+_another_boot = sa.bindparam("boot_id", type_=sa.Text)
+_OVERDUE = _found(
+    _table.c.state.in_([sa.literal_column("'active'"), sa.literal_column("'revoked'")]),
+    (_table.c.deadline_ms < sa.bindparam("now")) | (_table.c.boot != _another_boot),
+)
+_OF_SILENT = Prepared(
+    sa.select(_table)
+    .join(schema.sweeps)
+    .where(
+        _table.c.state == sa.literal_column("'reserved'"),
+        (schema.sweeps.c.seen_ms < sa.bindparam("until")) | (schema.sweeps.c.boot != _another_boot),
+    )
+    .order_by(_table.c.id)
+)
+_INSERT = Prepared(insertion(_table, without=("id",)))
 # what a lease begins with, besides what was asked for
 _NEW = {
-    "fence": 0, "holder": "", "deadline_ms": 0, "began_ms": 0, "boot": "", "rule": "", "reason": "",
+    "state": "reserved", "fence": 0, "holder": "", "deadline_ms": 0, "began_ms": 0, "boot": "", "rule": "",
+    "reason": "", "used": "",
 }  # fmt: skip
 _KINDS = {"settled": "settle", "forfeited": "forfeit", "void": "void"}
 
@@ -101,6 +116,18 @@ def open_ones(connection: sa.Connection, sweep: str | None = None) -> list[Lease
     return [_lease(row) for row in _OPEN_OF_SWEEP.rows(connection, sweep=sweep)]
 
 
+def overdue(connection: sa.Connection, clock: Clock) -> list[Lease]:
+    """Leases past their deadline that were begun and are not over; all those of another boot."""
+    now = {"boot_id": clock.boot, "now": clock.monotonic_ms()}
+    return [_lease(row) for row in _OVERDUE.rows(connection, **now)]
+
+
+def of_silent_sweeps(connection: sa.Connection, clock: Clock, silence_ms: int) -> list[Lease]:
+    """Reserved leases of sweeps whose driver was not seen for so long."""
+    until = {"boot_id": clock.boot, "until": clock.monotonic_ms() - silence_ms}
+    return [_lease(row) for row in _OF_SILENT.rows(connection, **until)]
+
+
 def _lease(row: Any) -> Lease:
     # the columns of the table are the fields of a lease
     fields = dict(zip(_COLUMNS, row, strict=True))
@@ -108,12 +135,18 @@ def _lease(row: Any) -> Lease:
     return Lease(**fields)
 
 
-def reserve(connection: sa.Connection, clock: Clock, request: Request) -> Verdict:
-    """Write the next attempt of a trial and hold its charges, or say which budget has no room."""
-    earlier = attempts(connection, request.key)
-    charges = request.claim.charges()
-    if any(lease.state != "void" for lease in earlier):
-        charges[TRIALS] = 0  # the trial is counted already
+def reserve(connection: sa.Connection, clock: Clock, request: Request, known: Lease | None) -> Verdict:
+    """Write the next attempt of a trial and hold its charges, or say which budget has no room.
+
+    Args:
+        connection: in the caller's transaction.
+        clock: of this host.
+        request: what is asked for.
+        known: the trial's newest lease.
+    """
+    earlier = attempts(connection, request.key) if known else []
+    counted = any(lease.state != "void" for lease in earlier)
+    charges = {**request.claim.charges(), TRIALS: 0 if counted else 1}
     verdict = budgets.room(connection, request.sweep, charges)
     if isinstance(verdict, Allow):
         key = f"{request.key}#{len(earlier) + 1}" if earlier else request.key
@@ -126,9 +159,9 @@ def _insert(
 ) -> None:
     claim = request.claim.as_dict()
     row = {"key": key, "trial": request.key, "digest": request.digest, "sweep": request.sweep}
-    values = {**_NEW, **row, "state": "reserved", "claim": json.dumps(claim)}
-    (lease,) = _INSERT.first(connection, **values)
-    budgets.hold(connection, lease, request.sweep, charges)
+    values = {**_NEW, **row, "claim": json.dumps(claim), "trials": charges[TRIALS]}
+    _INSERT.change(connection, **values)
+    budgets.hold(connection, request.sweep, charges)
     detail = {"digest": request.digest, "claim": claim}
     audit.note(connection, clock, "reserve", sweep=request.sweep, key=key, detail=detail)
 
@@ -187,8 +220,9 @@ def end(
     reason: str = "",
 ) -> dict[str, int]:
     """End a lease: spend what was used, return the rest of its hold; the overrun by resource."""
-    overrun = budgets.release(connection, lease.id, used)
-    values: dict[str, object] = {"state": state, "fence": lease.fence + (state == "forfeited")}
+    overrun = budgets.release(connection, lease.sweep, lease.charges(), used)
+    fence = lease.fence + (state == "forfeited")
+    values: dict[str, object] = {"state": state, "fence": fence, "used": json.dumps(dict(used))}
     change(connection, lease, **values, **({"rule": rule, "reason": reason} if reason else {}))
     detail = {"used": dict(used), **({"reason": reason} if reason else {})}
     audit.note(connection, clock, _KINDS[state], sweep=lease.sweep, key=lease.key, rule=rule, detail=detail)

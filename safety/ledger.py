@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -21,6 +22,21 @@ from safety.verdict import Allow, Deny, Hold, Verdict
 __all__ = ["Ledger", "Sweep"]
 
 
+Judge = Callable[[Limits, Claim], Verdict]
+
+
+def _allowed(limits: Limits, claim: Claim) -> Verdict:
+    del limits, claim
+    return Allow()
+
+
+class _Shared(threading.local):
+    """The transaction that a thread's calls share, if they do; and why the database has given it up."""
+
+    connection: sa.Connection | None = None
+    broken = ""
+
+
 class Ledger:
     """The lease protocol over a database; every method is one transaction.
 
@@ -34,16 +50,69 @@ class Ledger:
         self._engine = schema.open_database(url)
         self._driver_error: type[Exception] = self._engine.dialect.loaded_dbapi.Error
         self._clock = clock or system_clock()
+        self._shared = _Shared()
 
     def close(self) -> None:
         """Give the connections back."""
         self._engine.dispose()
 
     @contextmanager
+    def together(self) -> Iterator[None]:
+        """One transaction for everything that this thread does within: it happens whole, or not at all.
+
+        A call that raises is undone by itself, as ever.
+        """
+        with self._begun() as connection:
+            self._shared.connection = connection
+            try:
+                yield
+            finally:
+                self._shared.connection = None
+            if self._shared.broken:
+                raise LedgerError(self._shared.broken)
+
+    @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
-        try:
-            with self._engine.begin() as connection:
+        shared = self._shared.connection
+        if shared is None:
+            with self._begun() as connection:
                 yield connection
+            return
+        if self._shared.broken:
+            raise LedgerError(self._shared.broken)
+        with self._told(), self._alone(shared):
+            yield shared
+
+    @contextmanager
+    def _begun(self) -> Iterator[sa.Connection]:
+        with self._told(), self._engine.begin() as connection:
+            self._shared.broken = ""
+            yield connection
+
+    @contextmanager
+    def _alone(self, connection: sa.Connection) -> Iterator[None]:
+        """Undo what is done within where it raises, and nothing else of the transaction."""
+        cursor = connection.connection.cursor()
+        cursor.execute("SAVEPOINT call")
+        try:
+            yield
+        except BaseException as error:
+            try:
+                cursor.execute("ROLLBACK TO SAVEPOINT call")
+            except self._driver_error:
+                # the database gave the whole transaction up: on a full disk, SQLite does
+                self._shared.broken = f"ledger {schema.without_password(self.url)}: {error}"
+                raise
+            raise
+        finally:
+            if not self._shared.broken:
+                cursor.execute("RELEASE SAVEPOINT call")
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Errors of the database as this package's."""
+        try:
+            yield
         # the driver itself refuses an integer beyond 64 bits, and text that isn't Unicode
         except (sa.exc.SQLAlchemyError, self._driver_error, OverflowError, UnicodeEncodeError) as error:
             cause = getattr(error, "orig", None) or error
@@ -126,10 +195,14 @@ class Ledger:
 
     # --- leases
 
-    def reserve(self, request: Request) -> Verdict:
+    def reserve(self, request: Request, judge: Judge = _allowed) -> Verdict:
         """Hold a claim in every budget that it touches, or say which one has no room.
 
         The same request again is answered by the lease that it already has.
+
+        Args:
+            request: what is asked for.
+            judge: of the claim, under the limits of its sweep.
 
         Raises:
             KeyReused: the key was used for another request.
@@ -138,12 +211,12 @@ class Ledger:
             known = leases.of_request(connection, request)
             if known and known.state not in OPEN_STATES:
                 return Deny("ended", f"{request.key}: its lease is {known.state} already")
-            denial = _not_open(sweeps.find(connection, request.sweep))
-            if denial or known:
-                return denial or Allow()
-            return leases.reserve(connection, self._clock, request)
+            verdict = _admitted(sweeps.find(connection, request.sweep), request, judge)
+            if known or not isinstance(verdict, Allow):
+                return verdict
+            return leases.reserve(connection, self._clock, request, known)
 
-    def readmit(self, request: Request) -> Verdict:
+    def readmit(self, request: Request, judge: Judge = _allowed) -> Verdict:
         """Hold a claim for a trial that may have held another: it was paused, changed or restarted.
 
         What was reserved and never began makes way. Hold: its earlier lease is not over yet. A trial that
@@ -153,16 +226,16 @@ class Ledger:
             KeyReused: the key is another sweep's.
         """
         with self._transaction() as connection:
-            denial = _not_open(sweeps.find(connection, request.sweep))
-            if denial:
-                return denial
+            refusal = _admitted(sweeps.find(connection, request.sweep), request, judge)
+            if not isinstance(refusal, Allow):
+                return refusal
             known = leases.by_key(connection, request.key)
             verdict = leases.standing(known, request) if known else None
             if verdict:
                 return verdict
             if known and known.state == "reserved":
                 leases.end(connection, self._clock, known, "void", {}, reason="its trial was changed")
-            return leases.reserve(connection, self._clock, request)
+            return leases.reserve(connection, self._clock, request, known)
 
     def activate(self, key: str, digest: str, holder: str) -> Grant:
         """Begin a lease: the first renewal. Nothing computes before it; again by its holder, it renews.
@@ -278,7 +351,7 @@ class Ledger:
         with self._transaction() as connection:
             return leases.by_key(connection, key)
 
-    def confirm(self, lease_id: int, fence: int, judge: Callable[[Limits, Claim], Verdict]) -> Verdict:
+    def confirm(self, lease_id: int, fence: int, judge: Judge) -> Verdict:
         """Judge an active lease by its fence; a denial is an incident that revokes this lease and no other.
 
         Raises:
@@ -313,6 +386,10 @@ class Ledger:
         """All audit rows in order, as `audit.verify` takes them."""
         with self._transaction() as connection:
             return audit.rows(connection)
+
+
+def _admitted(sweep: Sweep, request: Request, judge: Judge) -> Verdict:
+    return _not_open(sweep) or judge(sweep.limits, request.claim)
 
 
 def _not_open(sweep: Sweep) -> Deny | None:

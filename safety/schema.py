@@ -72,7 +72,7 @@ leases = _table(
     sa.Column("digest", sa.Text, nullable=False),
     sa.Column("sweep", sa.Text, sa.ForeignKey("sweeps.name"), nullable=False, index=True),
     sa.Column("claim", sa.Text, nullable=False),
-    sa.Column("state", sa.Text, nullable=False, index=True),
+    sa.Column("state", sa.Text, nullable=False),
     sa.Column("fence", Int64, nullable=False, default=0),
     sa.Column("holder", sa.Text, nullable=False, default=""),
     sa.Column("deadline_ms", Int64, nullable=False, default=0),
@@ -80,16 +80,12 @@ leases = _table(
     sa.Column("boot", sa.Text, nullable=False, default=""),
     sa.Column("rule", sa.Text, nullable=False, default=""),
     sa.Column("reason", sa.Text, nullable=False, default=""),
+    # whether this attempt counts as a trial: 1, or 0 where an earlier one does
+    sa.Column("trials", Int64, nullable=False),
+    # what it was charged in the end, by resource: JSON
+    sa.Column("used", sa.Text, nullable=False, default=""),
     _state("reserved", "active", "revoked", "void", "settled", "forfeited"),
-)
-
-holds = _table(
-    "holds",
-    sa.Column("lease", Int64, sa.ForeignKey("leases.id"), primary_key=True),
-    sa.Column("scope", sa.Text, primary_key=True),
-    sa.Column("resource", sa.Text, primary_key=True),
-    sa.Column("amount", Int64, nullable=False),
-    sa.Column("used", Int64),
+    sa.Index("leases_by_deadline", "state", "deadline_ms"),
 )
 
 # the kill switch: thrown where there is a row
