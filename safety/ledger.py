@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 
 import sqlalchemy as sa
 
-from safety import audit, budgets, endings, latch, leases, schema, sweeps
+from safety import audit, budgets, endings, latch, leases, sweeps
 from safety.budgets import Budget
 from safety.claim import Claim, Usage
 from safety.clock import Clock, system_clock
-from safety.errors import LeaseLost, LedgerError
+from safety.errors import LeaseLost
 from safety.latch import Latch
 from safety.lease import KILLED, OPEN_STATES, Grant, Lease, Request, is_lasting
 from safety.limits import Limits
 from safety.sweeps import Sweep
+from safety.transactions import Transactions
 from safety.verdict import Allow, Deny, Hold, Verdict
 
 __all__ = ["Ledger", "Sweep"]
@@ -30,13 +30,6 @@ def _allowed(limits: Limits, claim: Claim) -> Verdict:
     return Allow()
 
 
-class _Shared(threading.local):
-    """The transaction that a thread's calls share, if they do; and why the database has given it up."""
-
-    connection: sa.Connection | None = None
-    broken = ""
-
-
 class Ledger:
     """The lease protocol over a database; every method is one transaction.
 
@@ -47,76 +40,19 @@ class Ledger:
 
     def __init__(self, url: str, clock: Clock | None = None) -> None:
         self.url = url
-        self._engine = schema.open_database(url)
-        self._driver_error: type[Exception] = self._engine.dialect.loaded_dbapi.Error
+        self._transactions = Transactions(url)
         self._clock = clock or system_clock()
-        self._shared = _Shared()
 
     def close(self) -> None:
         """Give the connections back."""
-        self._engine.dispose()
+        self._transactions.close()
 
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        """One transaction for everything that this thread does within: it happens whole, or not at all.
+    def together(self) -> AbstractContextManager[None]:
+        """One transaction for everything that this thread does within; see `Transactions.together`."""
+        return self._transactions.together()
 
-        A call that raises is undone by itself, as ever.
-        """
-        with self._begun() as connection:
-            self._shared.connection = connection
-            try:
-                yield
-            finally:
-                self._shared.connection = None
-            if self._shared.broken:
-                raise LedgerError(self._shared.broken)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sa.Connection]:
-        shared = self._shared.connection
-        if shared is None:
-            with self._begun() as connection:
-                yield connection
-            return
-        if self._shared.broken:
-            raise LedgerError(self._shared.broken)
-        with self._told(), self._alone(shared):
-            yield shared
-
-    @contextmanager
-    def _begun(self) -> Iterator[sa.Connection]:
-        with self._told(), self._engine.begin() as connection:
-            self._shared.broken = ""
-            yield connection
-
-    @contextmanager
-    def _alone(self, connection: sa.Connection) -> Iterator[None]:
-        """Undo what is done within where it raises, and nothing else of the transaction."""
-        cursor = connection.connection.cursor()
-        cursor.execute("SAVEPOINT call")
-        try:
-            yield
-        except BaseException as error:
-            try:
-                cursor.execute("ROLLBACK TO SAVEPOINT call")
-            except self._driver_error:
-                # the database gave the whole transaction up: on a full disk, SQLite does
-                self._shared.broken = f"ledger {schema.without_password(self.url)}: {error}"
-                raise
-            raise
-        finally:
-            if not self._shared.broken:
-                cursor.execute("RELEASE SAVEPOINT call")
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Errors of the database as this package's."""
-        try:
-            yield
-        # the driver itself refuses an integer beyond 64 bits, and text that isn't Unicode
-        except (sa.exc.SQLAlchemyError, self._driver_error, OverflowError, UnicodeEncodeError) as error:
-            cause = getattr(error, "orig", None) or error
-            raise LedgerError(f"ledger {schema.without_password(self.url)}: {cause}") from error
+    def _transaction(self) -> AbstractContextManager[sa.Connection]:
+        return self._transactions.one()
 
     # --- sweeps and their limits
 

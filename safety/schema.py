@@ -164,6 +164,13 @@ def without_password(url: str) -> str:
         return url if "@" not in url else "(a URL that can't be parsed)"
 
 
+def state_folder(url: str, otherwise: Path) -> Path:
+    """Where a ledger's governor keeps what is its own: beside the ledger where that is a file."""
+    parsed = make_url(url)
+    is_file = parsed.get_backend_name() == "sqlite" and parsed.database
+    return Path(str(parsed.database)).absolute().parent if is_file else otherwise
+
+
 def _configure_sqlite(connection: Any, _record: object) -> None:
     # the driver must not begin transactions by itself: it would begin them deferred
     connection.isolation_level = None

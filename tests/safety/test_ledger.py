@@ -764,7 +764,7 @@ def test_the_database_is_durable_and_has_strict_tables(ledger, url):
         assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         strict = dict(database.execute("SELECT name, strict FROM pragma_table_list WHERE schema = 'main'"))
         assert {name for name, is_strict in strict.items() if not is_strict} == {"sqlite_schema"}
-    with ledger._engine.connect() as connection:
+    with ledger._transactions._engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
 
 

@@ -1,0 +1,100 @@
+"""Transactions of a ledger's database: one for each call, or one that several calls share."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import sqlalchemy as sa
+
+from safety import schema
+from safety.errors import LedgerError
+
+
+class _Shared(threading.local):
+    """The transaction that a thread's calls share, if they do; and why the database has given it up."""
+
+    connection: sa.Connection | None = None
+    broken = ""
+
+
+class Transactions:
+    """Opens a database, and tells its errors as LedgerError.
+
+    Args:
+        url: of the database.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._name = schema.without_password(url)
+        self._engine = schema.open_database(url)
+        self._driver_error: type[Exception] = self._engine.dialect.loaded_dbapi.Error
+        self._shared = _Shared()
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._engine.dispose()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """One transaction for everything that this thread does within: it happens whole, or not at all.
+
+        A call that raises is undone by itself, as ever.
+        """
+        with self._begun() as connection:
+            self._shared.connection = connection
+            try:
+                yield
+            finally:
+                self._shared.connection = None
+            if self._shared.broken:
+                raise LedgerError(self._shared.broken)
+
+    @contextmanager
+    def one(self) -> Iterator[sa.Connection]:
+        """A transaction, or a part of the one that this thread's calls share; undone where it raises."""
+        shared = self._shared.connection
+        if shared is None:
+            with self._begun() as connection:
+                yield connection
+            return
+        if self._shared.broken:
+            raise LedgerError(self._shared.broken)
+        with self._told(), self._alone(shared):
+            yield shared
+
+    @contextmanager
+    def _begun(self) -> Iterator[sa.Connection]:
+        with self._told(), self._engine.begin() as connection:
+            self._shared.broken = ""
+            yield connection
+
+    @contextmanager
+    def _alone(self, connection: sa.Connection) -> Iterator[None]:
+        """Undo what is done within where it raises, and nothing else of the transaction."""
+        cursor = connection.connection.cursor()
+        cursor.execute("SAVEPOINT call")
+        try:
+            yield
+        except BaseException as error:
+            try:
+                cursor.execute("ROLLBACK TO SAVEPOINT call")
+            except self._driver_error:
+                # the database gave the whole transaction up: on a full disk, SQLite does
+                self._shared.broken = f"ledger {self._name}: {error}"
+                raise
+            raise
+        finally:
+            if not self._shared.broken:
+                cursor.execute("RELEASE SAVEPOINT call")
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Errors of the database as this package's."""
+        try:
+            yield
+        # the driver itself refuses an integer beyond 64 bits, and text that isn't Unicode
+        except (sa.exc.SQLAlchemyError, self._driver_error, OverflowError, UnicodeEncodeError) as error:
+            cause = getattr(error, "orig", None) or error
+            raise LedgerError(f"ledger {self._name}: {cause}") from error
