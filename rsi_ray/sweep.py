@@ -25,6 +25,7 @@ from safety import SafetyError
 from safety.actor import connect, connect_to_any
 from safety.environment import environment
 from safety.tune import Governance, GovernedScheduler, GovernedSearch, GovernedStopper
+from safety.watch import watched
 
 # read by Tune in the driver's process
 TUNE_ENVIRONMENT = {
@@ -65,7 +66,8 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
             try:
                 if trials > 0:
                     tuner = _tuner(plan, searcher, governance, observer, trials, concurrent)
-                    _fit(tuner, lambda: governor.close_sweep(plan.name, observer.usage()))
+                    with watched(governance):
+                        _fit(tuner, lambda: governor.close_sweep(plan.name, observer.usage()))
             finally:
                 write_table(plan, study)
                 prune_weights(plan, study)

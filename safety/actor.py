@@ -185,6 +185,11 @@ class GovernorClient:
         state: str = self._ask("pulse", sweep)
         return state
 
+    def state(self, sweep: str) -> str:
+        """Whether a sweep is open, frozen, closed or killed."""
+        state: str = self._ask("state", sweep)
+        return state
+
     def status(self, sweep: str) -> Status:
         """State and budgets of a sweep."""
         status: Status = self._ask("status", sweep)

@@ -80,6 +80,10 @@ class Authority(Protocol):
         """Say that the driver is alive; answers the sweep's state."""
         ...
 
+    def state(self, sweep: str) -> str:
+        """Whether a sweep is open, frozen, closed or killed."""
+        ...
+
 
 class Governor:
     """The authority over a ledger; it keeps no memory of its own."""
@@ -212,6 +216,10 @@ class Governor:
         state = self._ledger.pulse(sweep)
         self._ledger.reap()
         return state
+
+    def state(self, sweep: str) -> str:
+        """Whether a sweep is open, frozen, closed or killed."""
+        return self._ledger.sweep(sweep).state
 
     def status(self, sweep: str) -> Status:
         """State and budgets of a sweep."""

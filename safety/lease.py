@@ -16,8 +16,9 @@ OPEN_STATES = ("reserved", "active", "revoked")
 FAILED = "failed"
 # by the switch that stops every sweep
 KILLED = "killed"
+FROZEN = "frozen"
 # states of a sweep that refuse whatever comes: they say nothing of the trial
-NOT_OPEN = ("frozen", KILLED, "closed")
+NOT_OPEN = (FROZEN, KILLED, "closed")
 
 
 def is_lasting(rule: str) -> bool:

@@ -29,6 +29,7 @@ from safety.limits import Limits, limits_from_dict, limits_from_yaml
 from safety.meter import Meter, found_meters
 from safety.pricing import Cost, Pricing
 from safety.trainable import Terms, leased
+from safety.watch import watched
 from safety.wiring import governed, governed_stop, metric_of
 
 LEDGER = "ledger.db"
@@ -160,7 +161,8 @@ class GovernedTuner(Tuner):
         internal = _copied(self._internal)
         run = copy.copy(internal.get_run_config())
         metric = metric_of(internal._tune_config)
-        with governed_stop(run.stop, governance, metric) as stop, environment(_LENIENT):
+        stopping = governed_stop(run.stop, governance, metric)
+        with stopping as stop, environment(_LENIENT), watched(governance):
             run.stop = stop
             internal._run_config = run
             internal._tune_config = governed(internal._tune_config, governance, internal.param_space)

@@ -86,7 +86,7 @@ class FakeAuthority:
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     admits: list[Verdict] = field(default_factory=list)
     asked: list[tuple[Any, ...]] = field(default_factory=list)
-    state: str = "open"
+    states: str = "open"
     ttl_ms: int = 15_000
     claim: Claim = field(default_factory=claim)
     silent: Exception | None = None
@@ -137,4 +137,8 @@ class FakeAuthority:
 
     def pulse(self, sweep: str) -> str:
         self._asked("pulse", sweep)
-        return self.state
+        return self.states
+
+    def state(self, sweep: str) -> str:
+        self._asked("state", sweep)
+        return self.states

@@ -557,7 +557,7 @@ def test_a_result_that_tells_half_of_its_usage_stops_its_trial(stopper, caplog):
 
 @pytest.mark.parametrize("state", ["frozen", "killed", "closed"])
 def test_a_sweep_that_is_not_open_is_stopped(stopper, authority, state):
-    authority.state = state
+    authority.states = state
     assert stopper.stop_all()
 
 
@@ -785,5 +785,5 @@ def test_a_search_that_waits_says_that_its_driver_is_alive_and_ends_with_its_swe
     searcher = GovernedSearch(FakeSearcher({"x": 1}), Governance(authority=authority, sweep="s", price=price))
     assert searcher.suggest("a") is None
     assert ("pulse", "s") in authority.asked
-    authority.state = "frozen"
+    authority.states = "frozen"
     assert searcher.suggest("b") == Searcher.FINISHED
