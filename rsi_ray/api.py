@@ -15,20 +15,20 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.schedulers import TrialScheduler
 
+from rsi_ray.errors import SweepError
 from rsi_ray.hyperparameters import TrainingChoices
 from rsi_ray.job import TrainingJob
+from rsi_ray.ledgers import LEDGER_FILE, from_anywhere
 from rsi_ray.objectives import SCORE, problems_of_objectives
 from rsi_ray.observer import Watch
-from rsi_ray.plan import Plan, SweepError, one_line
+from rsi_ray.plan import Plan, one_line
 from rsi_ray.records import Verdict
 from rsi_ray.replay import Replay, replay
 from rsi_ray.result import Result
 from rsi_ray.runs import (
-    LEDGER_FILE,
     circumstances,
     earlier_of,
     find_trial,
-    from_anywhere,
     new_run,
     old_run,
 )

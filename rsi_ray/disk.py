@@ -12,7 +12,8 @@ from typing import Any
 
 import optuna
 
-from rsi_ray.plan import Plan, SweepError
+from rsi_ray.errors import SweepError
+from rsi_ray.plan import Plan
 from rsi_ray.records import Verdict, frame, record_of
 from rsi_ray.study import open_study, take_up
 from safety import request_digest

@@ -13,9 +13,12 @@ from typing import Annotated, Any
 
 import typer
 
-from rsi_ray.runs import LEDGER_FILE, RunError, sqlite_path
+from rsi_ray.errors import RunError
+from rsi_ray.ledgers import LEDGER_FILE, RUNS, sqlite_path
 from safety import Ledger
 from safety import audit as chain
+from safety.kill_file import NAME as KILL_FILE
+from safety.schema import state_folder
 
 FAILURE = 1
 
@@ -26,9 +29,17 @@ Storage = Annotated[Path, typer.Option(help="folder of all runs")]
 Reason = Annotated[str, typer.Option(help="why; it is kept in the audit")]
 Who = Annotated[str | None, typer.Option("--by", help="who decides; this user if left out")]
 
-RUNS = Path("rsi_results")
-
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="Governed architecture search on Ray.",
+)
 audit = typer.Typer(no_args_is_help=True, help="What ran and what was refused, row by row.")
+app.add_typer(audit, name="audit")
+# of the commands that load neither torch nor Ray
+NAMES = ("kill", "unkill", "audit")
 
 
 @contextmanager
@@ -49,25 +60,30 @@ def _opened(url: str | None, storage: Path) -> Iterator[Ledger]:
         ledger.close()
 
 
-def kill(reason: Reason, ledger: Url = None, storage: Storage = RUNS, by: Who = None) -> None:
+@app.command()
+def kill(reason: Reason, ledger: Url = None, storage: Storage = Path(RUNS), by: Who = None) -> None:
     """Stop every sweep on a ledger, and let none begin until `unkill`."""
     with _opened(ledger, storage) as opened:
         held = opened.kill(reason, by or getpass.getuser())
     typer.echo(
-        f"Killed: {held} leases are revoked; every worker stops at its next renewal, and nothing runs on "
+        f"Killed: {held} leases are revoked; every worker is being ended, and nothing runs on "
         "this ledger until `rsi-ray unkill`"
     )
 
 
-def unkill(reason: Reason, ledger: Url = None, storage: Storage = RUNS, by: Who = None) -> None:
+@app.command()
+def unkill(reason: Reason, ledger: Url = None, storage: Storage = Path(RUNS), by: Who = None) -> None:
     """Lift the kill switch; what it stopped is gone on with by `run --resume`."""
     with _opened(ledger, storage) as opened:
+        standing = state_folder(opened.url, storage) / KILL_FILE
+        if standing.exists():
+            raise RunError(f"unkill: {standing} stands there and kills again; take it away first")
         lifted = opened.unkill(reason, by or getpass.getuser())
     typer.echo("Sweeps may run again" if lifted else "The kill switch was not thrown")
 
 
 @audit.command()
-def verify(ledger: Url = None, storage: Storage = RUNS) -> None:
+def verify(ledger: Url = None, storage: Storage = Path(RUNS)) -> None:
     """Check that each row follows from those before it: 0, or 1 and the first that doesn't."""
     with _opened(ledger, storage) as opened:
         rows = opened.audit()
@@ -81,7 +97,7 @@ def verify(ledger: Url = None, storage: Storage = RUNS) -> None:
 @audit.command()
 def show(
     ledger: Url = None,
-    storage: Storage = RUNS,
+    storage: Storage = Path(RUNS),
     kind: Annotated[list[str] | None, typer.Option(help="deny, incident, kill, ...: these alone")] = None,
     sweep: Annotated[str | None, typer.Option(help="of this sweep")] = None,
     last: Annotated[int | None, typer.Option(min=1, help="so many of them, the latest")] = None,

@@ -13,15 +13,12 @@ import optuna
 from optuna.trial import FrozenTrial
 from ray.tune.schedulers import TrialScheduler
 
+from rsi_ray.errors import SweepError
 from rsi_ray.job import Job
 from rsi_ray.objectives import SCORE
 from rsi_ray.sampling import RANDOM_DRAWS, random_config
 from safety import Allow, Deny, Limits, Verdict, judge_claim
 from search_spaces.space import Suggests
-
-
-class SweepError(Exception):
-    """A sweep can't run as it is asked for; the message is one line."""
 
 
 def one_line(error: BaseException) -> str:

@@ -15,24 +15,19 @@ from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from rsi_ray.disk import RUN_FILE, STUDY_FILE
-from rsi_ray.plan import Plan, SweepError, check_plan
+from rsi_ray.errors import RunError, SweepError
+from rsi_ray.ledgers import sqlite_path
+from rsi_ray.plan import Plan, check_plan
 from rsi_ray.records import Verdict, record_of
 from rsi_ray.study import earlier_trials, fits, read_study, trained_count
 from safety import Ledger, LedgerError
 from search_spaces.space import Suggests
 
-LEDGER_FILE = "ledger.db"
 # what a run's scores depend on beside the space
 SAME_AS_BEFORE = ("data", "objectives", "training", "hyperparameters", "seed")
 LIBRARIES = ("rsi-ray", "torch", "ray", "optuna", "numpy")
-
-
-class RunError(Exception):
-    """A run or a trial that was asked for isn't there; the message is one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,22 +125,6 @@ def _check_ledger(url: str, *, knows: str = "") -> None:
         ledger.close()
     except LedgerError as error:
         raise SweepError(str(error)) from None
-
-
-def sqlite_path(url: str) -> Path | None:
-    """The file of a SQLite URL; None for any other database, and for one in memory."""
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        return None
-    plain = parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:")
-    return Path(str(parsed.database)) if plain else None
-
-
-def from_anywhere(url: str) -> str:
-    """A ledger's URL that means the same in every folder."""
-    path = sqlite_path(url)
-    return url if path is None or path.is_absolute() else f"sqlite:///{path.absolute()}"
 
 
 def run_folder(storage: Path, run: str | Path) -> Path:

@@ -15,8 +15,9 @@ from ray import tune
 from ray.tune import TuneError
 
 from rsi_ray.disk import TUNE, WEIGHTS, open_folder, prune_weights
+from rsi_ray.errors import SweepError
 from rsi_ray.observer import Observer, Watch, signals_as_stop
-from rsi_ray.plan import Plan, SweepError, check_plan, judge_config
+from rsi_ray.plan import Plan, check_plan, judge_config
 from rsi_ray.result import Result, result_of, write_table
 from rsi_ray.sampling import METRIC, OptunaSearcher
 from rsi_ray.study import trained_count
@@ -52,7 +53,7 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
         SafetyError: the governor or its ledger is at fault; nothing runs on.
     """
     check_plan(plan)
-    with _nothing_half_written(plan), _quiet_tune(), local_ray() as dashboard, signals_as_stop() as stop:
+    with _nothing_half_written(plan), quiet_tune(), local_ray() as dashboard, signals_as_stop() as stop:
         governor = connect(plan.ledger_url) if plan.ledger_named else connect_to_any(plan.ledger_url)
         plan = replace(plan, ledger_url=governor.ledger_url())
         governance = Governance(authority=governor, sweep=plan.name, price=plan.job.price, stop_asked=stop)
@@ -82,7 +83,7 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
 
 
 @contextmanager
-def _quiet_tune() -> Iterator[None]:
+def quiet_tune() -> Iterator[None]:
     """Tune prints a traceback for each failed trial; it stays in the trial's error.txt, we print one line."""
     log = logging.getLogger("ray.tune")
     level = log.level
@@ -122,13 +123,18 @@ def _fit(tuner: tune.Tuner, settle: Callable[[], None]) -> None:
 
 @contextmanager
 def local_ray() -> Iterator[str]:
-    """A Ray of this process's own, unless one is up already; gives its dashboard's address."""
+    """The cluster that RAY_ADDRESS names, or a Ray of this process's own; gives its dashboard's address.
+
+    Where this process is connected to one already, it is that one.
+    """
     if ray.is_initialized():
         yield _dashboard_url()
         return
     asked = os.environ.get(OVERRIDE_ON_ZERO, "0")
     with environment({OVERRIDE_ON_ZERO: asked}):
-        ray.init(address="local", log_to_driver=False, logging_level=logging.ERROR)
+        # set by Ray itself for a job that was submitted to a cluster
+        address = os.environ.get("RAY_ADDRESS", "local")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         try:
             yield _dashboard_url()
         finally:

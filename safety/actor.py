@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
 from safety.answers import Question, Signed, asked, opened, read, sealed
 from safety.claim import Measured, Usage
+from safety.drills import Canary
 from safety.errors import GovernorUnreachable, IdentityError, LedgerError, SafetyError
 from safety.governor import Status
 from safety.group_commit import GroupCommit
@@ -113,9 +114,14 @@ class GovernorClient:
             return None
         return ray.get(self._handle.ask.remote(question), timeout=self._answer_seconds)
 
-    def open_sweep(self, sweep: str, limits: Limits) -> None:
+    def open_sweep(self, sweep: str, limits: Limits, is_drill: bool = False) -> None:
         """Bind a sweep to its limits."""
-        self._ask("open_sweep", sweep, limits)
+        self._ask("open_sweep", sweep, limits, is_drill)
+
+    def record_drill(self, canaries: Sequence[Canary], target_ms: int, by: str) -> str:
+        """Write down what a kill drill measured."""
+        failure: str = self._ask("record_drill", tuple(canaries), target_ms, by)
+        return failure
 
     def close_sweep(self, sweep: str, usage: Mapping[str, Usage]) -> None:
         """End a sweep whose workers are dead."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 from safety.budgets import Budget
 from safety.claim import Measured, Usage
+from safety.drills import Canary
 from safety.errors import LeaseLost
 from safety.improvement import max_improvement_rate
 from safety.lease import FAILED, Grant, Request
@@ -91,9 +92,13 @@ class Governor:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
-    def open_sweep(self, sweep: str, limits: Limits) -> None:
+    def open_sweep(self, sweep: str, limits: Limits, is_drill: bool = False) -> None:
         """Bind a sweep to its limits; see `Ledger.open_sweep`."""
-        self._ledger.open_sweep(sweep, limits)
+        self._ledger.open_sweep(sweep, limits, is_drill=is_drill)
+
+    def record_drill(self, canaries: Sequence[Canary], target_ms: int, by: str) -> str:
+        """Write down what a kill drill measured; see `Ledger.record_drill`."""
+        return self._ledger.record_drill(canaries, target_ms, by)
 
     def close_sweep(self, sweep: str, usage: Mapping[str, Usage]) -> None:
         """End a sweep whose workers are dead; see `Ledger.close_sweep`."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,22 +30,6 @@ class Switch(Protocol):
     def throw(self) -> None:
         """Die now."""
         ...
-
-
-class KernelTimer:
-    """A kernel timer whose signal keeps its default action: it needs no Python to run, nor the GIL."""
-
-    def arm(self, seconds: float) -> None:
-        """Set the real-time interval timer."""
-        signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3))
-
-    def disarm(self) -> None:
-        """Clear the timer."""
-        signal.setitimer(signal.ITIMER_REAL, 0)
-
-    def throw(self) -> None:
-        """Kill this process."""
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class LeaseKeeper:

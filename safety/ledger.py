@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import sqlalchemy as sa
 
-from safety import audit, budgets, endings, latch, leases, sweeps
+from safety import audit, budgets, drills, endings, latch, leases, sweeps
 from safety.budgets import Budget
 from safety.claim import Claim, Usage
 from safety.clock import Clock, system_clock
+from safety.drills import Canary
 from safety.errors import LeaseLost
 from safety.latch import Latch
 from safety.lease import KILLED, OPEN_STATES, Grant, Lease, Request, is_lasting
@@ -56,16 +57,17 @@ class Ledger:
 
     # --- sweeps and their limits
 
-    def open_sweep(self, name: str, limits: Limits) -> None:
+    def open_sweep(self, name: str, limits: Limits, *, is_drill: bool = False) -> None:
         """Bind a sweep to its limits, and the cluster's budgets to the tightest asked for so far.
 
         Of one that exists, what a driver before this one reserved and never began is given back.
 
         Raises:
             LooserLimits: a cap above the one in force, or other limits for a sweep that exists.
+            LedgerError: the sweep is frozen, the cluster killed, or the last drill of its switch failed.
         """
         with self._transaction() as connection:
-            sweeps.bind(connection, self._clock, name, limits)
+            sweeps.bind(connection, self._clock, name, limits, is_drill=is_drill)
             endings.void_reserved(connection, self._clock, name, "its driver is gone")
 
     def sweep(self, name: str) -> Sweep:
@@ -112,6 +114,11 @@ class Ledger:
         """The kill switch as it was thrown; None where it isn't."""
         with self._transaction() as connection:
             return latch.standing(connection)
+
+    def record_drill(self, canaries: Sequence[Canary], target_ms: int, by: str) -> str:
+        """Write down what a kill drill measured; how it failed, after which no sweep is opened, or ""."""
+        with self._transaction() as connection:
+            return drills.record(connection, self._clock, canaries, target_ms, by)
 
     def close_sweep(self, name: str, usage: Mapping[str, Usage]) -> None:
         """End a sweep whose workers are dead: void what never began, settle the rest.

@@ -98,6 +98,16 @@ latch = _table(
     sa.CheckConstraint("id = 1", name="one_latch"),
 )
 
+drills = _table(
+    "drills",
+    sa.Column("id", Int64, primary_key=True),
+    sa.Column("at_ms", Int64, nullable=False),
+    sa.Column("target_ms", Int64, nullable=False),
+    # how it failed: "" where it did not
+    sa.Column("missed", sa.Text, nullable=False),
+    sa.Column("by", sa.Text, nullable=False),
+)
+
 audit = _table(
     "audit",
     sa.Column("seq", Int64, primary_key=True, autoincrement=False),

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import sqlalchemy as sa
 
-from safety import audit, budgets, latch, schema
+from safety import audit, budgets, drills, latch, schema
 from safety.clock import Clock
 from safety.errors import LedgerError, LooserLimits
 from safety.lease import KILLED
@@ -60,13 +60,20 @@ def _parsed(canonical: str) -> Limits:
     return Limits.model_validate_json(canonical)
 
 
-def bind(connection: sa.Connection, clock: Clock, name: str, limits: Limits) -> None:
+def bind(
+    connection: sa.Connection, clock: Clock, name: str, limits: Limits, *, is_drill: bool = False
+) -> None:
     """Open a sweep under its limits, and tighten the cluster's budgets to them.
 
     Raises:
         LooserLimits: a cap above the one in force, or other limits for a sweep that exists.
-        LedgerError: the sweep is frozen, or the cluster killed.
+        LedgerError: the sweep is frozen, the cluster killed, or its kill switch proven too slow.
     """
+    failure = "" if is_drill else drills.standing(connection)
+    if failure:
+        raise LedgerError(
+            f"the last kill drill missed its target ({failure}); nothing begins until `rsi-ray drill` passes"
+        )
     thrown = latch.standing(connection)
     if thrown:
         raise LedgerError(f"killed: {thrown.reason}; nothing runs until `rsi-ray unkill` lifts it")

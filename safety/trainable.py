@@ -14,7 +14,8 @@ from ray.tune.result import RESULT_DUPLICATE
 from safety.errors import LeaseLost
 from safety.governance import REFUSED
 from safety.governor import Authority
-from safety.keeper import KernelTimer, LeaseKeeper
+from safety.keeper import LeaseKeeper
+from safety.kernel_timer import KernelTimer
 from safety.meter import Meter, Meters
 from safety.tenure import Tenure
 

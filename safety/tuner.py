@@ -129,7 +129,7 @@ class GovernedTuner(Tuner):
         if not ray.is_initialized():
             ray.init()
         governor = self.governor()
-        governor.open_sweep(self.sweep, self._limits)
+        self._open(governor)
         governance = self._governance(governor)
         try:
             return self._fit(governance)
@@ -143,6 +143,9 @@ class GovernedTuner(Tuner):
             LedgerError: it keeps another ledger than the one that is asked for.
         """
         return connect(self._ledger) if self._ledger else connect_to_any(self._own_ledger())
+
+    def _open(self, governor: GovernorClient) -> None:
+        governor.open_sweep(self.sweep, self._limits)
 
     def _own_ledger(self) -> str:
         storage = str(self._internal.get_run_config().storage_path or DEFAULT_STORAGE_PATH)

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from rsi_ray.disk import open_folder
-from rsi_ray.plan import SweepError
+from rsi_ray.errors import SweepError
 from rsi_ray.records import Verdict
 from rsi_ray.sweep import run_sweep
 from safety import Allow, Hold

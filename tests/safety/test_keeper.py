@@ -290,11 +290,14 @@ print("spinning", flush=True)
         "re.match('(a+)+$', 'a' * 60 + 'b')",
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: pass",
         "time.sleep(60)",
+        "for n in signal.valid_signals() - {9, 19}: signal.signal(n, signal.SIG_IGN)\ntime.sleep(60)",
+        "import ctypes\nctypes.PyDLL(None).sleep(60)",
+        "signal.setitimer(signal.ITIMER_REAL, 0)\ntime.sleep(60)",
     ],
 )
 def test_a_process_that_never_comes_back_to_python_dies_at_its_deadline(spin):
     code, seconds = dies(ARMED + spin, within=10)
-    assert code == -14
+    assert code == -9
     assert 0.1 < seconds < 2
 
 
@@ -311,7 +314,7 @@ def test_a_timer_that_is_disarmed_ends_nothing():
 
 def test_a_deadline_that_is_past_already_ends_the_process_at_once():
     code, seconds = dies(ARMED + "timer.arm(60); timer.arm(-3); time.sleep(60)", within=10)
-    assert (code, seconds < 2) == (-14, True)
+    assert (code, seconds < 2) == (-9, True)
 
 
 def test_a_thrown_switch_is_a_kill():
@@ -319,12 +322,35 @@ def test_a_thrown_switch_is_a_kill():
     assert code == -9
 
 
-def test_the_timer_is_the_kernels_own():
+def test_a_forked_child_has_no_deadline_and_can_have_one_of_its_own():
+    own = "import os\nchild = os.fork()\nif child: raise SystemExit(os.waitpid(child, 0)[1])\n"
+    code, _ = dies(ARMED + "timer.arm(9)\n" + own + "time.sleep(0.5)", within=10)
+    assert code == 0
+    code, seconds = dies(ARMED + "timer.arm(9)\n" + own + "timer.arm(0.1); time.sleep(60)", within=10)
+    assert (code, seconds < 2) == (9, True)  # how the child ended
+
+
+def test_this_process_lives_on_when_its_timer_was_disarmed_in_time():
     timer = KernelTimer()
+    timer.arm(30)
+    timer.arm(60)
+    timer.disarm()
+
+
+def test_where_the_kernel_has_no_such_timer_the_alarm_stands_in(monkeypatch):
+    timer = KernelTimer()
+    monkeypatch.setattr(timer, "_is_posix", False)
     timer.arm(60)
     assert 59 < signal.getitimer(signal.ITIMER_REAL)[0] <= 60
     timer.disarm()
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+
+
+def test_a_kernel_that_gives_no_timer_is_told():
+    timer = KernelTimer()
+    timer._check(0)
+    with pytest.raises(OSError, match="kernel timer"):
+        timer._check(-1)
 
 
 def test_a_thrown_switch_kills_this_process_and_no_other(monkeypatch):
@@ -350,7 +376,7 @@ with keeper.computing():
 
 def test_a_worker_whose_governor_is_silent_dies_at_the_end_of_its_lease_though_it_holds_the_gil():
     code, seconds = dies(LEASED, within=10)
-    assert code == -14
+    assert code == -9
     assert seconds < 2
 
 

@@ -41,7 +41,9 @@ def governance(authority):
 
 
 @pytest.mark.parametrize("state", ["killed", "frozen"])
-def test_the_workers_of_a_sweep_that_is_killed_or_frozen_are_ended_at_once(authority, governance, killed, state):
+def test_the_workers_of_a_sweep_that_is_killed_or_frozen_are_ended_at_once(
+    authority, governance, killed, state
+):
     authority.states = state
     with watched(governance):
         assert killed.event.wait(5)
