@@ -37,6 +37,7 @@ class Plan:
         ledger_url: of the ledger that binds it.
         ledger_named: whether it must be this ledger; otherwise it is the one that the cluster's governor
             keeps, where there is a governor.
+        governor_key: public key that the governor must prove; "" for any.
         limits: its limits.
         space: what is searched.
         job: what a candidate does.
@@ -81,6 +82,7 @@ class Plan:
     checkpoint_bytes: int | None = None
     max_failures: int = 3
     ledger_named: bool = True
+    governor_key: str = ""
     seed: int = 0
     resumed: bool = False
     about: Mapping[str, Any] = field(default_factory=dict)

@@ -89,6 +89,7 @@ def old_run(plan: Plan, run: str | Path) -> Plan:
         folder=folder,
         ledger_url=about["ledger"],
         ledger_named=True,
+        governor_key=about.get("governor_key", ""),
         resumed=True,
         # another stream: the same draws would only be answered from their records
         seed=plan.seed + len(study.get_trials(deepcopy=False)),

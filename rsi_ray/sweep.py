@@ -54,8 +54,9 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
     """
     check_plan(plan)
     with _nothing_half_written(plan), quiet_tune(), local_ray() as dashboard, signals_as_stop() as stop:
-        governor = connect(plan.ledger_url) if plan.ledger_named else connect_to_any(plan.ledger_url)
-        plan = replace(plan, ledger_url=governor.ledger_url())
+        reach = connect if plan.ledger_named else connect_to_any
+        governor = reach(plan.ledger_url, state=plan.folder.parent, key=plan.governor_key)
+        plan = replace(plan, ledger_url=governor.ledger_url(), governor_key=governor.public)
         governance = Governance(authority=governor, sweep=plan.name, price=plan.job.price, stop_asked=stop)
         concurrent = plan.concurrent or _fitting(plan)
         stop.after(plan.seconds)

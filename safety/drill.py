@@ -22,7 +22,7 @@ from safety.drills import Canary
 from safety.errors import SafetyError
 from safety.limits import Bounds, Limits
 from safety.pricing import Pricing
-from safety.tuner import GovernedTuner
+from safety.tuner import GovernedTuner, Home
 
 TARGET_MS = 2000
 # for the canaries to start, and to die
@@ -30,6 +30,7 @@ START_SECONDS, DEATH_SECONDS = 120.0, 60.0
 # a drill's trials end by themselves after so long, whatever happens
 TRIAL_SECONDS = 300
 _LIMITS = Limits(bounds=Bounds(max_params=1, max_flops=1, max_memory=1))
+_HOME = Home(ledger=None, key="")
 _CLAIM = {"params": 1, "forward_flops": 1, "memory_bytes": 1, "train_flops": 0}
 
 
@@ -109,7 +110,7 @@ class _DrillTuner(GovernedTuner):
             reports=None,
             counted=frozenset(),
         )
-        super().__init__(tuner, pricing=pricing, limits=_LIMITS, ledger=None, sweep=sweep, meter=None)
+        super().__init__(tuner, pricing=pricing, limits=_LIMITS, home=_HOME, sweep=sweep, meter=None)
         self._client = client
 
     def governor(self) -> GovernorClient:

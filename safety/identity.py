@@ -70,9 +70,21 @@ def public_in(folder: Path) -> str | None:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise IdentityError(f"{path}: cannot be read: {error}") from None
-    if not re.fullmatch(r"[0-9a-f]{64}", public):
-        raise IdentityError(f"{path}: expected the 64 hexadecimal digits of a public key")
-    return public
+    try:
+        return public_key(public)
+    except ValueError as error:
+        raise IdentityError(f"{path}: {error}") from None
+
+
+def public_key(value: object) -> str:
+    """A public key as people write it.
+
+    Raises:
+        ValueError: what was expected.
+    """
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{64}", value):
+        raise ValueError("expected the 64 hexadecimal digits of a public key")
+    return value
 
 
 def _new_key() -> bytes:

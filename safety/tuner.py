@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,6 +45,7 @@ def govern(
     cost: Cost | None = None,
     *,
     ledger: str | None = None,
+    governor_key: str = "",
     sweep: str | None = None,
     trial_seconds: int | None = None,
     reports: int | None = None,
@@ -68,6 +69,8 @@ def govern(
             told, and under the ceiling.
         ledger: SQLAlchemy URL; None for the ledger that the cluster's governor keeps, or, where there is
             none, one beside the run.
+        governor_key: public key that the governor must prove; "" for the one beside the ledger, or else the
+            first that it shows.
         sweep: name in the ledger; the run's where it is None. Runs of one name share its budgets.
         trial_seconds: longest time of one trial; a worker that takes longer dies.
         reports: that a trial makes. Where nobody tells, its whole claim is charged when it has begun.
@@ -91,7 +94,21 @@ def govern(
     )
     internal: Any = tuner._local_tuner
     _try(pricing, {} if cost is None else _sample(internal.param_space))
-    return GovernedTuner(tuner, pricing=pricing, limits=limits, ledger=ledger, sweep=sweep, meter=meter)
+    home = Home(ledger=ledger, key=governor_key)
+    return GovernedTuner(tuner, pricing=pricing, limits=limits, home=home, sweep=sweep, meter=meter)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Home:
+    """Which governor binds a Tuner.
+
+    Attributes:
+        ledger: the ledger that it must keep; None for any.
+        key: the public key that it must prove; "" for any.
+    """
+
+    ledger: str | None
+    key: str
 
 
 class GovernedTuner(Tuner):
@@ -107,14 +124,14 @@ class GovernedTuner(Tuner):
         *,
         pricing: Pricing,
         limits: Limits,
-        ledger: str | None,
+        home: Home,
         sweep: str | None,
         meter: Meter | Literal["auto"] | None,
     ) -> None:
         self._internal = _copied(tuner._local_tuner)
         super().__init__(_tuner_internal=self._internal)
         self._pricing, self._limits, self._meter = pricing, limits, meter
-        self._ledger = ledger
+        self._home = home
         self._trained = _class_of(self._internal.converted_trainable)
         self._trained_name = Experiment.get_trainable_name(self._internal.converted_trainable)
         self.sweep = sweep or str(self._internal.get_run_config().name)
@@ -142,15 +159,18 @@ class GovernedTuner(Tuner):
         Raises:
             LedgerError: it keeps another ledger than the one that is asked for.
         """
-        return connect(self._ledger) if self._ledger else connect_to_any(self._own_ledger())
+        if self._home.ledger:
+            return connect(self._home.ledger, state=self._storage(), key=self._home.key)
+        own = f"sqlite:///{self._storage() / LEDGER}"
+        return connect_to_any(own, state=self._storage(), key=self._home.key)
 
     def _open(self, governor: GovernorClient) -> None:
         governor.open_sweep(self.sweep, self._limits)
 
-    def _own_ledger(self) -> str:
+    def _storage(self) -> Path:
         storage = str(self._internal.get_run_config().storage_path or DEFAULT_STORAGE_PATH)
         local = DEFAULT_STORAGE_PATH if "://" in storage else storage
-        return f"sqlite:///{Path(local).expanduser().absolute() / LEDGER}"
+        return Path(local).expanduser().absolute()
 
     def _governance(self, governor: GovernorClient) -> Governance:
         budgets = governor.status(self.sweep).budgets
