@@ -177,5 +177,7 @@ def test_a_governors_key_that_is_none_is_told_with_its_line(tmp_path, key):
     path = tmp_path / "sweep.yaml"
     path.write_text(f"limits: limits.yaml\ngovernor_key: {key}\n")
     (tmp_path / "limits.yaml").write_text("bounds: {max_params: 1, max_flops: 1, max_memory: 1}\n")
-    with pytest.raises(DocumentError, match="sweep.yaml:2: governor_key: expected the 64 hexadecimal digits"):
+    with pytest.raises(
+        DocumentError, match=r"sweep\.yaml:2: governor_key: expected the 64 hexadecimal digits"
+    ):
         load_config(path)
