@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import sqlalchemy as sa
 
@@ -32,6 +32,7 @@ class Ledger:
     def __init__(self, url: str, clock: Clock | None = None) -> None:
         self.url = url
         self._engine = schema.open_database(url)
+        self._reader = schema.for_reading(self._engine)
         self._clock = clock or system_clock()
 
     def close(self) -> None:
@@ -39,9 +40,9 @@ class Ledger:
         self._engine.dispose()
 
     @contextmanager
-    def _transaction(self) -> Iterator[sa.Connection]:
+    def _transaction(self, engine: sa.Engine | None = None) -> Iterator[sa.Connection]:
         try:
-            with self._engine.begin() as connection:
+            with (engine or self._engine).begin() as connection:
                 yield connection
         # the driver itself refuses an integer beyond 64 bits, and text that isn't Unicode
         except (sa.exc.SQLAlchemyError, OverflowError, UnicodeEncodeError) as error:
@@ -307,6 +308,18 @@ class Ledger:
         """The budgets that a sweep draws on: the cluster's and its own."""
         with self._transaction() as connection:
             return budgets.of_sweep(connection, sweep)
+
+    def reading(self) -> AbstractContextManager[sa.Connection]:
+        """One state of the ledger, to read from; it keeps no writer waiting.
+
+        Raises:
+            LedgerError: within it, the database can't be read.
+        """
+        return self._transaction(self._reader)
+
+    def audit_stream(self) -> Iterator[audit.Row]:
+        """All audit rows in order, as `audit.verify` takes them, a page at a time."""
+        return audit.stream(self.reading)
 
     def audit(self) -> list[tuple[int, audit.Entry, str]]:
         """All audit rows in order, as `audit.verify` takes them."""

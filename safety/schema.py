@@ -13,6 +13,8 @@ from sqlalchemy.engine import make_url
 from safety.errors import LedgerError
 
 BUSY_TIMEOUT_MS = 30_000
+# option of a connection that writes nothing
+_READS = "reads"
 
 metadata = sa.MetaData()
 
@@ -195,4 +197,12 @@ def _is_write_ahead(connection: Any) -> bool:
 
 def _begin_immediate(connection: sa.Connection) -> None:
     # a deferred BEGIN that later writes is answered SQLITE_BUSY under contention
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    reads = connection.get_execution_options().get(_READS)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+def for_reading(engine: sa.Engine) -> sa.Engine:
+    """The same database; each transaction sees one state of it, and no writer waits for it."""
+    if engine.dialect.name == "sqlite":
+        return engine.execution_options(**{_READS: True})
+    return engine.execution_options(isolation_level="REPEATABLE READ")
