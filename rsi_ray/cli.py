@@ -10,7 +10,7 @@ import optuna
 import typer
 from rich.console import Console
 
-from rsi_ray import oversight
+from rsi_ray import audit_commands, oversight
 from rsi_ray.config import (
     SweepConfig,
     config_of_run,
@@ -43,7 +43,7 @@ app = typer.Typer(
 )
 app.command()(oversight.kill)
 app.command()(oversight.unkill)
-app.add_typer(oversight.audit, name="audit")
+app.add_typer(audit_commands.audit, name="audit")
 
 
 @app.command()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-from safety import audit, checkpoints
+from safety import audit, checkpoints, schema
 from safety.audit import Head
 from safety.checkpoints import Checkpoint, CheckpointFile
 from safety.clock import Clock, system_clock
@@ -15,7 +16,25 @@ from safety.identity import Identity
 from safety.ledger import Ledger
 from safety.verdict import Deny
 
+# beside the ledger
+FOLDER = "checkpoints"
+
 _log = logging.getLogger(__name__)
+
+
+def places_of(url: str, beside: Path, elsewhere: Iterable[Path] = ()) -> list[CheckpointFile]:
+    """Where checkpoints of a ledger lie: in its own folder, and in others that were named.
+
+    Args:
+        url: of the ledger.
+        beside: the ledger's own folder.
+        elsewhere: folders that whoever can write the first can, one hopes, not write.
+
+    Raises:
+        LedgerError: the URL is not understood.
+    """
+    name = schema.database_name(url)
+    return [CheckpointFile(folder, name) for folder in (beside / FOLDER, *elsewhere)]
 
 
 class Notary:

@@ -164,6 +164,18 @@ def without_password(url: str) -> str:
         return url if "@" not in url else "(a URL that can't be parsed)"
 
 
+def database_name(url: str) -> str:
+    """What a ledger's files elsewhere are called by: the name of its database, without its folder.
+
+    Raises:
+        LedgerError: the URL is not understood.
+    """
+    try:
+        return Path(make_url(url).database or "ledger").name
+    except sa.exc.ArgumentError:
+        raise LedgerError(f"ledger {without_password(url)}: not a database URL") from None
+
+
 def _configure_sqlite(connection: Any, _record: object) -> None:
     # the driver must not begin transactions by itself: it would begin them deferred
     connection.isolation_level = None
