@@ -143,12 +143,13 @@ def _doubts(found: Evidence) -> Iterator[str]:
         yield "No checkpoint is there: rows cut off at the end don't show"
         return
     if checked.unsigned is not None:
-        yield f"Row {checked.unsigned} should be signed and is not: {checked.unwritten or 'no reason is told'}"
-    yield f"Signed by the key {found.public}" + ("" if found.pinned else ", which lies beside the ledger:")
+        reason = checked.unwritten or "no reason is told"
+        yield f"Row {checked.unsigned} should be signed and is not: {reason}"
+    yield f"Signed by the key {found.public}"
     if not found.pinned:
-        yield "that proves less than one that is named by --public-key, since who replaces both can sign anew"
+        yield "The key lies beside the ledger: who replaces both can sign anew (see --public-key)"
     if not found.elsewhere:
-        yield "The checkpoints lie beside the ledger too: who writes there can cut both (see --checkpoints)"
+        yield "The checkpoints lie beside the ledger: who writes there can cut both (see --checkpoints)"
 
 
 @audit.command()

@@ -26,6 +26,12 @@ class Share(float):
     """A part of a ceiling, from 0 to 1 or over."""
 
 
+class Moment(str):
+    """A time in ISO 8601, which is shown to the second."""
+
+    __slots__ = ()
+
+
 def page(report: Mapping[str, Any]) -> str:
     """The whole page; every name and reason in it is text, whatever it holds."""
     html = Element("html", lang="en")
@@ -85,34 +91,39 @@ def _text(parent: Element, text: str) -> None:
 
 def _table(parent: Element, caption: str, rows: Iterable[Row], columns: Sequence[Column], none: str) -> None:
     """A table with a caption, or a sentence where it would have no row."""
-    rows = list(rows)
-    if not rows:
+    lines = [[read(row) for _, read in columns] for row in rows]
+    if not lines:
         return _text(parent, none)
-    table = SubElement(SubElement(parent, "div", {"class": "wide"}), "table")
+    table = SubElement(SubElement(parent, "div", {"class": "wide", "tabindex": "0"}), "table")
     SubElement(table, "caption").text = caption
     heads = SubElement(SubElement(table, "thead"), "tr")
-    for heading, read in columns:
-        numeric = isinstance(read(rows[0]), int | float)
-        SubElement(heads, "th", {"scope": "col", **({"class": "number"} if numeric else {})}).text = heading
+    numeric = [any(isinstance(value, int | float) for value in column) for column in zip(*lines, strict=True)]
+    for (heading, _), is_numeric in zip(columns, numeric, strict=True):
+        SubElement(heads, "th", {"scope": "col", **_aligned(is_numeric)}).text = heading
     body = SubElement(table, "tbody")
-    for row in rows:
+    for values in lines:
         line = SubElement(body, "tr")
-        for _, read in columns:
-            _cell(line, read(row))
+        for value, is_numeric in zip(values, numeric, strict=True):
+            _cell(SubElement(line, "td", _aligned(is_numeric)), value)
     return None
 
 
-def _cell(line: Element, value: Any) -> None:
+def _aligned(is_numeric: bool) -> dict[str, str]:
+    return {"class": "number"} if is_numeric else {}
+
+
+def _cell(cell: Element, value: Any) -> None:
     if isinstance(value, Share):
-        cell = SubElement(line, "td", {"class": "number"})
         cell.text = f"{value:.1%} " if value >= 0.001 or not value else f"{value:.1e} "
         bar = SubElement(cell, "span", {"class": "bar", "aria-hidden": "true"})
         full = "full" if value >= 0.9 else "part"
         SubElement(bar, "span", {"class": full, "style": f"width:{min(float(value), 1):.1%}"}).text = ""
+    elif isinstance(value, Moment):
+        SubElement(cell, "time", {"datetime": value}).text = f"{value[:19].replace('T', ' ')} UTC"
     elif isinstance(value, int | float):
-        SubElement(line, "td", {"class": "number"}).text = f"{value:,}"
+        cell.text = f"{value:,}"
     else:
-        SubElement(line, "td").text = "" if value is None else str(value)
+        cell.text = "" if value is None else str(value)
 
 
 def _get(name: str) -> Callable[[Row], Any]:
@@ -154,7 +165,7 @@ def _training(block: Element, report: Mapping[str, Any]) -> None:
         f"{training['train_flops']:,} FLOPs were used for training by every sweep of this ledger together; "
         f"{training['held_flops']:,} more are held for trials that are open.",
     )
-    shares = [{**row, "percent": f"{float(row['share']):.3%}"} for row in training["shares"]]
+    shares = [{**row, "percent": f"{100 * float(row['share']):.3g} %"} for row in training["shares"]]
     columns = [("Threshold, FLOPs", _get("of")), ("Share", _get("percent")), ("Exactly", _get("share"))]
     _table(block, "Training FLOPs against thresholds", shares, columns, "")
     sources = [{"source": name, "gflop": amount} for name, amount in training["gflop"].items()]
@@ -169,7 +180,8 @@ def _lineage(block: Element, report: Mapping[str, Any]) -> None:
     _table(block, "Champions, in order", lineage["promotions"], columns, "No champion was promoted.")
     columns = [
         ("Sweep", _get("name")),
-        ("Opened", lambda row: ", ".join(event["at"] for event in row["opened"])),
+        ("Opened", lambda row: Moment(row["opened"][0]["at"]) if row["opened"] else "no row says so"),
+        ("Resumed", lambda row: max(0, len(row["opened"]) - 1)),
         ("Limits", lambda row: ", ".join(dict.fromkeys(event["policy"][:12] for event in row["opened"]))),
         ("State", lambda row: f"{row['state']}: {row['reason']}" if row["reason"] else row["state"]),
         ("Admitted", _get("admitted")),
@@ -211,8 +223,8 @@ def _denials(block: Element, report: Mapping[str, Any]) -> None:
         ("Rule", _get("rule")),
         ("Decision", _get("kind")),
         ("Rows", _get("count")),
-        ("First", _get("first")),
-        ("Last", _get("last")),
+        ("First", lambda row: Moment(row["first"])),
+        ("Last", lambda row: Moment(row["last"])),
         ("Reason of the last", _get("reason")),
     ]
     _table(block, "Denials, holds and incidents by rule", report["refusals"], columns, "Nothing was refused.")
@@ -287,7 +299,7 @@ def _plain(value: object) -> str:
     return f"{value:,}" if type(value) is int else str(value)
 
 
-_WHEN: tuple[Column, ...] = (("Row", _get("row")), ("Time", _get("at")))
+_WHEN: tuple[Column, ...] = (("Row", _get("row")), ("Time", lambda row: Moment(row["at"])))
 
 SECTIONS: tuple[tuple[str, Callable[[Element, Mapping[str, Any]], None]], ...] = (
     ("What is not verified", _unverified),

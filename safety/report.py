@@ -93,10 +93,11 @@ def _audit(evidence: Evidence) -> dict[str, Any]:
     checked = found.pop("checked")
     newest = checked.pop("newest")
     return {
-        "whole": not checked["problem"],
+        **found,
+        "places": list(evidence.places),
+        "whole": not evidence.checked.problem,
         **checked,
         "newest": newest and _stamped(newest),
-        **found,
     }
 
 
