@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +21,16 @@ CEILINGS = ("params", "forward_flops", "memory_bytes")
 REFUSALS = ("deny", "hold", "incident")
 INCIDENTS = ("incident", "forfeit", "freeze", "kill")
 ENDINGS = ("settle", "forfeit", "void")
-APPROVALS = ("approve", "reject", "unkill")
+# rows that are listed, and in which lists
+_LISTED = {
+    **dict.fromkeys(INCIDENTS, ("incidents",)),
+    **dict.fromkeys(("approve", "reject"), ("approvals",)),
+    "kill": ("incidents", "switch"),
+    "unkill": ("approvals", "switch"),
+    "drill": ("drills",),
+    "promote": ("promotions",),
+}
+_READ = {"reserve", "open_sweep", *ENDINGS, *REFUSALS, *_LISTED}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,7 +92,7 @@ class History:
     """
 
     kinds: Counter[str] = field(default_factory=Counter)
-    sweeps: dict[str, SweepHistory] = field(default_factory=dict)
+    sweeps: dict[str, SweepHistory] = field(default_factory=lambda: defaultdict(SweepHistory))
     used: Counter[str] = field(default_factory=Counter)
     out: Counter[tuple[str, str]] = field(default_factory=Counter)
     peaks: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -106,44 +115,34 @@ def history(rows: Iterable[Row]) -> History:
 
 
 def _count(told: History, seq: int, entry: Entry) -> None:
-    detail = audit.told(entry)
     told.kinds[entry.kind] += 1
     if entry.sweep:
-        told.sweeps.setdefault(entry.sweep, SweepHistory()).kinds[entry.kind] += 1
+        told.sweeps[entry.sweep].kinds[entry.kind] += 1
+    if entry.kind not in _READ:
+        return
+    detail = audit.told(entry)
     if entry.kind == "reserve":
         _hold(told, entry, detail)
     elif entry.kind in ENDINGS:
         _release(told, entry, detail)
     if entry.kind in REFUSALS:
         _refuse(told, entry, detail)
-    lists = _lists(told, entry)
-    if lists:
-        event = Event(
-            seq=seq,
-            at_ms=entry.at_ms,
-            kind=entry.kind,
-            sweep=entry.sweep,
-            key=entry.key,
-            rule=entry.rule,
-            detail=detail,
-        )
-        for events in lists:
-            events.append(event)
-
-
-def _lists(told: History, entry: Entry) -> list[Any]:
-    """Where a row is listed."""
-    chosen = (
-        (told.incidents, INCIDENTS),
-        (told.approvals, APPROVALS),
-        (told.drills, ("drill",)),
-        (told.promotions, ("promote",)),
-        (told.switch, ("kill", "unkill")),
-    )
-    lists = [events for events, kinds in chosen if entry.kind in kinds]
+    for name in _LISTED.get(entry.kind, ()):
+        getattr(told, name).append(_event(seq, entry, detail))
     if entry.kind == "open_sweep" and entry.sweep:
-        lists.append(told.sweeps[entry.sweep].opened)
-    return lists
+        told.sweeps[entry.sweep].opened.append(_event(seq, entry, detail))
+
+
+def _event(seq: int, entry: Entry, detail: Mapping[str, Any]) -> Event:
+    return Event(
+        seq=seq,
+        at_ms=entry.at_ms,
+        kind=entry.kind,
+        sweep=entry.sweep,
+        key=entry.key,
+        rule=entry.rule,
+        detail=detail,
+    )
 
 
 def _hold(told: History, entry: Entry, detail: Mapping[str, Any]) -> None:
@@ -155,7 +154,7 @@ def _hold(told: History, entry: Entry, detail: Mapping[str, Any]) -> None:
     for place, amount in _places(entry, told.held[entry.key]):
         told.out[place] += amount
         told.peaks[place] = max(told.peaks.get(place, 0), told.out[place])
-    largest = told.sweeps.setdefault(entry.sweep, SweepHistory()).largest
+    largest = told.sweeps[entry.sweep].largest
     for name in CEILINGS:
         largest[name] = max(largest.get(name, 0), getattr(claim, name))
 
@@ -164,8 +163,9 @@ def _release(told: History, entry: Entry, detail: Mapping[str, Any]) -> None:
     told_used = detail.get("used")
     amounts = told_used if isinstance(told_used, dict) else {}
     used = {name: amounts[name] for name in TOLD if type(amounts.get(name)) is int}
-    told.used.update(used)
-    told.sweeps.setdefault(entry.sweep, SweepHistory()).used.update(used)
+    for name, amount in used.items():
+        told.used[name] += amount
+        told.sweeps[entry.sweep].used[name] += amount
     for place, amount in _places(entry, told.held.pop(entry.key, {})):
         # what is used over the hold is no part of the budget's sums
         told.out[place] -= amount - min(amount, used.get(place[1], 0))

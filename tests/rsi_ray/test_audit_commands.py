@@ -15,7 +15,6 @@ import pytest
 from rsi_ray.audit_page import page
 from rsi_ray.runs import versions_of_run
 from safety import Allow, Deny, Ledger
-from safety.checkpoints import CheckpointFile
 from safety.identity import KEY_FILE, identity_in
 from safety.notary import Notary, places_of
 from tests.conftest import Command
@@ -353,12 +352,3 @@ def test_a_sweeps_name_leads_to_no_folder_elsewhere(tmp_path: Path):
     assert versions_of_run(tmp_path, "x") == {"python": "3"}
     assert versions_of_run(tmp_path / "y", "../x") == {}
     assert versions_of_run(tmp_path, "nul\0") == {}
-
-
-def test_a_database_without_a_file_has_its_key_and_checkpoints_in_the_storage():
-    places = places_of("postgresql://host/safety", Path("runs"), [Path("mount")])
-    assert [place.path for place in places] == [
-        Path("runs/checkpoints/safety.checkpoints.jsonl"),
-        Path("mount/safety.checkpoints.jsonl"),
-    ]
-    assert CheckpointFile(Path("x")).path == Path("x/ledger.checkpoints.jsonl")

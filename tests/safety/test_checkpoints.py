@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 
 import pytest
+import sqlalchemy as sa
 
-from safety import Ledger, audit, checkpoints
+from safety import Ledger, audit, checkpoints, schema
 from safety.audit import GENESIS, Entry, Head, chained
 from safety.checkpoints import CheckpointFile, sign, verify
 from safety.errors import CheckpointError
 from safety.identity import identity_in
-from tests.safety.fakes import limits, request
+from tests.safety.fakes import limits
 
-EARLIER, LATER = 1_700_000_000_000, 1_700_000_060_000
+EARLIER = 1_700_000_000_000
 
 
 @pytest.fixture
 def identity(tmp_path):
     return identity_in(tmp_path / "key")
+
+
+@pytest.fixture
+def checkpoint(identity):
+    return sign(identity, Head(seq=7, hash="ab", ledger="cd"), EARLIER)
 
 
 @pytest.fixture
@@ -40,11 +47,13 @@ class Written:
 
     def __init__(self, ledger, url, identity):
         self.ledger, self.url, self.identity = ledger, url, identity
-        self.checkpoints = []
-        for i in range(9):
-            ledger.reserve(request(f"s/{i}"))
-            if i in (3, 8):
-                self.checkpoints.append(signed_now(ledger, identity, EARLIER + i))
+        self.checkpoints = [self._signed_after(4), self._signed_after(5)]
+
+    def _signed_after(self, rows):
+        with self.ledger._transaction() as connection:
+            for i in range(rows):
+                audit.append(connection, Entry(at_ms=EARLIER + i, kind="reserve", sweep="s", key=f"s/{i}"))
+        return signed_now(self.ledger, self.identity, EARLIER + rows)
 
     def run(self, *statements):
         with sqlite3.connect(self.url.removeprefix("sqlite:///")) as database:
@@ -165,17 +174,15 @@ def test_checkpoints_of_another_key_prove_nothing(written, tmp_path):
         {"hash": "\ud800"},
     ],
 )
-def test_no_field_of_a_checkpoint_can_be_changed(written, changed):
-    newest = written.checkpoints[-1]
-    assert newest.signed_by(written.identity.public)
-    assert not replace(newest, **changed).signed_by(written.identity.public)
+def test_no_field_of_a_checkpoint_can_be_changed(checkpoint, identity, changed):
+    assert checkpoint.signed_by(identity.public)
+    assert not replace(checkpoint, **changed).signed_by(identity.public)
 
 
-def test_what_the_key_signed_for_another_purpose_is_no_checkpoint(written):
-    newest = written.checkpoints[-1]
-    fields = {name: value for name, value in asdict(newest).items() if name != "signature"}
-    signature = written.identity.sign(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode())
-    assert not replace(newest, signature=signature.hex()).signed_by(written.identity.public)
+def test_what_the_key_signed_for_another_purpose_is_no_checkpoint(checkpoint, identity):
+    fields = {name: value for name, value in asdict(checkpoint).items() if name != "signature"}
+    signature = identity.sign(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode())
+    assert not replace(checkpoint, signature=signature.hex()).signed_by(identity.public)
 
 
 def test_rows_behind_the_newest_checkpoint_that_should_be_signed_are_told(written, ledger):
@@ -226,9 +233,10 @@ def test_a_torn_line_is_told_and_the_next_one_whole(written, place):
         {"more": 1},
     ],
 )
-def test_a_line_that_is_no_checkpoint_is_told(written, place, changed):
-    place.append(written.checkpoints[0])
-    fields = {**asdict(written.checkpoints[0]), **changed}
+def test_a_line_that_is_no_checkpoint_is_told(checkpoint, place, changed):
+    place.append(checkpoint)
+    assert place.read().newest == checkpoint
+    fields = {**asdict(checkpoint), **changed}
     place.path.write_text(json.dumps(fields) + "\n")
     assert (place.read().checkpoints, place.read().unreadable) == ((), (1,))
 
@@ -240,9 +248,9 @@ def test_a_line_of_anything_is_told(place, line):
     assert place.read().unreadable == (1,)
 
 
-def test_each_ledger_has_a_file_of_its_own(tmp_path, written):
+def test_each_ledger_has_a_file_of_its_own(tmp_path, checkpoint):
     one, other = CheckpointFile(tmp_path, "one"), CheckpointFile(tmp_path, "other")
-    one.append(written.checkpoints[0])
+    one.append(checkpoint)
     assert other.read().checkpoints == ()
 
 
@@ -252,18 +260,32 @@ def test_a_file_that_cannot_be_read_is_told(place):
         place.read()
 
 
-def test_a_line_that_was_not_written_whole_is_an_error(written, tmp_path):
+def test_a_disk_that_is_full_is_an_error(checkpoint, tmp_path):
     place = CheckpointFile(tmp_path)
     place.path.symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left"):
-        place.append(written.checkpoints[0])
+        place.append(checkpoint)
 
 
-def test_a_checkpoint_is_canonical_json_under_the_key(identity):
+def test_half_a_line_is_an_error_and_the_next_one_whole(written, place):
+    """As on a disk that is nearly full: the system writes what still fits, and says so."""
+    place.append(written.checkpoints[0])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (place.path.stat().st_size + 100, hard))
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            place.append(written.checkpoints[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert place.read().unreadable == (2,)
+    place.append(written.checkpoints[1])
+    assert place.read().checkpoints == tuple(written.checkpoints)
+
+
+def test_a_checkpoint_is_canonical_json_under_the_key(checkpoint, identity):
     """The message of RFC 8785, written out: a checkpoint can be verified without this program."""
-    checkpoint = sign(identity, Head(seq=7, hash="ab", ledger="cd"), 5)
     message = (
-        f'{{"at_ms":5,"hash":"ab","ledger":"cd","meaning":"rsi-ray audit checkpoint",'
+        f'{{"at_ms":{EARLIER},"hash":"ab","ledger":"cd","meaning":"rsi-ray audit checkpoint",'
         f'"public":"{identity.public}","seq":7}}'
     )
     assert identity.sign(message.encode()).hex() == checkpoint.signature
@@ -308,6 +330,11 @@ def test_an_empty_audit_has_no_head(tmp_path):
         assert audit.head(connection) is None
     assert list(ledger.audit_stream()) == []
     ledger.close()
+
+
+def test_a_reader_of_postgresql_sees_one_state_too():
+    reader = schema.for_reading(sa.create_engine("postgresql+psycopg://host/safety"))
+    assert reader.get_execution_options()["isolation_level"] == "REPEATABLE READ"
 
 
 @pytest.mark.parametrize("detail", ["[]", "{", "[" * 100_000])

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
+from pathlib import Path
 
 import pytest
 
 from safety import Ledger, Usage
 from safety.checkpoints import CheckpointFile, verify
-from safety.errors import CheckpointError
+from safety.errors import CheckpointError, LedgerError
 from safety.identity import identity_in
-from safety.notary import Notary, NotaryThread
+from safety.notary import Notary, NotaryThread, places_of
 from tests.safety.fakes import kinds, limits, request
 
 
@@ -195,3 +196,23 @@ def test_nobody_waits_for_a_place_that_hangs(ledger, identity, tmp_path):
     assert not thread.close(0.2)
     hangs.set()
     assert thread.close(10.0)
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("sqlite:////data/runs/ledger.db", "ledger.db"),
+        ("postgresql://ann:secret@host/safety", "safety"),
+        ("sqlite://", "ledger"),
+    ],
+)
+def test_checkpoints_lie_beside_the_ledger_and_in_folders_that_are_named(url, name):
+    assert [place.path for place in places_of(url, Path("runs"), [Path("mount")])] == [
+        Path(f"runs/checkpoints/{name}.checkpoints.jsonl"),
+        Path(f"mount/{name}.checkpoints.jsonl"),
+    ]
+
+
+def test_a_ledger_without_a_url_has_no_places():
+    with pytest.raises(LedgerError, match="not a database URL"):
+        places_of("nonsense", Path("runs"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 
 import pytest
@@ -14,7 +15,7 @@ from safety.identity import identity_in
 from safety.report import Software, report_on, share, utc
 from safety.snapshot import take
 from safety.unverified import Evidence
-from tests.safety.fakes import GFLOP, claim, limits, request
+from tests.safety.fakes import GFLOP, FakeClock, claim, limits, request
 
 SOFTWARE = Software(here={"python": "3.11"}, runs={"s": {"python": "3.12"}})
 NOTHING = Evidence(
@@ -46,9 +47,12 @@ def found(rows, **wanted):
     return next(row for row in rows if all(row[name] == value for name, value in wanted.items()))
 
 
-@pytest.fixture
-def driven(ledger, clock):
-    """Three sweeps: 12 GFLOP settled, one trial of 10 forfeited, one void, one of 10 open; the cap is 100."""
+@pytest.fixture(scope="module")
+def driven_once(tmp_path_factory):
+    """Two sweeps: 12 GFLOP settled, one trial of 10 forfeited, one void, one of 10 open; the cap is 100."""
+    path, clock = tmp_path_factory.mktemp("driven") / "ledger.db", FakeClock()
+    ledger = Ledger(f"sqlite:///{path}", clock.clock())
+    ledger.open_sweep("s", limits(cluster={"trials": 10, "train_flops": 100 * GFLOP}))
     run(ledger, "s/1", Usage(train_flops=7 * GFLOP, wall_ms=5, gpu_ms=3, reports=5))  # the arithmetic is 10
     run(ledger, "s/2", Usage(train_flops=2 * GFLOP, wall_ms=5, gpu_ms=3, reports=1))
     ledger.open_sweep("t", limits(sweep={"trials": 4}))
@@ -58,7 +62,17 @@ def driven(ledger, clock):
     ledger.reserve(request("t/2", sweep="t", params=1000))
     ledger.void("t/2", "changed")
     run(ledger, "t/3", None, sweep="t")
-    return ledger
+    ledger.close()
+    return path
+
+
+@pytest.fixture
+def driven(driven_once, tmp_path, clock):
+    """That ledger, for one test."""
+    shutil.copy(driven_once, tmp_path / "ledger.db")
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db", clock.clock())
+    yield ledger
+    ledger.close()
 
 
 def test_training_flops_are_one_exact_sum_over_all_sweeps(driven):
