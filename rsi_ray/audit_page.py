@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.resources import files
 from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-Row = Mapping[str, Any]
-# heading, and what a row has to say under it: an int stands right, a share gets a bar
-Column = tuple[str, Callable[[Row], Any]]
+from rsi_ray.html_table import Column, Moment, Row, Share, add_table, add_text
 
 UNITS = {
     "train_gflop": "training, GFLOP",
@@ -20,16 +18,6 @@ UNITS = {
     "gpu_ms": "GPU time, ms",
     "wall_ms": "wall-clock time, ms",
 }
-
-
-class Share(float):
-    """A part of a ceiling, from 0 to 1 or over."""
-
-
-class Moment(str):
-    """A time in ISO 8601, which is shown to the second."""
-
-    __slots__ = ()
 
 
 def page(report: Mapping[str, Any]) -> str:
@@ -53,7 +41,7 @@ def _opening(main: Element, report: Mapping[str, Any]) -> None:
     header = SubElement(main, "header")
     SubElement(header, "h1").text = "Safety report"
     ledger, audit = report["ledger"], report["audit"]
-    _text(header, f"Ledger {ledger['url']}, {ledger['rows']:,} audit rows, as of {report['made_at']}")
+    add_text(header, f"Ledger {ledger['url']}, {ledger['rows']:,} audit rows, as of {report['made_at']}")
     if report["killed"]:
         killed = report["killed"]
         _banner(
@@ -85,47 +73,6 @@ def _banner(parent: Element, text: str) -> None:
     SubElement(parent, "p", {"class": "bad", "role": "alert"}).text = text
 
 
-def _text(parent: Element, text: str) -> None:
-    SubElement(parent, "p").text = text
-
-
-def _table(parent: Element, caption: str, rows: Iterable[Row], columns: Sequence[Column], none: str) -> None:
-    """A table with a caption, or a sentence where it would have no row."""
-    lines = [[read(row) for _, read in columns] for row in rows]
-    if not lines:
-        return _text(parent, none)
-    table = SubElement(SubElement(parent, "div", {"class": "wide", "tabindex": "0"}), "table")
-    SubElement(table, "caption").text = caption
-    heads = SubElement(SubElement(table, "thead"), "tr")
-    numeric = [any(isinstance(value, int | float) for value in column) for column in zip(*lines, strict=True)]
-    for (heading, _), is_numeric in zip(columns, numeric, strict=True):
-        SubElement(heads, "th", {"scope": "col", **_aligned(is_numeric)}).text = heading
-    body = SubElement(table, "tbody")
-    for values in lines:
-        line = SubElement(body, "tr")
-        for value, is_numeric in zip(values, numeric, strict=True):
-            _cell(SubElement(line, "td", _aligned(is_numeric)), value)
-    return None
-
-
-def _aligned(is_numeric: bool) -> dict[str, str]:
-    return {"class": "number"} if is_numeric else {}
-
-
-def _cell(cell: Element, value: Any) -> None:
-    if isinstance(value, Share):
-        cell.text = f"{value:.1%} " if value >= 0.001 or not value else f"{value:.1e} "
-        bar = SubElement(cell, "span", {"class": "bar", "aria-hidden": "true"})
-        full = "full" if value >= 0.9 else "part"
-        SubElement(bar, "span", {"class": full, "style": f"width:{min(float(value), 1):.1%}"}).text = ""
-    elif isinstance(value, Moment):
-        SubElement(cell, "time", {"datetime": value}).text = f"{value[:19].replace('T', ' ')} UTC"
-    elif isinstance(value, int | float):
-        cell.text = f"{value:,}"
-    else:
-        cell.text = "" if value is None else str(value)
-
-
 def _get(name: str) -> Callable[[Row], Any]:
     return lambda row: row[name]
 
@@ -150,7 +97,7 @@ def _checked(block: Element, report: Mapping[str, Any]) -> None:
         {"what": "Ledger's id", "found": report["ledger"]["id"]},
     ]
     columns = [("What", _get("what")), ("Found", lambda row: f"{row['found']}")]
-    _table(block, "How the audit was checked", facts, columns, "")
+    add_table(block, "How the audit was checked", facts, columns, "")
 
 
 def _newest(audit: Mapping[str, Any]) -> str:
@@ -160,24 +107,24 @@ def _newest(audit: Mapping[str, Any]) -> str:
 
 def _training(block: Element, report: Mapping[str, Any]) -> None:
     training = report["training"]
-    _text(
+    add_text(
         block,
         f"{training['train_flops']:,} FLOPs were used for training by every sweep of this ledger together; "
         f"{training['held_flops']:,} more are held for trials that are open.",
     )
     shares = [{**row, "percent": f"{100 * float(row['share']):.3g} %"} for row in training["shares"]]
     columns = [("Threshold, FLOPs", _get("of")), ("Share", _get("percent")), ("Exactly", _get("share"))]
-    _table(block, "Training FLOPs against thresholds", shares, columns, "")
+    add_table(block, "Training FLOPs against thresholds", shares, columns, "")
     sources = [{"source": name, "gflop": amount} for name, amount in training["gflop"].items()]
     agreed = "they agree" if training["agree"] else "they differ"
     columns = [("Counted from", _get("source")), ("GFLOP", _get("gflop"))]
-    _table(block, f"The same sum counted from three places: {agreed}", sources, columns, "")
+    add_table(block, f"The same sum counted from three places: {agreed}", sources, columns, "")
 
 
 def _lineage(block: Element, report: Mapping[str, Any]) -> None:
     lineage = report["lineage"]
     columns = [*_WHEN, ("Champion", _get("key")), ("Sweep", _get("sweep")), ("Detail", _detail)]
-    _table(block, "Champions, in order", lineage["promotions"], columns, "No champion was promoted.")
+    add_table(block, "Champions, in order", lineage["promotions"], columns, "No champion was promoted.")
     columns = [
         ("Sweep", _get("name")),
         ("Opened", lambda row: Moment(row["opened"][0]["at"]) if row["opened"] else "no row says so"),
@@ -190,7 +137,7 @@ def _lineage(block: Element, report: Mapping[str, Any]) -> None:
         ("Forfeited", _get("forfeited")),
         ("Training FLOPs", _get("train_flops")),
     ]
-    _table(block, "Sweeps, in the order in which they were opened", lineage["sweeps"], columns, "None.")
+    add_table(block, "Sweeps, in the order in which they were opened", lineage["sweeps"], columns, "None.")
 
 
 def _ceilings(block: Element, report: Mapping[str, Any]) -> None:
@@ -204,7 +151,7 @@ def _ceilings(block: Element, report: Mapping[str, Any]) -> None:
         ("Now", _share("share")),
         ("At the most", _share("peak_share")),
     ]
-    _table(block, "Budgets, and how near they came to their ceilings", report["budgets"], columns, "None.")
+    add_table(block, "Budgets, and how near they came to their ceilings", report["budgets"], columns, "None.")
     columns = [
         ("Sweep", _get("sweep")),
         ("Ceiling of one candidate", _get("ceiling")),
@@ -212,7 +159,7 @@ def _ceilings(block: Element, report: Mapping[str, Any]) -> None:
         ("Largest admitted", lambda row: "not in the audit" if row["largest"] is None else row["largest"]),
         ("Share", lambda row: "" if row["share"] is None else Share(row["share"])),
     ]
-    _table(block, "Ceilings of one candidate", report["ceilings"], columns, "No sweep was opened.")
+    add_table(block, "Ceilings of one candidate", report["ceilings"], columns, "No sweep was opened.")
     changed = [digest[:12] for digest, limits in report["policies"].items() if limits is None]
     if changed:
         _banner(block, f"These limits were changed in the ledger: {', '.join(changed)}")
@@ -227,13 +174,15 @@ def _denials(block: Element, report: Mapping[str, Any]) -> None:
         ("Last", lambda row: Moment(row["last"])),
         ("Reason of the last", _get("reason")),
     ]
-    _table(block, "Denials, holds and incidents by rule", report["refusals"], columns, "Nothing was refused.")
+    add_table(
+        block, "Denials, holds and incidents by rule", report["refusals"], columns, "Nothing was refused."
+    )
 
 
 def _decisions(block: Element, report: Mapping[str, Any]) -> None:
     columns = [*_WHEN, ("Decision", _get("kind")), ("Of", _place), ("Detail", _detail)]
-    _table(block, "Decisions of people", report["approvals"], columns, "Nothing was approved or rejected.")
-    _table(block, "The kill switch", report["kill_switch"], columns, "The kill switch was never thrown.")
+    add_table(block, "Decisions of people", report["approvals"], columns, "Nothing was approved or rejected.")
+    add_table(block, "The kill switch", report["kill_switch"], columns, "The kill switch was never thrown.")
 
 
 def _drills(block: Element, report: Mapping[str, Any]) -> None:
@@ -244,14 +193,14 @@ def _drills(block: Element, report: Mapping[str, Any]) -> None:
         ("Latency, ms", lambda row: row["detail"].get("latency_ms")),
         ("In time", lambda row: {True: "yes", False: "no"}.get(row["detail"].get("ok"))),
     ]
-    _table(block, "Drills of the kill switch", report["drills"], columns, "No drill was held.")
+    add_table(block, "Drills of the kill switch", report["drills"], columns, "No drill was held.")
 
 
 def _incidents(block: Element, report: Mapping[str, Any]) -> None:
     incidents = report["incidents"]
     left_out = incidents["rows"] - len(incidents["latest"])
     if left_out:
-        _text(block, f"{left_out:,} earlier ones are not listed; `rsi-ray audit show` prints them.")
+        add_text(block, f"{left_out:,} earlier ones are not listed; `rsi-ray audit show` prints them.")
     columns = [
         *_WHEN,
         ("What", _get("kind")),
@@ -259,7 +208,7 @@ def _incidents(block: Element, report: Mapping[str, Any]) -> None:
         ("Of", _place),
         ("Detail", _detail),
     ]
-    _table(block, "Incidents, in order", incidents["latest"], columns, "There was no incident.")
+    add_table(block, "Incidents, in order", incidents["latest"], columns, "There was no incident.")
 
 
 def _software(block: Element, report: Mapping[str, Any]) -> None:
@@ -268,7 +217,7 @@ def _software(block: Element, report: Mapping[str, Any]) -> None:
     rows = [{"where": where, "versions": versions} for where, versions in named.items()]
     columns: list[Column] = [("Where", _get("where"))]
     columns += [(name, partial(_version, name)) for name in names]
-    _table(block, "Versions of code and libraries", rows, columns, "")
+    add_table(block, "Versions of code and libraries", rows, columns, "")
 
 
 def _version(name: str, row: Row) -> Any:
