@@ -1,7 +1,8 @@
 """Durable admissions per second, and how long each waits, with 1, 8 and 64 clients; what a long ledger costs.
 
-`python -m bench.governor [--postgresql URL] [--seconds N] [--rows N] [--actor]`; the ledger lies in `--folder`
-, whose disk is what is measured. Clients are threads that ask, wait for the answer and ask again; with
+`python -m bench.governor [--postgresql URL] [--seconds N] [--rows N] [--actor]`; the ledger lies in
+`--folder`, whose disk is what is
+measured. Clients are threads that ask, wait for the answer and ask again; with
 `--actor` they ask the governor's actor on a real Ray. The last line is JSON.
 """
 

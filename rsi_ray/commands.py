@@ -11,7 +11,7 @@ import optuna
 import typer
 from rich.console import Console
 
-from rsi_ray import oversight
+from rsi_ray import audit_commands, oversight
 from rsi_ray.config import (
     SweepConfig,
     config_of_run,
@@ -39,6 +39,7 @@ FAILURE, INTERRUPTED = 1, 130
 BESIDE = "beside"
 
 app = oversight.app
+app.add_typer(audit_commands.audit, name="audit")
 
 
 @app.command()

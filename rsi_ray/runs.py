@@ -28,6 +28,8 @@ from search_spaces.space import Suggests
 # what a run's scores depend on beside the space
 SAME_AS_BEFORE = ("data", "objectives", "training", "hyperparameters", "seed")
 LIBRARIES = ("rsi-ray", "torch", "ray", "optuna", "numpy")
+# and what a ledger depends on
+DECIDING = ("SQLAlchemy", "pydantic", "cryptography", "rfc8785")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +153,22 @@ def read_about(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise RunError(f"run {folder}: its {RUN_FILE} can't be read: {error}") from None
     return about
+
+
+def versions_of_run(storage: Path, name: str) -> dict[str, str]:
+    """Versions that a run wrote down when it began; none where it can't be read."""
+    if Path(name).name != name:  # a name from a ledger may be anything
+        return {}
+    try:
+        about = read_about(storage / name)
+        return {"python": str(about["python"]), **{lib: str(v) for lib, v in about["libraries"].items()}}
+    except (RunError, KeyError, AttributeError, TypeError):
+        return {}
+
+
+def versions_here() -> dict[str, str]:
+    """Versions of Python and of the libraries that decide, train and sign, as they are installed here."""
+    return {"python": platform.python_version(), **{name: version(name) for name in (*LIBRARIES, *DECIDING)}}
 
 
 def study_of_run(folder: Path) -> optuna.Study:

@@ -1,6 +1,7 @@
 """The tree of errors of this package.
 
 SafetyError
+├── CheckpointError        signed ends of the audit can't be read
 ├── DocumentError          a file or mapping from outside is not what was expected (a usage error)
 ├── LedgerError            the ledger can't be opened, read or written
 │   ├── KeyReused          an idempotency key came again with another request
@@ -15,6 +16,10 @@ SafetyError
 
 class SafetyError(Exception):
     """Base of every error that this package raises on purpose."""
+
+
+class CheckpointError(SafetyError):
+    """What was signed of the audit can't be read."""
 
 
 class DocumentError(SafetyError):

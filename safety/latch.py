@@ -38,11 +38,19 @@ def standing(connection: sa.Connection) -> Latch | None:
 
 
 def throw(connection: sa.Connection, clock: Clock, reason: str, by: str) -> None:
-    """Throw the switch; one that is thrown already keeps its first reason, and the audit has both."""
+    """Throw the switch; one that is thrown already keeps its first reason, and the audit has both.
+
+    What is no text in them is no reason not to: it is replaced.
+    """
+    reason, by = _text(reason), _text(by)
     if standing(connection) is None:
         values = {"id": _ROW, "reason": reason, "by": by, "at_ms": clock.wall_ms()}
         connection.execute(_table.insert().values(**values))
     audit.note(connection, clock, "kill", detail={"reason": reason, "by": by})
+
+
+def _text(said: str) -> str:
+    return said.encode("utf-8", "replace").decode().replace("\0", "?")
 
 
 def lift(connection: sa.Connection, clock: Clock, reason: str, by: str) -> bool:

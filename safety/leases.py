@@ -222,7 +222,9 @@ def end(
     """End a lease: spend what was used, return the rest of its hold; the overrun by resource."""
     overrun = budgets.release(connection, lease.sweep, lease.charges(), used)
     fence = lease.fence + (state == "forfeited")
-    values: dict[str, object] = {"state": state, "fence": fence, "used": json.dumps(dict(used))}
+    # a later attempt at a trial isn't counted as another
+    charged = {resource: amount for resource, amount in used.items() if resource != TRIALS or lease.trials}
+    values: dict[str, object] = {"state": state, "fence": fence, "used": json.dumps(charged)}
     change(connection, lease, **values, **({"rule": rule, "reason": reason} if reason else {}))
     detail = {"used": dict(used), **({"reason": reason} if reason else {})}
     audit.note(connection, clock, _KINDS[state], sweep=lease.sweep, key=lease.key, rule=rule, detail=detail)

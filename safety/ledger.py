@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import sqlalchemy as sa
@@ -324,6 +324,18 @@ class Ledger:
         """The budgets that a sweep draws on: the cluster's and its own."""
         with self._transaction() as connection:
             return budgets.of_sweep(connection, sweep)
+
+    def reading(self) -> AbstractContextManager[sa.Connection]:
+        """One state of the ledger, to read from; it keeps no writer waiting.
+
+        Raises:
+            LedgerError: within it, the database can't be read.
+        """
+        return self._transactions.reading()
+
+    def audit_stream(self) -> Iterator[audit.Row]:
+        """All audit rows in order, as `audit.verify` takes them, a page at a time."""
+        return audit.stream(self.reading)
 
     def audit(self) -> list[tuple[int, audit.Entry, str]]:
         """All audit rows in order, as `audit.verify` takes them."""

@@ -15,6 +15,8 @@ from safety.errors import LedgerError
 BUSY_TIMEOUT_MS = 30_000
 # the number of the lock under which every transaction of a PostgreSQL database runs
 LOCK = 7_241_093
+# option of a connection that writes nothing
+_READS = "reads"
 
 metadata = sa.MetaData()
 
@@ -181,6 +183,18 @@ def state_folder(url: str, otherwise: Path) -> Path:
     return Path(str(parsed.database)).absolute().parent if is_file else otherwise
 
 
+def database_name(url: str) -> str:
+    """What a ledger's files elsewhere are called by: the name of its database, without its folder.
+
+    Raises:
+        LedgerError: the URL is not understood.
+    """
+    try:
+        return Path(make_url(url).database or "ledger").name
+    except sa.exc.ArgumentError:
+        raise LedgerError(f"ledger {without_password(url)}: not a database URL") from None
+
+
 def _configure_sqlite(connection: Any, _record: object) -> None:
     # the driver must not begin transactions by itself: it would begin them deferred
     connection.isolation_level = None
@@ -214,7 +228,8 @@ def _is_write_ahead(connection: Any) -> bool:
 
 def _begin_immediate(connection: sa.Connection) -> None:
     # a deferred BEGIN that later writes is answered SQLITE_BUSY under contention
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    reads = connection.get_execution_options().get(_READS)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
 def _configure_postgresql(connection: Any, _record: object) -> None:
@@ -228,7 +243,8 @@ def _configure_postgresql(connection: Any, _record: object) -> None:
 
 def _begin_alone(connection: sa.Connection) -> None:
     # one transaction after the other, as on SQLite: the chain of the audit has one end
-    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
+    if not connection.get_execution_options().get(_READS):
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
 
 
 # by the name of SQLAlchemy's dialect: what is done with each new connection, and as each transaction begins
@@ -236,3 +252,11 @@ _SETTINGS = {
     "sqlite": (_configure_sqlite, _begin_immediate),
     "postgresql": (_configure_postgresql, _begin_alone),
 }
+
+
+def for_reading(engine: sa.Engine) -> sa.Engine:
+    """The same database; each transaction sees one state of it, and no writer waits for it."""
+    options: dict[str, Any] = {_READS: True}
+    if engine.dialect.name == "postgresql":
+        options["isolation_level"] = "REPEATABLE READ"
+    return engine.execution_options(**options)

@@ -30,6 +30,7 @@ class Transactions:
         self._name = schema.without_password(url)
         self._engine = schema.open_database(url)
         self._driver_error: type[Exception] = self._engine.dialect.loaded_dbapi.Error
+        self._reader = schema.for_reading(self._engine)
         self._shared = _Shared()
 
     def close(self) -> None:
@@ -50,6 +51,12 @@ class Transactions:
                 self._shared.connection = None
             if self._shared.broken:
                 raise LedgerError(self._shared.broken)
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """One state of the database, to read from; it keeps no writer waiting."""
+        with self._told(), self._reader.begin() as connection:
+            yield connection
 
     @contextmanager
     def one(self) -> Iterator[sa.Connection]:

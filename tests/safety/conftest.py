@@ -14,7 +14,8 @@ _schemas = itertools.count(1)
 
 
 def pytest_generate_tests(metafunc):
-    if "url" in metafunc.fixturenames:
+    own = [str(mark.args[0]) for mark in metafunc.definition.iter_markers("parametrize")]
+    if "url" in metafunc.fixturenames and not any("url" in names for names in own):
         suite = metafunc.module.__name__.rpartition("test_")[2]
         only = metafunc.definition.get_closest_marker("sqlite")
         databases = DATABASES if suite in CONTRACTS and not only else ("sqlite",)
