@@ -14,14 +14,13 @@ from rsi_ray.job import Job, Run
 from safety import (
     Authority,
     Grant,
-    KernelTimer,
-    LeaseKeeper,
     LeaseLost,
     SafetyError,
     Usage,
     request_digest,
 )
 from safety.governance import REFUSED, told
+from safety.trainable import keeper_of_this_process
 
 STATE_FILE = "state.safetensors"
 
@@ -51,7 +50,7 @@ class Candidate(Trainable):
         """
         del config
         self._job, self._authority, self._sweep, self._weights = job, authority, sweep, weights
-        self._keeper = LeaseKeeper(authority, KernelTimer())
+        self._keeper = keeper_of_this_process(authority)
         self._run: Run | None = None
         self._reports, self._refused = 0, ""
         torch.set_num_threads(threads)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -34,40 +32,35 @@ class Switch(Protocol):
         ...
 
 
-class KernelTimer:
-    """A kernel timer whose signal keeps its default action: it needs no Python to run, nor the GIL."""
-
-    def arm(self, seconds: float) -> None:
-        """Set the real-time interval timer."""
-        signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3))
-
-    def disarm(self) -> None:
-        """Clear the timer."""
-        signal.setitimer(signal.ITIMER_REAL, 0)
-
-    def throw(self) -> None:
-        """Kill this process."""
-        os.kill(os.getpid(), signal.SIGKILL)
+def _always() -> bool:
+    return True
 
 
 class LeaseKeeper:
-    """One lease at a time in one process.
+    """One lease at a time in one process, which dies at the deadline, computing or not.
 
-    The deadline counts on this process's monotonic clock from before each renewal was sent; without an
+    What a trial has started may go on where its process waits: threads, or children that die with it. The
+    deadline counts on this process's monotonic clock from before each renewal was sent; without an
     answer it comes. It never lies beyond the claim's `wall_ms`.
 
     Args:
         authority: who grants and renews.
         switch: what ends the process.
         clock: seconds, monotonic.
+        supervised: whether somebody could end this process; while not, nothing is renewed.
     """
 
     def __init__(
-        self, authority: Authority, switch: Switch, clock: Callable[[], float] = time.monotonic
+        self,
+        authority: Authority,
+        switch: Switch,
+        clock: Callable[[], float] = time.monotonic,
+        supervised: Callable[[], bool] = _always,
     ) -> None:
         self._authority = authority
         self._switch = switch
         self._clock = clock
+        self._supervised = supervised
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._grant: Grant | None = None
@@ -90,14 +83,17 @@ class LeaseKeeper:
         """Take the lease of a trial; whatever was held before is over.
 
         Raises:
-            LeaseLost: the authority refuses.
+            LeaseLost: the authority refuses, or nobody looks after this process.
         """
         self.end()
+        if not self._supervised():
+            raise LeaseLost(f"{key}: what has started this process is gone or stands still")
         asked = self._clock()
         grant = self._authority.activate(key, digest, holder, measured)
         self._over = threading.Event()
-        self._grant, self._lost, self._began = grant, "", asked
-        self._extend(asked, grant.ttl_ms)
+        with self._lock:
+            self._grant, self._lost, self._began = grant, "", asked
+            self._extend(asked, grant.ttl_ms)
         arguments = (grant, self._over)
         threading.Thread(target=self._keep, args=arguments, name="lease-keeper", daemon=True).start()
         return grant
@@ -107,6 +103,7 @@ class LeaseKeeper:
         self._over.set()
         with self._lock:
             self._grant = None
+            self._switch.disarm()
 
     def elapsed_ms(self) -> int:
         """Time since the lease began."""
@@ -123,17 +120,16 @@ class LeaseKeeper:
             if self._grant is None or self._lost or self._clock() >= self._deadline:
                 raise LeaseLost(self._lost or "the lease is over")
             outer, self._computing = self._computing, True
-            self._switch.arm(self._deadline - self._clock())
         try:
             yield
         finally:
             with self._lock:
                 self._computing = outer
-                if not outer:
-                    self._switch.disarm()
 
     def _keep(self, grant: Grant, over: threading.Event) -> None:
         while not over.wait(grant.ttl_ms / 1000 / RENEWALS_PER_LEASE):
+            if not self._supervised():
+                continue
             asked = self._clock()
             try:
                 ttl_ms = self._authority.renew(grant.lease, grant.fence)
@@ -149,8 +145,7 @@ class LeaseKeeper:
     def _extend(self, asked: float, ttl_ms: int) -> None:
         limit = self._began + self.grant.claim.wall_ms / 1000
         self._deadline = min(asked + ttl_ms / 1000, limit)
-        if self._computing:
-            self._switch.arm(self._deadline - self._clock())
+        self._switch.arm(self._deadline - self._clock())
 
     def _lose(self, over: threading.Event, reason: str) -> None:
         with self._lock:
@@ -158,4 +153,6 @@ class LeaseKeeper:
                 return
             if self._computing:
                 self._switch.throw()
+            else:  # it may be settled, and the process free for the next one; until then it is refused
+                self._switch.disarm()
             self._lost = reason

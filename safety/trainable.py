@@ -8,13 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import ray
 from ray.tune import Trainable
 from ray.tune.result import RESULT_DUPLICATE
 
 from safety.errors import LeaseLost
 from safety.governance import REFUSED
 from safety.governor import Authority
-from safety.keeper import KernelTimer, LeaseKeeper
+from safety.keeper import LeaseKeeper
+from safety.kernel import KernelTimer, bury_children, parent_runs
 from safety.meter import Meter, Meters
 from safety.tenure import Tenure
 
@@ -38,7 +40,14 @@ class Terms:
     def tenure(self) -> Tenure:
         """The worker's side, once for a process."""
         meter = Meters(self.meters) if isinstance(self.meters, tuple) else self.meters
-        return Tenure(self.authority, LeaseKeeper(self.authority, KernelTimer()), meter)
+        return Tenure(self.authority, keeper_of_this_process(self.authority), meter)
+
+
+def keeper_of_this_process(authority: Authority) -> LeaseKeeper:
+    """Keeps the leases of a worker, whose children end with it where Ray has started it."""
+    if ray.is_initialized() and ray.get_runtime_context().get_actor_id():
+        bury_children()
+    return LeaseKeeper(authority, KernelTimer(), supervised=parent_runs())
 
 
 class Leased(Trainable):

@@ -47,9 +47,7 @@ def test_of_several_that_make_the_key_at_once_all_have_the_same(tmp_path):
 def test_a_key_that_others_may_read_is_refused(tmp_path):
     identity_in(tmp_path)
     (tmp_path / KEY_FILE).chmod(0o640)
-    with pytest.raises(
-        IdentityError, match=r"others may read it \(mode 640\); expected mode 600"
-    ):
+    with pytest.raises(IdentityError, match=r"others may read it \(mode 640\); expected mode 600"):
         identity_in(tmp_path)
 
 
