@@ -1,6 +1,6 @@
 """A sweep of trials that beat: each process leaves its name, its children, and when it last computed.
 
-`python -m bench.beating settings.json` runs it on the Ray that is up on this host. Trials go on until the
+`python -m bench.beating settings.json address` runs it on the Ray of that address. Trials go on until the
 file `enough` is there.
 """
 
@@ -24,6 +24,8 @@ from ray import tune
 import safety
 
 ENOUGH = "enough"
+# a file of this name after a process's number makes it wait in C code
+STICK = "stick"
 STEP_SECONDS = 0.2
 BEAT_SECONDS = 0.005
 REPORTS = 100_000
@@ -39,8 +41,6 @@ class Settings:
         ledger: SQLAlchemy URL.
         sweep: name in the ledger.
         trials: one on each host at a time.
-        kind: `ordinary`, or `stuck`: after its first step it waits in C code, holds the GIL and ignores
-            every signal that can be.
         lease_seconds: of the limits.
         grace_seconds: of the limits.
         retries: how often a trial whose process died is run again.
@@ -51,7 +51,6 @@ class Settings:
     ledger: str
     sweep: str = "beating"
     trials: int = 3
-    kind: str = "ordinary"
     lease_seconds: int = 3
     grace_seconds: int = 2
     retries: int = 0
@@ -92,8 +91,7 @@ class Beating(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Leave a mark."""
-        self._folder, self._kind = Path(config["folder"]), config["kind"]
-        pid = os.getpid()
+        self._folder, pid = Path(config["folder"]), os.getpid()
         children = _children() if config["children"] else ()
         self._beat = os.open(self._folder / f"{pid}.beat", os.O_CREAT | os.O_WRONLY)
         self._write_beat()
@@ -109,7 +107,7 @@ class Beating(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Beat for a while, or get stuck."""
-        if self._kind == "stuck" and self.training_iteration:
+        if (self._folder / f"{os.getpid()}.{STICK}").exists():
             _stick()
         until = time.monotonic() + STEP_SECONDS
         while time.monotonic() < until:
@@ -143,7 +141,7 @@ def _stick() -> None:
 
 def run(settings: Settings) -> dict[str, Any]:
     """Run the sweep to its end; how many trials ended well, and how many did not."""
-    space = {"folder": settings.folder, "kind": settings.kind, "children": settings.children}
+    space = {"folder": settings.folder, "children": settings.children}
     tuner = tune.Tuner(
         tune.with_resources(Beating, {"cpu": 1}),
         param_space=space,
@@ -158,7 +156,7 @@ def run(settings: Settings) -> dict[str, Any]:
     )
     limits = {
         "bounds": BOUNDS,
-        "sweep": {"trials": 100, "train_flops": 10**15},
+        "sweep": {"trials": 100, "train_flops": 10**18},
         "lease_seconds": settings.lease_seconds,
         "grace_seconds": settings.grace_seconds,
     }
@@ -178,7 +176,7 @@ def run(settings: Settings) -> dict[str, Any]:
 def main() -> None:
     """Run what a file says; the last line is JSON."""
     settings = Settings(**json.loads(Path(sys.argv[1]).read_text()))
-    ray.init(address="auto", log_to_driver=False)
+    ray.init(address=sys.argv[2], log_to_driver=False)
     print(json.dumps(run(settings)))
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 # nothing routes to it: the switch has no address, so any number of these networks may stand side by side
 SUBNET = "10.77.0"
+PORT = 6379
 START_SECONDS = 60
 OBJECT_STORE_BYTES = 80_000_000
 
@@ -179,18 +180,23 @@ class Cluster:
         """Where the governor and its ledger are."""
         return self.hosts[0]
 
+    @property
+    def address(self) -> str:
+        """Where drivers and hosts join."""
+        return f"{self.head.address}:{PORT}"
+
     def start(self) -> None:
         """Start Ray on every host.
 
         Raises:
             ClusterError: it doesn't come up.
         """
-        self._finish([self._ray(self.head, "--head", "--port=6379", "--include-dashboard=false")])
+        self._finish([self._ray(self.head, "--head", f"--port={PORT}", "--include-dashboard=false")])
         self._finish([self.join(host) for host in self.hosts[1:]])
 
     def join(self, host: Host) -> subprocess.Popen[bytes]:
         """Let a host join the head's cluster, for the first time or again."""
-        return self._ray(host, f"--address={self.head.address}:6379")
+        return self._ray(host, f"--address={self.address}")
 
     def _ray(self, host: Host, *words: str) -> subprocess.Popen[bytes]:
         sizes = ["--num-cpus=1", "--num-gpus=0", f"--object-store-memory={OBJECT_STORE_BYTES}"]
@@ -202,8 +208,12 @@ class Cluster:
     def _finish(self, started: list[subprocess.Popen[bytes]]) -> None:
         for process in started:
             if process.wait(START_SECONDS):
-                logs = "".join(path.read_text()[-1000:] for path in sorted(self.folder.glob("*.log")))
-                raise ClusterError(f"Ray did not start: {logs}")
+                raise ClusterError(f"Ray did not start: {self.logs()}")
+
+    def logs(self) -> str:
+        """The end of what the last of this cluster's processes have written."""
+        latest = sorted(self.folder.glob("*.log"), key=lambda path: path.stat().st_mtime)[-2:]
+        return "\n".join(path.read_text()[-3000:] for path in latest)
 
     def run(self, host: Host, *command: str) -> subprocess.Popen[bytes]:
         """Start a process on a host, with a log of its own."""

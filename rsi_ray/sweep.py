@@ -22,8 +22,9 @@ from rsi_ray.sampling import METRIC, OptunaSearcher
 from rsi_ray.study import trained_count
 from rsi_ray.worker import Candidate
 from safety import SafetyError
-from safety.actor import connect, connect_to_any
+from safety.actor import GovernorClient, connect, connect_to_any
 from safety.environment import environment
+from safety.patience import Patient
 from safety.tune import Governance, GovernedScheduler, GovernedSearch, GovernedStopper
 
 # read by Tune in the driver's process
@@ -54,7 +55,8 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
     with _nothing_half_written(plan), _quiet_tune(), local_ray() as dashboard, signals_as_stop() as stop:
         governor = connect(plan.ledger_url) if plan.ledger_named else connect_to_any(plan.ledger_url)
         plan = replace(plan, ledger_url=governor.ledger_url())
-        governance = Governance(authority=governor, sweep=plan.name, price=plan.job.price, stop_asked=stop)
+        patient = Patient(governor, stop)
+        governance = Governance(authority=patient, sweep=plan.name, price=plan.job.price, stop_asked=stop)
         concurrent = plan.concurrent or _fitting(plan)
         stop.after(plan.seconds)
         with open_folder(plan) as (study, interrupted):
@@ -64,7 +66,7 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
             trials = plan.trials - trained_count(study)
             try:
                 if trials > 0:
-                    tuner = _tuner(plan, searcher, governance, observer, trials, concurrent)
+                    tuner = _tuner(plan, searcher, governor, governance, observer, trials, concurrent)
                     _fit(tuner, lambda: governor.close_sweep(plan.name, observer.usage()))
             finally:
                 write_table(plan, study)
@@ -154,6 +156,7 @@ def _searcher(plan: Plan, study: optuna.Study, interrupted: list[dict[str, Any]]
 def _tuner(
     plan: Plan,
     searcher: OptunaSearcher,
+    governor: GovernorClient,
     governance: Governance,
     observer: Observer,
     trials: int,
@@ -162,7 +165,7 @@ def _tuner(
     trainable = tune.with_parameters(
         Candidate,
         job=plan.job,
-        authority=governance.authority,
+        authority=governor,
         sweep=plan.name,
         weights=plan.folder / WEIGHTS,
         threads=plan.cpus,

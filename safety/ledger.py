@@ -11,7 +11,7 @@ from safety import audit, budgets, endings, latch, leases, schema, sweeps
 from safety.budgets import Budget
 from safety.claim import Claim, Usage
 from safety.clock import Clock, system_clock
-from safety.errors import LeaseLost, LedgerError
+from safety.errors import LeaseLost, LedgerError, LedgerUnavailable
 from safety.latch import Latch
 from safety.lease import KILLED, OPEN_STATES, Grant, Lease, Request, is_lasting
 from safety.limits import Limits
@@ -46,7 +46,9 @@ class Ledger:
         # the driver itself refuses an integer beyond 64 bits, and text that isn't Unicode
         except (sa.exc.SQLAlchemyError, OverflowError, UnicodeEncodeError) as error:
             cause = getattr(error, "orig", None) or error
-            raise LedgerError(f"ledger {schema.without_password(self.url)}: {cause}") from error
+            passes = isinstance(error, sa.exc.OperationalError)
+            kind = LedgerUnavailable if passes else LedgerError
+            raise kind(f"ledger {schema.without_password(self.url)}: {cause}") from error
 
     # --- sweeps and their limits
 
