@@ -40,7 +40,8 @@ class Settings:
         folder: where its processes leave their marks; the ledger's URL names another file.
         ledger: SQLAlchemy URL.
         sweep: name in the ledger.
-        trials: one on each host at a time.
+        trials: that follow one another where they are cut short.
+        concurrent: of them at a time.
         lease_seconds: of the limits.
         grace_seconds: of the limits.
         retries: how often a trial whose process died is run again.
@@ -50,7 +51,8 @@ class Settings:
     folder: str
     ledger: str
     sweep: str = "beating"
-    trials: int = 3
+    trials: int = 30
+    concurrent: int = 3
     lease_seconds: int = 3
     grace_seconds: int = 2
     retries: int = 0
@@ -145,7 +147,12 @@ def run(settings: Settings) -> dict[str, Any]:
     tuner = tune.Tuner(
         tune.with_resources(Beating, {"cpu": 1}),
         param_space=space,
-        tune_config=tune.TuneConfig(metric="score", mode="max", num_samples=settings.trials),
+        tune_config=tune.TuneConfig(
+            metric="score",
+            mode="max",
+            num_samples=settings.trials,
+            max_concurrent_trials=settings.concurrent,
+        ),
         run_config=tune.RunConfig(
             name=settings.sweep,
             storage_path=settings.folder,

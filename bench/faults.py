@@ -47,7 +47,10 @@ class Run:
         Raises:
             ClusterError: the driver has ended, or they don't come.
         """
-        eventually(lambda: len(self.alive(host)) >= count or self._ended(), f"{count} workers")
+        try:
+            eventually(lambda: len(self.alive(host)) >= count or self._ended(), f"{count} workers")
+        except ClusterError as error:
+            raise ClusterError(f"{error}: {self.cluster.logs()}") from None
         if self._ended():
             raise ClusterError(f"the driver has ended: {self.cluster.logs()}")
         return self.alive(host)
@@ -186,10 +189,20 @@ def kill_raylet(run: Run, host: Host, within: float) -> Deaths:
     return deaths(run, doomed, lambda: os.kill(raylet, signal.SIGKILL), within)
 
 
-def kill_gcs(run: Run, within: float) -> Deaths:
-    """The cluster's control store is killed, which ends the cluster."""
-    doomed, gcs = run.alive(), run.cluster.gcs()
-    return deaths(run, doomed, lambda: os.kill(gcs, signal.SIGKILL), within)
+def kill_gcs(cluster: Cluster) -> None:
+    """The cluster's control store is killed. What runs goes on for a while: nobody is told."""
+    os.kill(cluster.gcs(), signal.SIGKILL)
+
+
+@contextmanager
+def read_only(ledger: Path) -> Iterator[None]:
+    """Within, whoever opens the ledger anew can't write to it: root neither."""
+    files = [str(path) for path in ledger.parent.glob(f"{ledger.name}*")]
+    subprocess.run(["chattr", "+i", *files], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["chattr", "-i", *files], check=True)
 
 
 @contextmanager
