@@ -20,7 +20,7 @@ from safety import (
     request_digest,
 )
 from safety.governance import REFUSED, told
-from safety.trainable import keeper_of_this_process
+from safety.trainable import is_own_process, keeper_of_this_process
 
 STATE_FILE = "state.safetensors"
 
@@ -151,8 +151,10 @@ class Candidate(Trainable):
             self._refused = str(error)
 
     def cleanup(self) -> None:
-        """End the lease's renewal."""
+        """End the lease's renewal, and the process: Tune calls this once, last of all."""
         self._close()
+        if is_own_process():
+            self._keeper.leave()
 
     def __repr__(self) -> str:
         """Shown in the dashboard."""

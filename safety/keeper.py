@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from safety.claim import Measured
-from safety.errors import LeaseLost, SafetyError
+from safety.errors import LeaseLost, LeaseSettled, SafetyError
 from safety.governor import Authority
 from safety.lease import Grant
 
 RENEWALS_PER_LEASE = 3
+# that a process without a lease has to end by itself
+NO_LEASE_SECONDS = 15.0
 
 
 class Switch(Protocol):
@@ -37,10 +39,12 @@ def _always() -> bool:
 
 
 class LeaseKeeper:
-    """One lease at a time in one process, which dies at the deadline, computing or not.
+    """One lease at a time in one process, which dies with it, computing or not.
 
-    What a trial has started may go on where its process waits: threads, or children that die with it. The
-    deadline counts on this process's monotonic clock from before each renewal was sent; without an
+    What a trial has started may go on where its process waits: threads, or children that die with it. A
+    lease that was settled while nothing is computed leaves the process for another one.
+
+    The deadline counts on this process's monotonic clock from before each renewal was sent; without an
     answer it comes. It never lies beyond the claim's `wall_ms`.
 
     Args:
@@ -67,6 +71,7 @@ class LeaseKeeper:
         self._computing = False
         self._lost = ""
         self._began = self._deadline = 0.0
+        self._term = NO_LEASE_SECONDS
 
     @property
     def grant(self) -> Grant:
@@ -93,6 +98,7 @@ class LeaseKeeper:
         self._over = threading.Event()
         with self._lock:
             self._grant, self._lost, self._began = grant, "", asked
+            self._term = grant.ttl_ms / 1000
             self._extend(asked, grant.ttl_ms)
         arguments = (grant, self._over)
         threading.Thread(target=self._keep, args=arguments, name="lease-keeper", daemon=True).start()
@@ -105,13 +111,21 @@ class LeaseKeeper:
             self._grant = None
             self._switch.disarm()
 
+    def leave(self) -> None:
+        """Stop renewing; this process has nothing more to do, and is dead after the time of one lease.
+
+        Whoever started it ends it before that, if it can.
+        """
+        self.end()
+        self._switch.arm(self._term)
+
     def elapsed_ms(self) -> int:
         """Time since the lease began."""
         return int((self._clock() - self._began) * 1000)
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Compute under the lease: losing it meanwhile ends the process.
+        """Compute under the lease.
 
         Raises:
             LeaseLost: it is lost already.
@@ -134,7 +148,7 @@ class LeaseKeeper:
             try:
                 ttl_ms = self._authority.renew(grant.lease, grant.fence)
             except LeaseLost as error:
-                self._lose(over, str(error))
+                self._lose(over, error)
                 return
             except SafetyError:
                 continue  # silence denies: the timer runs on
@@ -147,12 +161,12 @@ class LeaseKeeper:
         self._deadline = min(asked + ttl_ms / 1000, limit)
         self._switch.arm(self._deadline - self._clock())
 
-    def _lose(self, over: threading.Event, reason: str) -> None:
+    def _lose(self, over: threading.Event, error: LeaseLost) -> None:
         with self._lock:
             if over.is_set():
                 return
-            if self._computing:
+            if self._computing or not isinstance(error, LeaseSettled):
                 self._switch.throw()
-            else:  # it may be settled, and the process free for the next one; until then it is refused
+            else:
                 self._switch.disarm()
-            self._lost = reason
+            self._lost = str(error)

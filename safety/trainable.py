@@ -43,9 +43,14 @@ class Terms:
         return Tenure(self.authority, keeper_of_this_process(self.authority), meter)
 
 
+def is_own_process() -> bool:
+    """Whether Ray has started this process for an actor: nobody else's work is in it."""
+    return ray.is_initialized() and bool(ray.get_runtime_context().get_actor_id())
+
+
 def keeper_of_this_process(authority: Authority) -> LeaseKeeper:
     """Keeps the leases of a worker, whose children end with it where Ray has started it."""
-    if ray.is_initialized() and ray.get_runtime_context().get_actor_id():
+    if is_own_process():
         bury_children()
     return LeaseKeeper(authority, KernelTimer(), supervised=parent_runs())
 
@@ -128,10 +133,14 @@ class Leased(Trainable):
         return super().save_checkpoint(checkpoint_dir)
 
     def cleanup(self) -> None:
-        """End the lease's renewal."""
+        """End the lease's renewal, and the process: Tune calls this once, last of all."""
         self._tenure.end()
-        if self._leased_ready:
-            super().cleanup()  # type: ignore[no-untyped-call]
+        try:
+            if self._leased_ready:
+                super().cleanup()  # type: ignore[no-untyped-call]
+        finally:
+            if is_own_process():
+                self._tenure.leave()
 
 
 def leased(trainable: type[Trainable], name: str, terms: Terms) -> type[Trainable]:

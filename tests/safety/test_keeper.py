@@ -4,6 +4,7 @@ import time
 import pytest
 
 from safety import GovernorUnreachable, LeaseKeeper, LeaseLost
+from safety.errors import LeaseSettled
 from tests.safety.fakes import FakeAuthority, claim, dies, measured
 
 
@@ -174,13 +175,43 @@ def test_a_lease_lost_while_computing_ends_the_process(keeper_of, switch):
         assert switch.thrown.wait(5)
 
 
-def test_a_lease_lost_while_idle_ends_no_process_and_nothing_is_computed_any_more(keeper_of, switch):
+def test_a_lease_that_is_lost_while_nothing_is_computed_ends_the_process_too(keeper_of, switch):
     keeper = keeper_of(LeaseLost("revoked: a human said so"))
+    begin(keeper)
+    assert switch.thrown.wait(5)
+    with pytest.raises(LeaseLost, match="a human said so"), keeper.computing():
+        raise AssertionError("computed")
+
+
+def test_a_lease_that_was_settled_leaves_its_process_for_another_one(keeper_of, switch):
+    keeper = keeper_of(LeaseSettled("settled"))
     begin(keeper)
     eventually(lambda: keeper._lost)
     assert (switch.thrown.is_set(), switch.armed) == (False, None)
-    with pytest.raises(LeaseLost, match="a human said so"), keeper.computing():
+    with pytest.raises(LeaseLost, match="settled"), keeper.computing():
         raise AssertionError("computed")
+
+
+def test_a_lease_that_was_settled_while_something_is_computed_ends_the_process(keeper_of, switch):
+    keeper = keeper_of(LeaseSettled("settled"), ttl_ms=150)
+    begin(keeper)
+    with keeper.computing():
+        assert switch.thrown.wait(5)
+
+
+def test_a_process_that_has_nothing_more_to_do_has_the_time_of_a_lease_left(keeper_of, seconds, switch):
+    keeper = keeper_of(ttl_ms=15_000)
+    begin(keeper)
+    seconds.now += 14
+    keeper.leave()
+    assert switch.armed == 15
+    with pytest.raises(LeaseLost), keeper.computing():
+        raise AssertionError("computed")
+
+
+def test_a_process_that_never_held_a_lease_has_time_to_end_by_itself(keeper_of, switch):
+    keeper_of().leave()
+    assert switch.armed == 15
 
 
 def test_what_nobody_looks_after_takes_no_lease(keeper_of):
