@@ -47,6 +47,8 @@ class Ledger:
         except (sa.exc.SQLAlchemyError, OverflowError, UnicodeEncodeError) as error:
             cause = getattr(error, "orig", None) or error
             passes = isinstance(error, sa.exc.OperationalError)
+            if passes and "readonly" in str(cause):
+                self._engine.dispose()  # what was opened read-only stays so when its file no longer is
             kind = LedgerUnavailable if passes else LedgerError
             raise kind(f"ledger {schema.without_password(self.url)}: {cause}") from error
 

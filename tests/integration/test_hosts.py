@@ -6,6 +6,8 @@ The sweep goes on through all of it; each test needs no more than that its worke
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -222,6 +224,23 @@ def test_while_the_ledger_can_not_be_written_workers_die_and_the_sweep_goes_on_w
     assert granted(hosts.entries()[before:begun]) == 0
 
 
+def test_a_governor_that_starts_again_while_its_ledger_is_read_only_admits_nothing_until_it_is_not(
+    hosts: Hosts,
+):
+    run = hosts.all_beat()
+    governor, doomed, before = hosts.cluster.governor(), run.alive(), len(hosts.entries())
+    with faults.read_only(hosts.ledger):
+        died = faults.deaths(run, doomed, lambda: os.kill(governor, signal.SIGKILL), T)
+        hosts.note("ledger read-only", died, LEASE)
+        time.sleep(GRACE)
+        assert run.driver.poll() is None
+        writable_again = time.time() * 1000
+    hosts.all_beat()
+    assert hosts.cluster.governor() != governor
+    entries = hosts.entries()[before:]
+    assert granted([entry for entry in entries if entry.at_ms < writable_again]) == 0
+
+
 def test_a_worker_whose_raylet_is_killed_dies_with_its_lease(hosts: Hosts):
     run, host = hosts.run(), hosts.cluster.hosts[1]
     died = hosts.note("raylet SIGKILL", faults.kill_raylet(run, host, T), LEASE)
@@ -240,7 +259,7 @@ def test_what_is_spent_stays_spent_when_the_control_store_is_killed_and_the_clus
     with hosts.opened() as ledger:
         # nobody else can tell them any more
         killed = faults.deaths(run, run.alive(), lambda: ledger.kill("a test says so", "a test"), T)
-        hosts.note("kill switch, GCS SIGKILL", killed, LEASE)
+        hosts.note("kill switch, GCS SIGKILL", killed, T)
         for host in hosts.cluster.hosts:
             host.kill()
         run.driver.wait(60)

@@ -143,3 +143,11 @@ def test_a_ledger_that_is_locked_for_too_long_is_unavailable_and_answers_when_it
     assert impatient.pulse("s") == "open"
     impatient.close()
     other.close()
+
+
+def test_a_ledger_that_was_opened_read_only_is_opened_anew(ledger):
+    with ledger._engine.connect() as connection:
+        connection.connection.execute("PRAGMA query_only = ON")
+    with pytest.raises(LedgerUnavailable, match="attempt to write a readonly database"):
+        ledger.pulse("s")
+    assert ledger.pulse("s") == "open"
