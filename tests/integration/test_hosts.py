@@ -264,7 +264,6 @@ def test_what_is_spent_stays_spent_when_the_control_store_is_killed_and_the_clus
             host.kill()
         run.driver.wait(60)
         spent, held = hosts.budget("train_gflop").spent, hosts.budget("train_gflop").held
-        assert held >= 2 * GFLOP_OF_A_TRIAL
         ledger.unkill("a test says so", "a test")
         hosts.cluster.start()
         eventually(
