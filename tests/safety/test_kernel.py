@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -252,3 +253,24 @@ def test_an_undertaker_buries_a_group_and_whoever_carries_the_mark(monkeypatch):
         for process in (member, marked, stranger):
             process.kill()
             process.wait()
+
+
+def test_an_undertaker_is_run_as_a_file(monkeypatch):
+    member = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    # not this process's parent: what it waits for has ended
+    monkeypatch.setattr(sys, "argv", ["undertaker.py", str(member.pid), "nobody's"])
+    runpy.run_path(undertaker.__file__, run_name="__main__")
+    assert member.wait(5) == -9
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_a_worker_leads_a_group_of_its_own_and_marks_what_it_starts(monkeypatch, leads):
+    happened = []
+    monkeypatch.setenv(undertaker.MARK, "")
+    monkeypatch.setattr(os, "getpgrp", lambda: os.getpid() if leads else 1)
+    monkeypatch.setattr(os, "setpgid", lambda *what: happened.append(what))
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **_options: happened.append(command))
+    kernel.bury_children()
+    *led, command = happened
+    assert led == ([] if leads else [(0, 0)])
+    assert command[-3:] == [undertaker.__file__, str(os.getpid()), os.environ[undertaker.MARK]]
