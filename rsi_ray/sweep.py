@@ -23,8 +23,9 @@ from rsi_ray.sampling import METRIC, OptunaSearcher
 from rsi_ray.study import trained_count
 from rsi_ray.worker import Candidate
 from safety import SafetyError
-from safety.actor import connect, connect_to_any
+from safety.actor import GovernorClient, connect, connect_to_any
 from safety.environment import environment
+from safety.patience import Patient
 from safety.tune import Governance, GovernedScheduler, GovernedSearch, GovernedStopper
 from safety.watch import watched
 
@@ -57,7 +58,8 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
         reach = connect if plan.ledger_named else connect_to_any
         governor = reach(plan.ledger_url, state=plan.folder.parent, key=plan.governor_key)
         plan = replace(plan, ledger_url=governor.ledger_url(), governor_key=governor.public)
-        governance = Governance(authority=governor, sweep=plan.name, price=plan.job.price, stop_asked=stop)
+        patient = Patient(governor, stop)
+        governance = Governance(authority=patient, sweep=plan.name, price=plan.job.price, stop_asked=stop)
         concurrent = plan.concurrent or _fitting(plan)
         stop.after(plan.seconds)
         with open_folder(plan) as (study, interrupted):
@@ -67,7 +69,7 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
             trials = plan.trials - trained_count(study)
             try:
                 if trials > 0:
-                    tuner = _tuner(plan, searcher, governance, observer, trials, concurrent)
+                    tuner = _tuner(plan, searcher, governor, governance, observer, trials, concurrent)
                     with watched(governance):
                         _fit(tuner, lambda: governor.close_sweep(plan.name, observer.usage()))
             finally:
@@ -163,6 +165,7 @@ def _searcher(plan: Plan, study: optuna.Study, interrupted: list[dict[str, Any]]
 def _tuner(
     plan: Plan,
     searcher: OptunaSearcher,
+    governor: GovernorClient,
     governance: Governance,
     observer: Observer,
     trials: int,
@@ -171,7 +174,7 @@ def _tuner(
     trainable = tune.with_parameters(
         Candidate,
         job=plan.job,
-        authority=governance.authority,
+        authority=governor,
         sweep=plan.name,
         weights=plan.folder / WEIGHTS,
         threads=plan.cpus,

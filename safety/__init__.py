@@ -25,7 +25,7 @@ from safety.errors import (
 from safety.governor import Authority, Governor, Status
 from safety.improvement import improvement, max_improvement_rate
 from safety.keeper import LeaseKeeper, Switch
-from safety.kernel_timer import KernelTimer
+from safety.kernel import KernelTimer
 from safety.lease import Grant, Lease, Request, request_digest
 from safety.ledger import Ledger
 from safety.limits import Bounds, Budgets, Limits, limits_from_dict, limits_from_yaml

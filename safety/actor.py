@@ -22,6 +22,7 @@ from safety.kill_file import obey
 from safety.lease import Grant, Request
 from safety.ledger import Ledger
 from safety.limits import Limits
+from safety.notary import Notary, NotaryThread, places_of
 from safety.rules import Report
 from safety.schema import state_folder, without_password
 from safety.verdict import Verdict
@@ -44,11 +45,23 @@ class GovernorActor:
     """
 
     def __init__(self, ledger_url: str, state: str) -> None:
-        folder = Path(state)
-        self._url = ledger_url
-        self._identity = identity_in(folder)
-        ledger = Ledger(ledger_url)
-        self._group = GroupCommit(ledger, before=partial(obey, ledger, folder))
+        self._url, self._folder = ledger_url, Path(state)
+        self._identity = identity_in(self._folder)
+        self._opening = asyncio.Lock()
+        self._group: GroupCommit | None = None
+
+    def _open(self) -> GroupCommit:
+        ledger = Ledger(self._url)
+        places = places_of(self._url, self._folder)
+        notary = NotaryThread(Notary(ledger, self._identity, places))
+        return GroupCommit(ledger, before=partial(obey, ledger, self._folder), after=notary.wake)
+
+    async def _opened(self) -> GroupCommit:
+        # not as the actor is made: Ray starts none again that failed then, and a full disk has room again
+        async with self._opening:
+            if self._group is None:
+                self._group = await asyncio.to_thread(self._open)
+        return self._group
 
     async def about(self) -> tuple[str, str]:
         """The ledger's URL and the public key: what it says of itself, unproven."""
@@ -57,7 +70,8 @@ class GovernorActor:
     async def ask(self, question: Question) -> Signed:
         """Call a method of the governor."""
         try:
-            answer = await asyncio.wrap_future(self._group.ask(*read(question)))
+            group = await self._opened()
+            answer = await asyncio.wrap_future(group.ask(*read(question)))
         except SafetyError as error:
             answer = error
         return sealed(self._identity, question, answer)

@@ -6,6 +6,8 @@ SafetyError
 ├── LedgerError            the ledger can't be opened, read or written
 │   ├── KeyReused          an idempotency key came again with another request
 │   ├── LeaseLost          the lease is over for this holder: fenced, revoked, expired or frozen
+│   │   └── LeaseSettled   it ended as it should: somebody has settled it
+│   ├── LedgerUnavailable  its database is locked, read-only, full or gone: the same question may do later
 │   └── LooserLimits       a cap above the one in force was asked for; that takes an approval
 ├── GovernorUnreachable    no answer from the governor; silence denies
 ├── IdentityError          a key can't be used, or an answer isn't signed by the one that was pinned
@@ -36,6 +38,14 @@ class KeyReused(LedgerError):
 
 class LeaseLost(LedgerError):
     """The lease is over for this holder; it must compute nothing more."""
+
+
+class LeaseSettled(LeaseLost):
+    """The lease was settled, and its process is free for another one."""
+
+
+class LedgerUnavailable(LedgerError):
+    """The database doesn't answer now; nothing was changed."""
 
 
 class LooserLimits(LedgerError):

@@ -12,7 +12,7 @@ from safety.budgets import Budget
 from safety.claim import Claim, Usage
 from safety.clock import Clock, system_clock
 from safety.drills import Canary
-from safety.errors import LeaseLost
+from safety.errors import LeaseLost, LeaseSettled
 from safety.latch import Latch
 from safety.lease import KILLED, OPEN_STATES, Grant, Lease, Request, is_lasting
 from safety.limits import Limits
@@ -219,7 +219,8 @@ class Ledger:
 
     def _go_on(self, connection: sa.Connection, lease: Lease) -> int:
         if lease.state != "active":
-            raise LeaseLost(f"{lease.key}: the lease is {_told(lease.state, lease.reason)}")
+            lost = LeaseSettled if lease.state == "settled" else LeaseLost
+            raise lost(f"{lease.key}: the lease is {_told(lease.state, lease.reason)}")
         ttl_ms = self._term(connection, lease)
         if lease.boot == self._clock.boot and self._clock.monotonic_ms() > lease.deadline_ms:
             raise LeaseLost(f"{lease.key}: the lease expired before it was renewed")

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
-from safety.errors import LedgerError
+from safety.errors import LedgerError, LedgerUnavailable
 
 BUSY_TIMEOUT_MS = 30_000
 # the number of the lock under which every transaction of a PostgreSQL database runs
@@ -148,7 +148,8 @@ def open_database(url: str) -> sa.Engine:
     # ImportError: the database's driver is not installed
     except (sa.exc.SQLAlchemyError, OSError, ImportError) as error:
         cause = str(getattr(error, "orig", None) or error).splitlines()[0]
-        raise LedgerError(f"ledger {without_password(url)}: cannot be opened: {cause}") from None
+        kind = LedgerUnavailable if isinstance(error, sa.exc.OperationalError) else LedgerError
+        raise kind(f"ledger {without_password(url)}: cannot be opened: {cause}") from None
     if older:
         raise LedgerError(
             f"ledger {without_password(url)}: made by another version ({older[0]} is missing); "

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import sqlalchemy as sa
 
 from safety import schema
-from safety.errors import LedgerError
+from safety.errors import LedgerError, LedgerUnavailable
 
 
 class _Shared(threading.local):
@@ -29,7 +30,10 @@ class Transactions:
     def __init__(self, url: str) -> None:
         self._name = schema.without_password(url)
         self._engine = schema.open_database(url)
-        self._driver_error: type[Exception] = self._engine.dialect.loaded_dbapi.Error
+        driver: Any = self._engine.dialect.loaded_dbapi
+        self._driver_error: type[Exception] = driver.Error
+        # of a lock, a full disk, a server that is away, a database that takes no writes now
+        self._passing: tuple[type[Exception], ...] = (driver.OperationalError, driver.InternalError)
         self._reader = schema.for_reading(self._engine)
         self._shared = _Shared()
 
@@ -104,4 +108,8 @@ class Transactions:
         # the driver itself refuses an integer beyond 64 bits, and text that isn't Unicode
         except (sa.exc.SQLAlchemyError, self._driver_error, OverflowError, UnicodeEncodeError) as error:
             cause = getattr(error, "orig", None) or error
-            raise LedgerError(f"ledger {self._name}: {cause}") from error
+            passes = isinstance(cause, self._passing)
+            if passes and "readonly" in str(cause):
+                self._engine.dispose()  # what was opened read-only stays so when its file no longer is
+            kind = LedgerUnavailable if passes else LedgerError
+            raise kind(f"ledger {self._name}: {cause}") from error

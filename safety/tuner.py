@@ -27,6 +27,7 @@ from safety.governance import Governance
 from safety.lease import object_digest
 from safety.limits import Limits, limits_from_dict, limits_from_yaml
 from safety.meter import Meter, found_meters
+from safety.patience import Patient
 from safety.pricing import Cost, Pricing
 from safety.trainable import Terms, leased
 from safety.watch import watched
@@ -149,7 +150,7 @@ class GovernedTuner(Tuner):
         self._open(governor)
         governance = self._governance(governor)
         try:
-            return self._fit(governance)
+            return self._fit(governor, governance)
         finally:
             self._close(governor, governance)
 
@@ -178,9 +179,10 @@ class GovernedTuner(Tuner):
         pricing = replace(self._pricing, counted=counted)
         if pricing.cost is None:
             pricing({})
-        return Governance(authority=governor, sweep=self.sweep, price=pricing, digest=object_digest)
+        patient = Patient(governor, lambda: False)
+        return Governance(authority=patient, sweep=self.sweep, price=pricing, digest=object_digest)
 
-    def _fit(self, governance: Governance) -> ResultGrid:
+    def _fit(self, governor: GovernorClient, governance: Governance) -> ResultGrid:
         internal = _copied(self._internal)
         run = copy.copy(internal.get_run_config())
         metric = metric_of(internal._tune_config)
@@ -189,14 +191,14 @@ class GovernedTuner(Tuner):
             run.stop = stop
             internal._run_config = run
             internal._tune_config = governed(internal._tune_config, governance, internal.param_space)
-            internal.trainable = leased(self._trained, self._trained_name, self._terms(governance))
+            internal.trainable = leased(self._trained, self._trained_name, self._terms(governor))
             grid: ResultGrid = internal.fit()
         self._internal._experiment_analysis = internal._experiment_analysis
         return grid
 
-    def _terms(self, governance: Governance) -> Terms:
+    def _terms(self, governor: GovernorClient) -> Terms:
         return Terms(
-            authority=governance.authority,
+            authority=governor,
             sweep=self.sweep,
             digest=object_digest,
             meters=found_meters() if self._meter == "auto" else self._meter,

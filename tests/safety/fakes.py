@@ -1,5 +1,8 @@
 """A clock that is set by hand, and the least of each value that a test needs."""
 
+import subprocess
+import sys
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -142,3 +145,17 @@ class FakeAuthority:
     def state(self, sweep: str) -> str:
         self._asked("state", sweep)
         return self.states
+
+
+def dies(program, within):
+    """Run a program in a process of its own; its exit code, and how long after its first line it ended."""
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "spinning\n"
+        began = time.monotonic()
+        code = process.wait(within)
+        return code, time.monotonic() - began
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
