@@ -14,7 +14,7 @@ from rsi_ray.objectives import MINIMIZED, SCORE
 from rsi_ray.records import Verdict, below
 from rsi_ray.result import Result
 from rsi_ray.view import Row, amount, budgets_of, dashboard_text, spec_text, table_of
-from safety import Allow
+from safety import Deny, Hold
 
 
 def summary(result: Result) -> Group:
@@ -93,7 +93,9 @@ def _best_text(result: Result) -> Text:
     if baseline:
         gain = best["score"] / baseline["score"] - 1 if baseline["score"] else float("nan")
         text += f"\nBaseline: #{baseline['number']} with {baseline['score']:.4f}; the best is {gain:+.1%}"
-    if not isinstance(result.improvement, Allow):
+    if isinstance(result.improvement, Deny):
+        text += f"\nRefused, and its lineage shut down: {result.improvement.reason}"
+    elif isinstance(result.improvement, Hold):
         text += f"\nHeld for a human before it may replace anything: {result.improvement.reason}"
     return Text(text)
 

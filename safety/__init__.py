@@ -23,7 +23,7 @@ from safety.errors import (
     SearchExhausted,
 )
 from safety.governor import Authority, Governor, Status
-from safety.improvement import improvement, max_improvement_rate
+from safety.improvement import Promotion, improvement, judge_promotion, max_improvement_rate
 from safety.keeper import KernelTimer, LeaseKeeper, Switch
 from safety.lease import Grant, Lease, Request, request_digest
 from safety.ledger import Ledger
@@ -60,6 +60,7 @@ __all__ = [
     "LooserLimits",
     "Measured",
     "PriceError",
+    "Promotion",
     "Report",
     "Request",
     "SafetyError",
@@ -73,6 +74,7 @@ __all__ = [
     "improvement",
     "judge",
     "judge_claim",
+    "judge_promotion",
     "judge_report",
     "limits_from_dict",
     "limits_from_yaml",

@@ -11,6 +11,7 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from safety.claim import Measured, Usage
 from safety.errors import GovernorUnreachable, LedgerError
 from safety.governor import Governor, Status
+from safety.improvement import Mode
 from safety.lease import Grant, Request
 from safety.ledger import Ledger
 from safety.limits import Limits
@@ -64,9 +65,9 @@ class GovernorClient:
             line = str(error).splitlines()[0]
             raise GovernorUnreachable(f"the governor can't be reached for {method}: {line}") from None
 
-    def open_sweep(self, sweep: str, limits: Limits) -> None:
+    def open_sweep(self, sweep: str, limits: Limits, lineage: str | None = None) -> None:
         """Bind a sweep to its limits."""
-        self._ask("open_sweep", sweep, limits)
+        self._ask("open_sweep", sweep, limits, lineage)
 
     def close_sweep(self, sweep: str, usage: Mapping[str, Usage]) -> None:
         """End a sweep whose workers are dead."""
@@ -117,9 +118,14 @@ class GovernorClient:
         """Renew a lease no more."""
         self._ask("revoke", key, rule, reason)
 
-    def judge_improvement(self, sweep: str, old: float, new: float) -> Verdict:
+    def judge_improvement(self, sweep: str, old: float, new: float, mode: Mode = "max") -> Verdict:
         """Judge a sweep's best against what it would replace."""
-        verdict: Verdict = self._ask("judge_improvement", sweep, old, new)
+        verdict: Verdict = self._ask("judge_improvement", sweep, old, new, mode)
+        return verdict
+
+    def promote(self, sweep: str, key: str, old: float, new: float, mode: Mode = "max") -> Verdict:
+        """Record that a champion takes another's place, if it may."""
+        verdict: Verdict = self._ask("promote", sweep, key, old, new, mode)
         return verdict
 
     def fail(self, sweep: str, key: str, reason: str) -> None:

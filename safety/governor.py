@@ -10,7 +10,7 @@ from typing import Protocol
 from safety.budgets import Budget
 from safety.claim import Measured, Usage
 from safety.errors import LeaseLost
-from safety.improvement import max_improvement_rate
+from safety.improvement import Mode
 from safety.lease import FAILED, Grant, Request
 from safety.ledger import Ledger
 from safety.limits import Limits
@@ -87,9 +87,9 @@ class Governor:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
-    def open_sweep(self, sweep: str, limits: Limits) -> None:
+    def open_sweep(self, sweep: str, limits: Limits, lineage: str | None = None) -> None:
         """Bind a sweep to its limits; see `Ledger.open_sweep`."""
-        self._ledger.open_sweep(sweep, limits)
+        self._ledger.open_sweep(sweep, limits, lineage)
 
     def close_sweep(self, sweep: str, usage: Mapping[str, Usage]) -> None:
         """End a sweep whose workers are dead; see `Ledger.close_sweep`."""
@@ -189,12 +189,13 @@ class Governor:
         """Renew a lease no more."""
         self._ledger.revoke(key, rule, reason)
 
-    def judge_improvement(self, sweep: str, old: float, new: float) -> Verdict:
-        """Judge a sweep's best against what it would replace; a hold is recorded."""
-        verdict = max_improvement_rate(self._ledger.sweep(sweep).limits, old=old, new=new)
-        if not isinstance(verdict, Allow):
-            self._ledger.refuse(sweep, "", verdict, kind="hold")
-        return verdict
+    def judge_improvement(self, sweep: str, old: float, new: float, mode: Mode = "max") -> Verdict:
+        """Judge a sweep's best against what it would replace; see `Ledger.judge_improvement`."""
+        return self._ledger.judge_improvement(sweep, old, new, mode)
+
+    def promote(self, sweep: str, key: str, old: float, new: float, mode: Mode = "max") -> Verdict:
+        """Record that a champion takes another's place, if it may; see `Ledger.promote`."""
+        return self._ledger.promote(sweep, key, old, new, mode)
 
     def fail(self, sweep: str, key: str, reason: str) -> None:
         """Record that a trial failed by itself; its lease is not touched."""

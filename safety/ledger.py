@@ -7,11 +7,12 @@ from contextlib import contextmanager
 
 import sqlalchemy as sa
 
-from safety import audit, budgets, endings, latch, leases, schema, sweeps
+from safety import audit, budgets, endings, latch, leases, promotions, schema, sweeps
 from safety.budgets import Budget
 from safety.claim import Claim, Usage
 from safety.clock import Clock, system_clock
 from safety.errors import LeaseLost, LedgerError
+from safety.improvement import Mode, Promotion
 from safety.latch import Latch
 from safety.lease import KILLED, OPEN_STATES, Grant, Lease, Request, is_lasting
 from safety.limits import Limits
@@ -50,16 +51,17 @@ class Ledger:
 
     # --- sweeps and their limits
 
-    def open_sweep(self, name: str, limits: Limits) -> None:
+    def open_sweep(self, name: str, limits: Limits, lineage: str | None = None) -> None:
         """Bind a sweep to its limits, and the cluster's budgets to the tightest asked for so far.
 
-        Of one that exists, what a driver before this one reserved and never began is given back.
+        Of one that exists, what a driver before this one reserved and never began is given back. Sweeps of
+        one lineage share its history of champions; a sweep has one of its own where none is named.
 
         Raises:
             LooserLimits: a cap above the one in force, or other limits for a sweep that exists.
         """
         with self._transaction() as connection:
-            sweeps.bind(connection, self._clock, name, limits)
+            sweeps.bind(connection, self._clock, name, limits, lineage)
             endings.void_reserved(connection, self._clock, name, "its driver is gone")
 
     def sweep(self, name: str) -> Sweep:
@@ -122,6 +124,29 @@ class Ledger:
                 cut = endings.cut_short(self._clock, lease, usage.get(lease.trial, Usage()))
                 leases.end(connection, self._clock, lease, "settled", cut.charges(lease.claim))
             sweeps.close(connection, self._clock, name)
+
+    # --- promotions
+
+    def judge_improvement(self, sweep: str, old: float, new: float, mode: Mode = "max") -> Verdict:
+        """Judge a sweep's best against its lineage's history; see `promotions.judged`."""
+        with self._transaction() as connection:
+            candidate = promotions.candidate(connection, self._clock, sweep, "", old, new, mode)
+            return promotions.judged(connection, self._clock, sweep, candidate)
+
+    def promote(self, sweep: str, key: str, old: float, new: float, mode: Mode = "max") -> Verdict:
+        """Judge and, where it is allowed, record that a champion takes another's place; twice is once.
+
+        Raises:
+            KeyReused: the key was used for another promotion.
+        """
+        with self._transaction() as connection:
+            candidate = promotions.candidate(connection, self._clock, sweep, key, old, new, mode)
+            return promotions.promote(connection, self._clock, sweep, candidate)
+
+    def promotions(self, lineage: str) -> list[Promotion]:
+        """The promotions of a lineage, in order."""
+        with self._transaction() as connection:
+            return promotions.of_lineage(connection, lineage)
 
     # --- leases
 

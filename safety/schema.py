@@ -18,6 +18,8 @@ metadata = sa.MetaData()
 
 # a STRICT table knows INTEGER, which is 64 bits wide there
 Int64 = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+# and REAL, which is 64 bits wide there and 32 elsewhere
+Float64: sa.types.TypeEngine[float] = sa.Double().with_variant(sa.REAL(), "sqlite")
 
 
 def _table(name: str, *columns: Any) -> sa.Table:
@@ -43,7 +45,28 @@ sweeps = _table(
     sa.Column("reason", sa.Text, nullable=False, default=""),
     sa.Column("seen_ms", Int64, nullable=False),
     sa.Column("boot", sa.Text, nullable=False),
+    # sweeps whose champions follow one another
+    sa.Column("lineage", sa.Text, nullable=False, index=True),
     _state("open", "frozen", "closed"),
+)
+
+# a lineage that was shut down: no sweep of it is opened any more
+stopped_lineages = _table(
+    "stopped_lineages",
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("reason", sa.Text, nullable=False),
+)
+
+promotions = _table(
+    "promotions",
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("key", sa.Text, unique=True, nullable=False),
+    sa.Column("lineage", sa.Text, nullable=False, index=True),
+    sa.Column("sweep", sa.Text, sa.ForeignKey("sweeps.name"), nullable=False),
+    sa.Column("at_ms", Int64, nullable=False),
+    sa.Column("old", Float64, nullable=False),
+    sa.Column("new", Float64, nullable=False),
+    sa.Column("mode", sa.Text, nullable=False),
 )
 
 # `target` is the cap that the limits name. `cap` is it, or what is out already where the limits were

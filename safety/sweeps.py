@@ -21,12 +21,16 @@ class Sweep:
     """A sweep as the ledger knows it: which limits bind it, whether it is open, frozen, closed or killed.
 
     It is killed, whatever it was, while the cluster's kill switch is thrown.
+
+    Attributes:
+        lineage: line of champions that it works on, which other sweeps may share.
     """
 
     name: str
     limits: Limits
     state: str
     reason: str
+    lineage: str
 
 
 def find(connection: sa.Connection, name: str) -> Sweep:
@@ -42,7 +46,14 @@ def find(connection: sa.Connection, name: str) -> Sweep:
     if row is None:
         raise LedgerError(f"sweep {name}: not in the ledger; open it first")
     state, reason = (row.state, row.reason) if row.killed is None else (KILLED, row.killed)
-    return Sweep(name=name, limits=_parsed(row.limits), state=state, reason=reason)
+    limits = _parsed(row.limits)
+    return Sweep(name=name, limits=limits, state=state, reason=reason, lineage=row.lineage)
+
+
+def of_lineage(connection: sa.Connection, lineage: str) -> list[Sweep]:
+    """All sweeps of a lineage; whoever changes the lineage within a transaction comes here first."""
+    query = sa.select(_table.c.name).where(_table.c.lineage == lineage).order_by(_table.c.name)
+    return [find(connection, name) for name in connection.scalars(query.with_for_update()).all()]
 
 
 @lru_cache(maxsize=64)
@@ -50,12 +61,21 @@ def _parsed(canonical: str) -> Limits:
     return Limits.model_validate_json(canonical)
 
 
-def bind(connection: sa.Connection, clock: Clock, name: str, limits: Limits) -> None:
+def bind(
+    connection: sa.Connection, clock: Clock, name: str, limits: Limits, lineage: str | None = None
+) -> None:
     """Open a sweep under its limits, and tighten the cluster's budgets to them.
+
+    Args:
+        connection: of the caller's transaction.
+        clock: of this host.
+        name: of the sweep.
+        limits: that bind it.
+        lineage: line of champions that it works on; one of its own where none is named.
 
     Raises:
         LooserLimits: a cap above the one in force, or other limits for a sweep that exists.
-        LedgerError: the sweep is frozen, or the cluster killed.
+        LedgerError: the sweep is frozen or of another lineage, its lineage shut down, or the cluster killed.
     """
     thrown = latch.standing(connection)
     if thrown:
@@ -65,14 +85,36 @@ def bind(connection: sa.Connection, clock: Clock, name: str, limits: Limits) -> 
         raise LooserLimits(f"sweep {name}: bound to other limits; give the sweep another name")
     if known and known.state == "frozen":
         raise LedgerError(f"sweep {name}: frozen: {known.reason}")
+    lineage = _lineage(connection, name, lineage, known.lineage if known else None)
     if not known:
         _store(connection, limits)
         row = {"name": name, "policy": limits.digest, "state": "open", "seen_ms": 0, "boot": clock.boot}
-        connection.execute(_table.insert().values(**row))
+        connection.execute(_table.insert().values(**row, lineage=lineage))
     change(connection, name, state="open")
     see(connection, clock, name)
     budgets.adopt(connection, name, limits)
     audit.note(connection, clock, "open_sweep", sweep=name, detail={"policy": limits.digest})
+
+
+def _lineage(connection: sa.Connection, name: str, asked: str | None, known: str | None) -> str:
+    """The lineage of a sweep that may run."""
+    lineage = known or asked or name
+    if asked not in (None, lineage):
+        raise LedgerError(f"sweep {name}: of lineage {lineage}, not {asked}; give the sweep another name")
+    stopped = schema.stopped_lineages
+    reason = connection.scalar(sa.select(stopped.c.reason).where(stopped.c.name == lineage))
+    if reason is not None:
+        raise LedgerError(f"sweep {name}: its lineage {lineage} was shut down: {reason}")
+    return lineage
+
+
+def shut_down(connection: sa.Connection, clock: Clock, lineage: str, reason: str) -> None:
+    """Freeze every sweep of a lineage, and let none be opened; twice is once."""
+    stopped = schema.stopped_lineages
+    if connection.scalar(sa.select(stopped.c.name).where(stopped.c.name == lineage)) is None:
+        connection.execute(stopped.insert().values(name=lineage, reason=reason))
+    for sweep in of_lineage(connection, lineage):
+        freeze(connection, clock, sweep.name, reason)
 
 
 def _store(connection: sa.Connection, limits: Limits) -> None:
