@@ -13,7 +13,7 @@ from rich.text import Text
 from rsi_ray.objectives import MINIMIZED, SCORE
 from rsi_ray.records import Verdict, below
 from rsi_ray.result import Result
-from rsi_ray.view import Row, amount, budgets_of, dashboard_text, spec_text, table_of
+from rsi_ray.view import Row, amount, budgets_of, capability_of, dashboard_text, spec_text, table_of
 from safety import Deny, Hold
 
 
@@ -31,7 +31,7 @@ def summary(result: Result) -> Group:
     if len(result.objectives) > 1 and len(result.front):
         parts.append(front_of(result))
     parts.append(_verdicts_text(result.table))
-    parts.append(budgets_of(result.status))
+    parts += [budgets_of(result.status), *capability_of(result.status)]
     if result.ended:
         parts.append(Text(f"The sweep ended early: {result.ended}", style="red"))
     if result.used_up:

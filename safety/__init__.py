@@ -28,6 +28,7 @@ from safety.keeper import KernelTimer, LeaseKeeper, Switch
 from safety.lease import Grant, Lease, Request, request_digest
 from safety.ledger import Ledger
 from safety.limits import Bounds, Budgets, Limits, limits_from_dict, limits_from_yaml
+from safety.proximity import Nearness, proximity
 from safety.rules import Report, judge, judge_claim, judge_report
 from safety.verdict import Allow, Deny, Hold, Verdict
 
@@ -59,6 +60,7 @@ __all__ = [
     "Limits",
     "LooserLimits",
     "Measured",
+    "Nearness",
     "PriceError",
     "Promotion",
     "Report",
@@ -79,6 +81,7 @@ __all__ = [
     "limits_from_dict",
     "limits_from_yaml",
     "max_improvement_rate",
+    "proximity",
     "read_yaml",
     "request_digest",
     "system_clock",

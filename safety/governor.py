@@ -14,6 +14,7 @@ from safety.improvement import Mode
 from safety.lease import FAILED, Grant, Request
 from safety.ledger import Ledger
 from safety.limits import Limits
+from safety.proximity import Nearness, proximity
 from safety.rules import Report, as_reserved, judge_built, judge_claim, judge_report
 from safety.verdict import Allow, Deny, Verdict
 
@@ -26,11 +27,13 @@ class Status:
         state: open, frozen, closed or killed.
         reason: why it is frozen or killed.
         budgets: the cluster's and its own.
+        near: how near it has come to its capability ceilings.
     """
 
     state: str
     reason: str
     budgets: tuple[Budget, ...]
+    near: tuple[Nearness, ...] = ()
 
 
 class Authority(Protocol):
@@ -179,6 +182,10 @@ class Governor:
         verdict = judge_report(sweep.limits, lease.claim, report)
         if isinstance(verdict, Deny):
             self._ledger.refuse(lease.sweep, key, verdict, kind="incident")
+            return verdict
+        near = proximity(sweep.limits, report.domains)
+        if near:
+            self._ledger.warn(lease, near)
         return verdict
 
     def void(self, key: str, reason: str) -> None:
@@ -217,7 +224,12 @@ class Governor:
     def status(self, sweep: str) -> Status:
         """State and budgets of a sweep."""
         known = self._ledger.sweep(sweep)
-        return Status(state=known.state, reason=known.reason, budgets=tuple(self._ledger.budgets(sweep)))
+        return Status(
+            state=known.state,
+            reason=known.reason,
+            budgets=tuple(self._ledger.budgets(sweep)),
+            near=self._ledger.nearest(sweep),
+        )
 
     def ledger_url(self) -> str:
         """Which ledger this governor fronts."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import sqlalchemy as sa
 
-from safety import audit, budgets, endings, latch, leases, promotions, schema, sweeps
+from safety import audit, budgets, endings, latch, leases, promotions, proximity, schema, sweeps
 from safety.budgets import Budget
 from safety.claim import Claim, Usage
 from safety.clock import Clock, system_clock
@@ -16,6 +16,7 @@ from safety.improvement import Mode, Promotion
 from safety.latch import Latch
 from safety.lease import KILLED, OPEN_STATES, Grant, Lease, Request, is_lasting
 from safety.limits import Limits
+from safety.proximity import Nearness
 from safety.sweeps import Sweep
 from safety.verdict import Allow, Deny, Hold, Verdict
 
@@ -322,6 +323,17 @@ class Ledger:
         with self._transaction() as connection:
             lease = leases.by_key(connection, key)
             return None if lease is None else (lease, sweeps.find(connection, lease.sweep))
+
+    def warn(self, lease: Lease, near: Iterable[Nearness]) -> None:
+        """Keep how near a trial has come to its ceilings; see `proximity.warn`."""
+        with self._transaction() as connection:
+            for one in near:
+                proximity.warn(connection, self._clock, lease, one)
+
+    def nearest(self, sweep: str) -> tuple[Nearness, ...]:
+        """How near a sweep has come to its capability ceilings; see `proximity.nearest`."""
+        with self._transaction() as connection:
+            return proximity.nearest(connection, sweep)
 
     def open_leases(self, sweep: str) -> list[Lease]:
         """Leases of a sweep that hold budget."""

@@ -113,6 +113,17 @@ holds = _table(
     sa.Column("used", Int64),
 )
 
+# how near each trial has come to a capability ceiling
+warnings = _table(
+    "warnings",
+    sa.Column("trial", sa.Text, primary_key=True),
+    sa.Column("domain", sa.Text, primary_key=True),
+    sa.Column("sweep", sa.Text, sa.ForeignKey("sweeps.name"), nullable=False, index=True),
+    sa.Column("score", Float64, nullable=False),
+    sa.Column("ceiling", Float64, nullable=False),
+    sa.Column("level", Int64, nullable=False),
+)
+
 # the kill switch: thrown where there is a row
 latch = _table(
     "latch",
