@@ -10,7 +10,7 @@ import optuna
 import typer
 from rich.console import Console
 
-from rsi_ray import oversight
+from rsi_ray import limits_commands, oversight
 from rsi_ray.config import (
     SweepConfig,
     config_of_run,
@@ -44,6 +44,7 @@ app = typer.Typer(
 app.command()(oversight.kill)
 app.command()(oversight.unkill)
 app.add_typer(oversight.audit, name="audit")
+app.add_typer(limits_commands.limits, name="limits")
 
 
 @app.command()

@@ -32,7 +32,7 @@ audit = typer.Typer(no_args_is_help=True, help="What ran and what was refused, r
 
 
 @contextmanager
-def _opened(url: str | None, storage: Path) -> Iterator[Ledger]:
+def opened_ledger(url: str | None, storage: Path) -> Iterator[Ledger]:
     """A ledger that is there already: a new one would watch over nothing.
 
     Raises:
@@ -51,7 +51,7 @@ def _opened(url: str | None, storage: Path) -> Iterator[Ledger]:
 
 def kill(reason: Reason, ledger: Url = None, storage: Storage = RUNS, by: Who = None) -> None:
     """Stop every sweep on a ledger, and let none begin until `unkill`."""
-    with _opened(ledger, storage) as opened:
+    with opened_ledger(ledger, storage) as opened:
         held = opened.kill(reason, by or getpass.getuser())
     typer.echo(
         f"Killed: {held} leases are revoked; every worker stops at its next renewal, and nothing runs on "
@@ -61,7 +61,7 @@ def kill(reason: Reason, ledger: Url = None, storage: Storage = RUNS, by: Who = 
 
 def unkill(reason: Reason, ledger: Url = None, storage: Storage = RUNS, by: Who = None) -> None:
     """Lift the kill switch; what it stopped is gone on with by `run --resume`."""
-    with _opened(ledger, storage) as opened:
+    with opened_ledger(ledger, storage) as opened:
         lifted = opened.unkill(reason, by or getpass.getuser())
     typer.echo("Sweeps may run again" if lifted else "The kill switch was not thrown")
 
@@ -69,7 +69,7 @@ def unkill(reason: Reason, ledger: Url = None, storage: Storage = RUNS, by: Who 
 @audit.command()
 def verify(ledger: Url = None, storage: Storage = RUNS) -> None:
     """Check that each row follows from those before it: 0, or 1 and the first that doesn't."""
-    with _opened(ledger, storage) as opened:
+    with opened_ledger(ledger, storage) as opened:
         rows = opened.audit()
     broken = chain.verify(rows)
     if broken is not None:
@@ -88,7 +88,7 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="a JSON object per line")] = False,
 ) -> None:
     """Print the rows of the audit, one a line."""
-    with _opened(ledger, storage) as opened:
+    with opened_ledger(ledger, storage) as opened:
         rows = opened.audit()
     chosen = [
         (seq, entry, row_hash)

@@ -30,7 +30,9 @@ from safety.ledger import Ledger
 from safety.limits import Bounds, Budgets, Limits, limits_from_dict, limits_from_yaml
 from safety.proximity import Nearness, proximity
 from safety.rules import Report, judge, judge_claim, judge_report
+from safety.tightening import looser_fields, tightest
 from safety.verdict import Allow, Deny, Hold, Verdict
+from safety.versions import Version
 
 if TYPE_CHECKING:
     from safety.tuner import govern
@@ -72,6 +74,7 @@ __all__ = [
     "Switch",
     "Usage",
     "Verdict",
+    "Version",
     "govern",
     "improvement",
     "judge",
@@ -80,11 +83,13 @@ __all__ = [
     "judge_report",
     "limits_from_dict",
     "limits_from_yaml",
+    "looser_fields",
     "max_improvement_rate",
     "proximity",
     "read_yaml",
     "request_digest",
     "system_clock",
+    "tightest",
     "validate",
 ]
 

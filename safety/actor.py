@@ -65,9 +65,10 @@ class GovernorClient:
             line = str(error).splitlines()[0]
             raise GovernorUnreachable(f"the governor can't be reached for {method}: {line}") from None
 
-    def open_sweep(self, sweep: str, limits: Limits, lineage: str | None = None) -> None:
-        """Bind a sweep to its limits."""
-        self._ask("open_sweep", sweep, limits, lineage)
+    def open_sweep(self, sweep: str, limits: Limits, lineage: str | None = None) -> Limits:
+        """Bind a sweep to its limits; answers those in force."""
+        in_force: Limits = self._ask("open_sweep", sweep, limits, lineage)
+        return in_force
 
     def close_sweep(self, sweep: str, usage: Mapping[str, Usage]) -> None:
         """End a sweep whose workers are dead."""

@@ -82,27 +82,42 @@ def _scaled(amount: int | None, *, multiply: int = 1, divide: int = 1) -> int | 
     return None if amount is None else amount * multiply // divide
 
 
-def adopt(connection: sa.Connection, sweep: str, limits: Limits) -> None:
+def adopt(connection: sa.Connection, sweep: str, limits: Limits, *, keep: bool = False) -> None:
     """Set the caps of a sweep and tighten the cluster's.
 
+    Args:
+        connection: of the caller's transaction.
+        sweep: name of the sweep.
+        limits: that name the caps.
+        keep: leave a cap in force that is lower than the one asked for.
+
     Raises:
-        LooserLimits: a cluster cap above the one in force.
+        LooserLimits: a cap above the one in force.
     """
-    for scope, wanted in zip(scopes(sweep), (limits.cluster, limits.sweep), strict=True):
-        known = {budget.resource: budget for budget in _of_scope(connection, scope)}
-        for resource, target in targets(wanted).items():
-            budget = known.get(resource)
-            if budget is None:
-                values = {"scope": scope, "resource": resource, "target": target, "cap": target}
-                connection.execute(_table.insert().values(**values))
-            elif target < budget.target:
-                cap = max(target, budget.spent + budget.held)
-                connection.execute(_row(scope, resource).values(target=target, cap=cap))
-            elif budget.target < target < MAX_SIZE:
-                raise LooserLimits(
-                    f"{scope} budget {resource}: {target:,} is asked for and {budget.target:,} is in force; "
-                    "loosening takes an approval: ask for no more, or name another ledger"
-                )
+    adopt_cluster(connection, limits, keep=keep)
+    _adopt(connection, scopes(sweep)[1], limits.sweep, keep=keep)
+
+
+def adopt_cluster(connection: sa.Connection, limits: Limits, *, keep: bool = False) -> None:
+    """Tighten the cluster's caps; see `adopt`."""
+    _adopt(connection, CLUSTER, limits.cluster, keep=keep)
+
+
+def _adopt(connection: sa.Connection, scope: str, wanted: Budgets, *, keep: bool) -> None:
+    known = {budget.resource: budget for budget in _of_scope(connection, scope)}
+    for resource, target in targets(wanted).items():
+        budget = known.get(resource)
+        if budget is None:
+            values = {"scope": scope, "resource": resource, "target": target, "cap": target}
+            connection.execute(_table.insert().values(**values))
+        elif target < budget.target:
+            cap = max(target, budget.spent + budget.held)
+            connection.execute(_row(scope, resource).values(target=target, cap=cap))
+        elif budget.target < target < MAX_SIZE and not keep:
+            raise LooserLimits(
+                f"{scope} budget {resource}: {target:,} is asked for and {budget.target:,} is in force; "
+                "loosening takes an approval: ask for no more, or name another ledger"
+            )
 
 
 def room(connection: sa.Connection, sweep: str, charges: Mapping[str, int]) -> Verdict:

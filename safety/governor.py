@@ -90,9 +90,9 @@ class Governor:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
-    def open_sweep(self, sweep: str, limits: Limits, lineage: str | None = None) -> None:
+    def open_sweep(self, sweep: str, limits: Limits, lineage: str | None = None) -> Limits:
         """Bind a sweep to its limits; see `Ledger.open_sweep`."""
-        self._ledger.open_sweep(sweep, limits, lineage)
+        return self._ledger.open_sweep(sweep, limits, lineage)
 
     def close_sweep(self, sweep: str, usage: Mapping[str, Usage]) -> None:
         """End a sweep whose workers are dead; see `Ledger.close_sweep`."""

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 
 import sqlalchemy as sa
 
-from safety import audit, budgets, endings, latch, leases, promotions, proximity, schema, sweeps
+from safety import audit, budgets, endings, latch, leases, promotions, proximity, schema, sweeps, versions
 from safety.budgets import Budget
 from safety.claim import Claim, Usage
 from safety.clock import Clock, system_clock
 from safety.errors import LeaseLost, LedgerError
+from safety.identity import Identity
 from safety.improvement import Mode, Promotion
 from safety.latch import Latch
 from safety.lease import KILLED, OPEN_STATES, Grant, Lease, Request, is_lasting
@@ -19,6 +20,7 @@ from safety.limits import Limits
 from safety.proximity import Nearness
 from safety.sweeps import Sweep
 from safety.verdict import Allow, Deny, Hold, Verdict
+from safety.versions import Version
 
 __all__ = ["Ledger", "Sweep"]
 
@@ -52,18 +54,49 @@ class Ledger:
 
     # --- sweeps and their limits
 
-    def open_sweep(self, name: str, limits: Limits, lineage: str | None = None) -> None:
+    def open_sweep(self, name: str, limits: Limits, lineage: str | None = None) -> Limits:
         """Bind a sweep to its limits, and the cluster's budgets to the tightest asked for so far.
 
         Of one that exists, what a driver before this one reserved and never began is given back. Sweeps of
         one lineage share its history of champions; a sweep has one of its own where none is named.
 
+        Returns:
+            The limits in force: those of the ledger where they are tighter than the ones asked for.
+
         Raises:
-            LooserLimits: a cap above the one in force, or other limits for a sweep that exists.
+            LooserLimits: a new sweep's cap above the cluster's.
         """
         with self._transaction() as connection:
-            sweeps.bind(connection, self._clock, name, limits, lineage)
+            in_force = sweeps.bind(connection, self._clock, name, limits, lineage)
             endings.void_reserved(connection, self._clock, name, "its driver is gone")
+            endings.revoke_over(connection, self._clock, name)
+            return in_force
+
+    def tighten(self, limits: Limits, by: str, identity: Identity | None = None) -> Version:
+        """Bind every sweep to these limits where they are tighter than its own, running trials too.
+
+        A trial whose claim is over them is renewed no more.
+
+        Args:
+            limits: no looser than the version before them in any field.
+            by: who asks for it.
+            identity: signs the version.
+
+        Raises:
+            LooserLimits: the first field that is looser, with both values.
+        """
+        with self._transaction() as connection:
+            version = versions.add(connection, self._clock, limits, by, identity)
+            budgets.adopt_cluster(connection, limits)
+            for name in sweeps.all_names(connection):
+                budgets.adopt(connection, name, sweeps.find(connection, name).limits, keep=True)
+                endings.revoke_over(connection, self._clock, name)
+            return version
+
+    def versions(self) -> list[Version]:
+        """The versions of the limits that bind every sweep, in order."""
+        with self._transaction() as connection:
+            return versions.all_of(connection)
 
     def sweep(self, name: str) -> Sweep:
         """A sweep's limits and state.

@@ -37,6 +37,19 @@ policies = _table(
     sa.Column("limits", sa.Text, nullable=False),
 )
 
+# limits that bind every sweep, each version tighter than the one before
+limit_versions = _table(
+    "limit_versions",
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("limits", sa.Text, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("previous", sa.Text, nullable=False),
+    sa.Column("by", sa.Text, nullable=False),
+    sa.Column("at_ms", Int64, nullable=False),
+    sa.Column("public", sa.Text, nullable=False),
+    sa.Column("signature", sa.Text, nullable=False),
+)
+
 sweeps = _table(
     "sweeps",
     sa.Column("name", sa.Text, primary_key=True),

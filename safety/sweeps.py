@@ -9,9 +9,10 @@ import sqlalchemy as sa
 
 from safety import audit, budgets, latch, schema
 from safety.clock import Clock
-from safety.errors import LedgerError, LooserLimits
+from safety.errors import LedgerError
 from safety.lease import KILLED
 from safety.limits import Limits
+from safety.tightening import changed_fields, looser_fields, tightest
 
 _table = schema.sweeps
 
@@ -40,13 +41,15 @@ def find(connection: sa.Connection, name: str) -> Sweep:
         LedgerError: there is no such sweep.
     """
     policies, thrown = schema.policies, schema.latch
-    columns = _table, policies.c.limits, thrown.c.reason.label("killed")
+    versions = schema.limit_versions
+    newest = sa.select(versions.c.limits).order_by(versions.c.number.desc()).limit(1).scalar_subquery()
+    columns = _table, policies.c.limits, thrown.c.reason.label("killed"), newest.label("everywhere")
     found = sa.select(*columns).join(policies).outerjoin(thrown, sa.true())
     row = connection.execute(found.where(_table.c.name == name)).first()
     if row is None:
         raise LedgerError(f"sweep {name}: not in the ledger; open it first")
     state, reason = (row.state, row.reason) if row.killed is None else (KILLED, row.killed)
-    limits = _parsed(row.limits)
+    limits = _in_force(row.limits, row.everywhere)
     return Sweep(name=name, limits=limits, state=state, reason=reason, lineage=row.lineage)
 
 
@@ -57,14 +60,23 @@ def of_lineage(connection: sa.Connection, lineage: str) -> list[Sweep]:
 
 
 @lru_cache(maxsize=64)
-def _parsed(canonical: str) -> Limits:
-    return Limits.model_validate_json(canonical)
+def _in_force(own: str, everywhere: str | None) -> Limits:
+    """A sweep's own limits, or those of all sweeps where they are tighter."""
+    limits = Limits.model_validate_json(own)
+    return limits if everywhere is None else tightest(limits, Limits.model_validate_json(everywhere))
+
+
+def all_names(connection: sa.Connection) -> list[str]:
+    """Names of all sweeps."""
+    return list(connection.scalars(sa.select(_table.c.name).order_by(_table.c.name)))
 
 
 def bind(
     connection: sa.Connection, clock: Clock, name: str, limits: Limits, lineage: str | None = None
-) -> None:
+) -> Limits:
     """Open a sweep under its limits, and tighten the cluster's budgets to them.
+
+    Of a sweep that exists, and of limits that bind every sweep, the tighter of both hold, field by field.
 
     Args:
         connection: of the caller's transaction.
@@ -73,27 +85,50 @@ def bind(
         limits: that bind it.
         lineage: line of champions that it works on; one of its own where none is named.
 
+    Returns:
+        The limits in force; the audit names what was asked for beyond them.
+
     Raises:
-        LooserLimits: a cap above the one in force, or other limits for a sweep that exists.
+        LooserLimits: a new sweep's cap above the cluster's.
         LedgerError: the sweep is frozen or of another lineage, its lineage shut down, or the cluster killed.
     """
     thrown = latch.standing(connection)
     if thrown:
         raise LedgerError(f"killed: {thrown.reason}; nothing runs until `rsi-ray unkill` lifts it")
     known = connection.execute(sa.select(_table).where(_table.c.name == name)).first()
-    if known and known.policy != limits.digest:
-        raise LooserLimits(f"sweep {name}: bound to other limits; give the sweep another name")
     if known and known.state == "frozen":
         raise LedgerError(f"sweep {name}: frozen: {known.reason}")
     lineage = _lineage(connection, name, lineage, known.lineage if known else None)
-    if not known:
-        _store(connection, limits)
+    _store(connection, limits)
+    if known:
+        _tighten(connection, clock, name, known.policy, limits)
+    else:
         row = {"name": name, "policy": limits.digest, "state": "open", "seen_ms": 0, "boot": clock.boot}
         connection.execute(_table.insert().values(**row, lineage=lineage))
     change(connection, name, state="open")
     see(connection, clock, name)
-    budgets.adopt(connection, name, limits)
+    in_force = find(connection, name).limits
+    budgets.adopt(connection, name, in_force, keep=known is not None)
     audit.note(connection, clock, "open_sweep", sweep=name, detail={"policy": limits.digest})
+    looser = looser_fields(in_force, limits)
+    if looser:
+        detail = {"asked": limits.digest, "policy": in_force.digest, "fields": list(looser)}
+        audit.note(connection, clock, "looser_limits", sweep=name, detail=detail)
+    return in_force
+
+
+def _tighten(connection: sa.Connection, clock: Clock, name: str, policy: str, limits: Limits) -> None:
+    """Bind a sweep that exists to its limits and to these, field by field to the tighter of both."""
+    policies = schema.policies
+    known = connection.scalar(sa.select(policies.c.limits).where(policies.c.digest == policy))
+    before = Limits.model_validate_json(str(known))
+    both = tightest(before, limits)
+    if both.digest == policy:
+        return
+    _store(connection, both)
+    change(connection, name, policy=both.digest)
+    detail = {"policy": both.digest, "before": policy, "fields": list(changed_fields(before, both))}
+    audit.note(connection, clock, "tighten", sweep=name, detail=detail)
 
 
 def _lineage(connection: sa.Connection, name: str, asked: str | None, known: str | None) -> str:

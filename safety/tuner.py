@@ -122,14 +122,14 @@ class GovernedTuner(Tuner):
         """Open the sweep, run it, close it.
 
         Raises:
-            SafetyError: the governor or its ledger is at fault, or the sweep is bound to other limits.
+            SafetyError: the governor or its ledger is at fault, or a cap is above the cluster's.
             PriceError: another sweep's limits count what nobody tells of this one.
         """
         if not ray.is_initialized():
             ray.init()
         governor = self.governor()
-        governor.open_sweep(self.sweep, self._limits)
-        governance = self._governance(governor)
+        in_force = governor.open_sweep(self.sweep, self._limits)
+        governance = self._governance(governor, in_force)
         try:
             return self._fit(governance)
         finally:
@@ -148,10 +148,10 @@ class GovernedTuner(Tuner):
         local = DEFAULT_STORAGE_PATH if "://" in storage else storage
         return f"sqlite:///{Path(local).expanduser().absolute() / LEDGER}"
 
-    def _governance(self, governor: GovernorClient) -> Governance:
+    def _governance(self, governor: GovernorClient, in_force: Limits) -> Governance:
         budgets = governor.status(self.sweep).budgets
         counted = frozenset(budget.resource for budget in budgets if budget.limited)
-        pricing = replace(self._pricing, counted=counted)
+        pricing = replace(self._pricing, bounds=in_force.bounds, counted=counted)
         if pricing.cost is None:
             pricing({})
         return Governance(authority=governor, sweep=self.sweep, price=pricing, digest=object_digest)
