@@ -22,6 +22,7 @@ from safety import (
     request_digest,
 )
 from safety.governance import REFUSED, told
+from safety.resources import resident_bytes
 
 STATE_FILE = "state.safetensors"
 
@@ -51,7 +52,7 @@ class Candidate(Trainable):
         """
         del config
         self._job, self._authority, self._sweep, self._weights = job, authority, sweep, weights
-        self._keeper = LeaseKeeper(authority, KernelTimer())
+        self._keeper = LeaseKeeper(authority, KernelTimer(), memory=resident_bytes)
         self._run: Run | None = None
         self._reports, self._refused = 0, ""
         torch.set_num_threads(threads)

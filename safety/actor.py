@@ -97,6 +97,10 @@ class GovernorClient:
         grant: Grant = self._ask("activate", key, digest, holder, measured)
         return grant
 
+    def observe(self, lease: int, fence: int, grown_bytes: int) -> None:
+        """Judge the memory that a trial's process has grown by."""
+        self._ask("observe", lease, fence, grown_bytes)
+
     def renew(self, lease: int, fence: int) -> int:
         """Milliseconds until the new deadline."""
         ttl_ms: int = self._ask("renew", lease, fence)

@@ -15,6 +15,7 @@ from safety.lease import FAILED, Grant, Request
 from safety.ledger import Ledger
 from safety.limits import Limits
 from safety.proximity import Nearness, proximity
+from safety.resources import within_memory
 from safety.rules import Report, as_reserved, judge_built, judge_claim, judge_report
 from safety.verdict import Allow, Deny, Verdict
 
@@ -53,6 +54,10 @@ class Authority(Protocol):
 
     def confirm(self, lease: int, fence: int, measured: Measured) -> None:
         """Judge what was built under a lease."""
+        ...
+
+    def observe(self, lease: int, fence: int, grown_bytes: int) -> None:
+        """Judge the memory that a trial's process has grown by."""
         ...
 
     def renew(self, lease: int, fence: int) -> int:
@@ -158,6 +163,16 @@ class Governor:
             LeaseLost: it is over one of them, and its lease is revoked; or the lease is over.
         """
         verdict = self._ledger.confirm(lease, fence, partial(judge_built, measured=measured))
+        if isinstance(verdict, Deny):
+            raise LeaseLost(f"lease {lease}: {verdict.reason}")
+
+    def observe(self, lease: int, fence: int, grown_bytes: int) -> None:
+        """The memory that a trial's process has grown by since its lease began, against its claim.
+
+        Raises:
+            LeaseLost: it is more, which is an incident, and its lease is revoked; or the lease is over.
+        """
+        verdict = self._ledger.confirm(lease, fence, partial(within_memory, grown_bytes=grown_bytes))
         if isinstance(verdict, Deny):
             raise LeaseLost(f"lease {lease}: {verdict.reason}")
 
