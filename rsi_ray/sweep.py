@@ -21,7 +21,7 @@ from rsi_ray.result import Result, result_of, write_table
 from rsi_ray.sampling import METRIC, OptunaSearcher
 from rsi_ray.study import trained_count
 from rsi_ray.worker import Candidate
-from safety import SafetyError, looser_fields
+from safety import Governor, SafetyError, looser_fields
 from safety.actor import GovernorClient, connect, connect_to_any
 from safety.environment import environment
 from safety.tune import Governance, GovernedScheduler, GovernedSearch, GovernedStopper
@@ -60,7 +60,7 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
         concurrent = plan.concurrent or _fitting(plan)
         stop.after(plan.seconds)
         with open_folder(plan) as (study, interrupted):
-            plan = _bound(plan, governor)
+            plan = bound(plan, governor)
             searcher = _searcher(plan, study, interrupted)
             observer = Observer(plan, searcher, governor, watch, stop, dashboard)
             trials = plan.trials - trained_count(study)
@@ -81,7 +81,7 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
         )
 
 
-def _bound(plan: Plan, governor: GovernorClient) -> Plan:
+def bound(plan: Plan, governor: Governor | GovernorClient) -> Plan:
     """Open the sweep; the plan under the limits in force, where they are tighter than its own.
 
     Raises:

@@ -132,6 +132,11 @@ def test_throttled_is_what_waits_until_the_window_has_room():
         assert isinstance(judge_promotion(throttle, history, step(1.1, 1.16, at_ms=at_ms)), expected)
 
 
+def test_room_is_counted_by_time_whatever_order_a_clock_that_was_set_back_leaves():
+    history = [step(1.0, 1.03, at_ms=NOW - ago) for ago in (1000, 3000, 2000)]
+    assert room_from_ms(LIMITS, history, step(1.0, 1.04)) == NOW - 2000 + DAY + 1
+
+
 def test_a_step_that_is_over_the_ceiling_by_itself_waits_for_a_human_however_long():
     verdict = judge_promotion(limits(on_excess="throttle"), climb(1.0, 1.01), step(1.01, 1.5))
     assert (type(verdict), verdict.until_ms) == (Hold, 0)
