@@ -45,6 +45,8 @@ def test_the_next_version_names_the_one_before_and_what_it_changed(ledger):
     second = ledger.tighten(tighter(max_params=400), "bob")
     assert (second.number, second.previous) == (2, first.digest)
     assert details(ledger, "tighten")[-1]["fields"] == ["bounds.max_params"]
+    with pytest.raises(LooserLimits, match="450 is asked for and 400 is in force"):
+        ledger.tighten(tighter(max_params=450), "ann")
 
 
 def test_the_same_limits_again_are_the_same_version(ledger):
