@@ -11,7 +11,7 @@ import optuna
 import typer
 from rich.console import Console
 
-from rsi_ray import audit_commands, oversight
+from rsi_ray import audit_commands, limits_commands, oversight
 from rsi_ray.config import (
     SweepConfig,
     config_of_run,
@@ -40,6 +40,7 @@ BESIDE = "beside"
 
 app = oversight.app
 app.add_typer(audit_commands.audit, name="audit")
+app.add_typer(limits_commands.limits, name="limits")
 
 
 @app.command()

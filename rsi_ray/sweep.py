@@ -22,12 +22,14 @@ from rsi_ray.result import Result, result_of, write_table
 from rsi_ray.sampling import METRIC, OptunaSearcher
 from rsi_ray.study import trained_count
 from rsi_ray.worker import Candidate
-from safety import SafetyError
+from safety import Governor, SafetyError, looser_fields
 from safety.actor import GovernorClient, connect, connect_to_any
 from safety.environment import environment
 from safety.patience import Patient
 from safety.tune import Governance, GovernedScheduler, GovernedSearch, GovernedStopper
 from safety.watch import watched
+
+log = logging.getLogger(__name__)
 
 # read by Tune in the driver's process
 TUNE_ENVIRONMENT = {
@@ -63,7 +65,7 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
         concurrent = plan.concurrent or _fitting(plan)
         stop.after(plan.seconds)
         with open_folder(plan) as (study, interrupted):
-            governor.open_sweep(plan.name, plan.limits)
+            plan = bound(plan, governor)
             searcher = _searcher(plan, study, interrupted)
             observer = Observer(plan, searcher, governor, watch, stop, dashboard)
             trials = plan.trials - trained_count(study)
@@ -85,17 +87,37 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
         )
 
 
+def bound(plan: Plan, governor: Governor | GovernorClient) -> Plan:
+    """Open the sweep; the plan under the limits in force, where they are tighter than its own.
+
+    Raises:
+        SweepError: what was possible under its own is not under them.
+    """
+    in_force = governor.open_sweep(plan.name, plan.limits)
+    looser = looser_fields(in_force, plan.limits)
+    if not looser:
+        return plan
+    log.warning("sweep %s: the ledger's limits are tighter and hold: %s", plan.name, ", ".join(looser))
+    plan = replace(plan, limits=in_force)
+    try:
+        check_plan(plan)
+    except SweepError:
+        governor.close_sweep(plan.name, {})
+        raise
+    return plan
+
+
 @contextmanager
 def quiet_tune() -> Iterator[None]:
     """Tune prints a traceback for each failed trial; it stays in the trial's error.txt, we print one line."""
-    log = logging.getLogger("ray.tune")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
+    tune_log = logging.getLogger("ray.tune")
+    level = tune_log.level
+    tune_log.setLevel(logging.CRITICAL)
     try:
         with environment(TUNE_ENVIRONMENT):
             yield
     finally:
-        log.setLevel(level)
+        tune_log.setLevel(level)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from safety import (
     request_digest,
 )
 from safety.governance import REFUSED, told
+from safety.resources import resident_bytes
 from safety.trainable import is_own_process, keeper_of_this_process
 
 STATE_FILE = "state.safetensors"
@@ -50,7 +51,7 @@ class Candidate(Trainable):
         """
         del config
         self._job, self._authority, self._sweep, self._weights = job, authority, sweep, weights
-        self._keeper = keeper_of_this_process(authority)
+        self._keeper = keeper_of_this_process(authority, memory=resident_bytes)
         self._run: Run | None = None
         self._reports, self._refused = 0, ""
         torch.set_num_threads(threads)

@@ -18,6 +18,7 @@ from safety.errors import GovernorUnreachable, IdentityError, LedgerError, Safet
 from safety.governor import Status
 from safety.group_commit import GroupCommit
 from safety.identity import identity_in, public_in
+from safety.improvement import Mode
 from safety.kill_file import obey
 from safety.lease import Grant, Request
 from safety.ledger import Ledger
@@ -128,9 +129,12 @@ class GovernorClient:
             return None
         return ray.get(self._handle.ask.remote(question), timeout=self._answer_seconds)
 
-    def open_sweep(self, sweep: str, limits: Limits, is_drill: bool = False) -> None:
-        """Bind a sweep to its limits."""
-        self._ask("open_sweep", sweep, limits, is_drill)
+    def open_sweep(
+        self, sweep: str, limits: Limits, lineage: str | None = None, is_drill: bool = False
+    ) -> Limits:
+        """Bind a sweep to its limits; answers those in force."""
+        in_force: Limits = self._ask("open_sweep", sweep, limits, lineage, is_drill)
+        return in_force
 
     def record_drill(self, canaries: Sequence[Canary], target_ms: int, by: str) -> str:
         """Write down what a kill drill measured."""
@@ -164,6 +168,10 @@ class GovernorClient:
         grant: Grant = self._ask("activate", key, digest, holder, measured)
         return grant
 
+    def observe(self, lease: int, fence: int, grown_bytes: int) -> None:
+        """Judge the memory that a trial's process has grown by."""
+        self._ask("observe", lease, fence, grown_bytes)
+
     def renew(self, lease: int, fence: int) -> int:
         """Milliseconds until the new deadline."""
         ttl_ms: int = self._ask("renew", lease, fence)
@@ -186,9 +194,14 @@ class GovernorClient:
         """Renew a lease no more."""
         self._ask("revoke", key, rule, reason)
 
-    def judge_improvement(self, sweep: str, old: float, new: float) -> Verdict:
+    def judge_improvement(self, sweep: str, old: float, new: float, mode: Mode = "max") -> Verdict:
         """Judge a sweep's best against what it would replace."""
-        verdict: Verdict = self._ask("judge_improvement", sweep, old, new)
+        verdict: Verdict = self._ask("judge_improvement", sweep, old, new, mode)
+        return verdict
+
+    def promote(self, sweep: str, key: str, old: float, new: float, mode: Mode = "max") -> Verdict:
+        """Record that a champion takes another's place, if it may."""
+        verdict: Verdict = self._ask("promote", sweep, key, old, new, mode)
         return verdict
 
     def fail(self, sweep: str, key: str, reason: str) -> None:

@@ -44,6 +44,7 @@ def _amount(kind: str) -> Any:
 
 _of_both = _table.c.scope.in_([sa.bindparam("cluster"), sa.bindparam("own")])
 _OF_SWEEP = Prepared(sa.select(_table).where(_of_both).order_by(_table.c.scope, _table.c.resource))
+_OF_SCOPE = Prepared(sa.select(_table).where(_table.c.scope == sa.bindparam("scope")))
 _HOLD = Prepared(_table.update().where(_of_both).values(held=_table.c.held + _amount("held")))
 _RELEASE = Prepared(
     _table.update()
@@ -113,27 +114,42 @@ def _scaled(amount: int | None, *, multiply: int = 1, divide: int = 1) -> int | 
     return None if amount is None else amount * multiply // divide
 
 
-def adopt(connection: sa.Connection, sweep: str, limits: Limits) -> None:
+def adopt(connection: sa.Connection, sweep: str, limits: Limits, *, keep: bool = False) -> None:
     """Set the caps of a sweep and tighten the cluster's.
 
+    Args:
+        connection: of the caller's transaction.
+        sweep: name of the sweep.
+        limits: that name the caps.
+        keep: leave a cap in force that is lower than the one asked for.
+
     Raises:
-        LooserLimits: a cluster cap above the one in force.
+        LooserLimits: a cap above the one in force.
     """
-    for scope, wanted in zip(scopes(sweep), (limits.cluster, limits.sweep), strict=True):
-        known = {budget.resource: budget for budget in of_sweep(connection, sweep) if budget.scope == scope}
-        for resource, target in targets(wanted).items():
-            budget = known.get(resource)
-            if budget is None:
-                values = {"scope": scope, "resource": resource, "target": target, "cap": target}
-                connection.execute(_table.insert().values(**values))
-            elif target < budget.target:
-                cap = max(target, budget.spent + budget.held)
-                connection.execute(_row(scope, resource).values(target=target, cap=cap))
-            elif budget.target < target < MAX_SIZE:
-                raise LooserLimits(
-                    f"{scope} budget {resource}: {target:,} is asked for and {budget.target:,} is in force; "
-                    "loosening takes an approval: ask for no more, or name another ledger"
-                )
+    adopt_cluster(connection, limits, keep=keep)
+    _adopt(connection, scopes(sweep)[1], limits.sweep, keep=keep)
+
+
+def adopt_cluster(connection: sa.Connection, limits: Limits, *, keep: bool = False) -> None:
+    """Tighten the cluster's caps; see `adopt`."""
+    _adopt(connection, CLUSTER, limits.cluster, keep=keep)
+
+
+def _adopt(connection: sa.Connection, scope: str, wanted: Budgets, *, keep: bool) -> None:
+    known = {budget.resource: budget for budget in _budgets(_OF_SCOPE.rows(connection, scope=scope))}
+    for resource, target in targets(wanted).items():
+        budget = known.get(resource)
+        if budget is None:
+            values = {"scope": scope, "resource": resource, "target": target, "cap": target}
+            connection.execute(_table.insert().values(**values))
+        elif target < budget.target:
+            cap = max(target, budget.spent + budget.held)
+            connection.execute(_row(scope, resource).values(target=target, cap=cap))
+        elif budget.target < target < MAX_SIZE and not keep:
+            raise LooserLimits(
+                f"{scope} budget {resource}: {target:,} is asked for and {budget.target:,} is in force; "
+                "loosening takes an approval: ask for no more, or name another ledger"
+            )
 
 
 def room(connection: sa.Connection, sweep: str, charges: Mapping[str, int]) -> Verdict:
@@ -184,9 +200,13 @@ def whole(claim: Claim) -> dict[str, int]:
 
 def of_sweep(connection: sa.Connection, sweep: str) -> list[Budget]:
     """The budgets that a sweep draws on."""
+    return _budgets(_rows(connection, sweep))
+
+
+def _budgets(rows: list[Any]) -> list[Budget]:
     # the columns of the table are the fields of a budget
     names = [column.name for column in _table.columns]
-    return [Budget(**dict(zip(names, row, strict=True))) for row in _rows(connection, sweep)]
+    return [Budget(**dict(zip(names, row, strict=True))) for row in rows]
 
 
 def _rows(connection: sa.Connection, sweep: str) -> list[Any]:

@@ -116,8 +116,8 @@ class _DrillTuner(GovernedTuner):
     def governor(self) -> GovernorClient:
         return self._client
 
-    def _open(self, governor: GovernorClient) -> None:
-        governor.open_sweep(self.sweep, _LIMITS, is_drill=True)
+    def _open(self, governor: GovernorClient) -> Limits:
+        return governor.open_sweep(self.sweep, _LIMITS, is_drill=True)
 
 
 def run_drill(governor: GovernorClient, by: str, *, target_ms: int = TARGET_MS) -> list[Canary]:

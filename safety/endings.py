@@ -8,6 +8,8 @@ from safety import audit, budgets, leases, sweeps
 from safety.claim import Usage
 from safety.clock import Clock
 from safety.lease import Lease
+from safety.rules import judge_claim
+from safety.verdict import Deny
 
 # a driver that is silent for longer has left its reserved leases behind
 SWEEP_SILENCE_MS = 60_000
@@ -36,6 +38,15 @@ def revoke(connection: sa.Connection, clock: Clock, lease: Lease, rule: str, rea
         leases.end(connection, clock, lease, "void", {}, rule=rule, reason=reason)
     elif lease.state == "active":
         leases.revoke(connection, clock, lease, rule, reason)
+
+
+def revoke_over(connection: sa.Connection, clock: Clock, sweep: str) -> None:
+    """Renew no lease of a sweep whose claim is over the limits in force; what never began is void."""
+    limits = sweeps.find(connection, sweep).limits
+    for lease in leases.open_ones(connection, sweep):
+        verdict = judge_claim(limits, lease.claim)
+        if isinstance(verdict, Deny):
+            revoke(connection, clock, lease, verdict.rule, verdict.reason)
 
 
 def cut_short(clock: Clock, lease: Lease, told: Usage) -> Usage:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from safety.claim import Measured
 from safety.errors import LeaseLost, LeaseSettled, SafetyError
 from safety.governor import Authority
 from safety.lease import Grant
+from safety.resources import is_over
 
 RENEWALS_PER_LEASE = 3
 # that a process without a lease has to end by itself
 NO_LEASE_SECONDS = 15.0
+# between two looks at the memory of this process
+LOOK_SECONDS = 0.1
+# until a process that takes too much memory dies, told or not
+TELL_SECONDS = 1.0
 
 
 class Switch(Protocol):
@@ -52,6 +57,8 @@ class LeaseKeeper:
         switch: what ends the process.
         clock: seconds, monotonic.
         supervised: whether somebody could end this process; while not, nothing is renewed.
+        memory: bytes that this process has; what it grows by under a lease is held against the claim of a
+            trial without a GPU. None where nobody looks.
     """
 
     def __init__(
@@ -60,11 +67,13 @@ class LeaseKeeper:
         switch: Switch,
         clock: Callable[[], float] = time.monotonic,
         supervised: Callable[[], bool] = _always,
+        memory: Callable[[], int] | None = None,
     ) -> None:
         self._authority = authority
         self._switch = switch
         self._clock = clock
         self._supervised = supervised
+        self._memory = memory
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._grant: Grant | None = None
@@ -102,6 +111,10 @@ class LeaseKeeper:
             self._extend(asked, grant.ttl_ms)
         arguments = (grant, self._over)
         threading.Thread(target=self._keep, args=arguments, name="lease-keeper", daemon=True).start()
+        # CUDA takes gigabytes of the host's memory, and the claim is of the GPU's
+        if self._memory and not grant.claim.gpu_ms:
+            looking = (grant, self._over, self._memory, self._memory())
+            threading.Thread(target=self._look, args=looking, name="memory-watch", daemon=True).start()
         return grant
 
     def end(self) -> None:
@@ -156,10 +169,31 @@ class LeaseKeeper:
                 if not over.is_set():
                     self._extend(asked, ttl_ms)
 
+    def _look(self, grant: Grant, over: threading.Event, memory: Callable[[], int], before: int) -> None:
+        while not over.wait(LOOK_SECONDS):
+            grown = memory() - before
+            if is_over(grant.claim, grown):
+                self._end_for_memory(grant, over, grown)
+                return
+
+    def _end_for_memory(self, grant: Grant, over: threading.Event, grown: int) -> None:
+        """Tell of it, and die: at the latest when the switch comes, if no answer does."""
+        reason = f"memory grew by {grown:,} bytes, reserved {grant.claim.memory_bytes:,}"
+        with self._lock:
+            if over.is_set():
+                return
+            self._lost = reason
+            if self._computing:
+                self._switch.arm(TELL_SECONDS)
+        with suppress(SafetyError):
+            self._authority.observe(grant.lease, grant.fence, grown)
+        self._lose(over, LeaseLost(reason))
+
     def _extend(self, asked: float, ttl_ms: int) -> None:
         limit = self._began + self.grant.claim.wall_ms / 1000
         self._deadline = min(asked + ttl_ms / 1000, limit)
-        self._switch.arm(self._deadline - self._clock())
+        if not self._lost:
+            self._switch.arm(self._deadline - self._clock())
 
     def _lose(self, over: threading.Event, error: LeaseLost) -> None:
         with self._lock:

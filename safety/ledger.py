@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import sqlalchemy as sa
 
-from safety import audit, budgets, drills, endings, latch, leases, sweeps
+from safety import (
+    audit,
+    budgets,
+    drills,
+    endings,
+    latch,
+    leases,
+    promotions,
+    proximity,
+    sweeps,
+    versions,
+)
 from safety.budgets import Budget
 from safety.claim import Claim, Usage
 from safety.clock import Clock, system_clock
 from safety.drills import Canary
 from safety.errors import LeaseLost, LeaseSettled
+from safety.identity import Identity
+from safety.improvement import Mode, Promotion
 from safety.latch import Latch
 from safety.lease import KILLED, OPEN_STATES, Grant, Lease, Request, is_lasting
 from safety.limits import Limits
+from safety.proximity import Nearness
 from safety.sweeps import Sweep
 from safety.transactions import Transactions
 from safety.verdict import Allow, Deny, Hold, Verdict
+from safety.versions import Version
 
 __all__ = ["Ledger", "Sweep"]
 
@@ -57,18 +72,52 @@ class Ledger:
 
     # --- sweeps and their limits
 
-    def open_sweep(self, name: str, limits: Limits, *, is_drill: bool = False) -> None:
+    def open_sweep(
+        self, name: str, limits: Limits, lineage: str | None = None, *, is_drill: bool = False
+    ) -> Limits:
         """Bind a sweep to its limits, and the cluster's budgets to the tightest asked for so far.
 
-        Of one that exists, what a driver before this one reserved and never began is given back.
+        Of one that exists, what a driver before this one reserved and never began is given back. Sweeps of
+        one lineage share its history of champions; a sweep has one of its own where none is named.
+
+        Returns:
+            The limits in force: those of the ledger where they are tighter than the ones asked for.
 
         Raises:
-            LooserLimits: a cap above the one in force, or other limits for a sweep that exists.
+            LooserLimits: a new sweep's cap above the cluster's.
             LedgerError: the sweep is frozen, the cluster killed, or the last drill of its switch failed.
         """
         with self._transaction() as connection:
-            sweeps.bind(connection, self._clock, name, limits, is_drill=is_drill)
+            in_force = sweeps.bind(connection, self._clock, name, limits, lineage, is_drill=is_drill)
             endings.void_reserved(connection, self._clock, name, "its driver is gone")
+            endings.revoke_over(connection, self._clock, name)
+            return in_force
+
+    def tighten(self, limits: Limits, by: str, identity: Identity | None = None) -> Version:
+        """Bind every sweep to these limits where they are tighter than its own, running trials too.
+
+        A trial whose claim is over them is renewed no more.
+
+        Args:
+            limits: no looser than the version before them in any field.
+            by: who asks for it.
+            identity: signs the version.
+
+        Raises:
+            LooserLimits: the first field that is looser, with both values.
+        """
+        with self._transaction() as connection:
+            version = versions.add(connection, self._clock, limits, by, identity)
+            budgets.adopt_cluster(connection, limits)
+            for name in sweeps.all_names(connection):
+                budgets.adopt(connection, name, sweeps.find(connection, name).limits, keep=True)
+                endings.revoke_over(connection, self._clock, name)
+            return version
+
+    def versions(self) -> list[Version]:
+        """The versions of the limits that bind every sweep, in order."""
+        with self._transaction() as connection:
+            return versions.all_of(connection)
 
     def sweep(self, name: str) -> Sweep:
         """A sweep's limits and state.
@@ -135,6 +184,29 @@ class Ledger:
                 cut = endings.cut_short(self._clock, lease, usage.get(lease.trial, Usage()))
                 leases.end(connection, self._clock, lease, "settled", cut.charges(lease.claim))
             sweeps.close(connection, self._clock, name)
+
+    # --- promotions
+
+    def judge_improvement(self, sweep: str, old: float, new: float, mode: Mode = "max") -> Verdict:
+        """Judge a sweep's best against its lineage's history; see `promotions.judged`."""
+        with self._transaction() as connection:
+            candidate = promotions.candidate(connection, self._clock, sweep, "", old, new, mode)
+            return promotions.judged(connection, self._clock, sweep, candidate)
+
+    def promote(self, sweep: str, key: str, old: float, new: float, mode: Mode = "max") -> Verdict:
+        """Judge and, where it is allowed, record that a champion takes another's place; twice is once.
+
+        Raises:
+            KeyReused: the key was used for another promotion.
+        """
+        with self._transaction() as connection:
+            candidate = promotions.candidate(connection, self._clock, sweep, key, old, new, mode)
+            return promotions.promote(connection, self._clock, sweep, candidate)
+
+    def promotions(self, lineage: str) -> list[Promotion]:
+        """The promotions of a lineage, in order."""
+        with self._transaction() as connection:
+            return promotions.of_lineage(connection, lineage)
 
     # --- leases
 
@@ -315,6 +387,17 @@ class Ledger:
         with self._transaction() as connection:
             lease = leases.by_key(connection, key)
             return None if lease is None else (lease, sweeps.find(connection, lease.sweep))
+
+    def warn(self, lease: Lease, near: Iterable[Nearness]) -> None:
+        """Keep how near a trial has come to its ceilings; see `proximity.warn`."""
+        with self._transaction() as connection:
+            for one in near:
+                proximity.warn(connection, self._clock, lease, one)
+
+    def nearest(self, sweep: str) -> tuple[Nearness, ...]:
+        """How near a sweep has come to its capability ceilings; see `proximity.nearest`."""
+        with self._transaction() as connection:
+            return proximity.nearest(connection, sweep)
 
     def open_leases(self, sweep: str) -> list[Lease]:
         """Leases of a sweep that hold budget."""

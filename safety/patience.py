@@ -73,6 +73,10 @@ class Patient:
         """Judge what was built: a worker's question."""
         self._authority.confirm(lease, fence, measured)
 
+    def observe(self, lease: int, fence: int, grown_bytes: int) -> None:
+        """Judge what a worker takes: a worker's question, which has a deadline."""
+        self._authority.observe(lease, fence, grown_bytes)
+
     def renew(self, lease: int, fence: int) -> int:
         """Go on: a worker's question."""
         return self._authority.renew(lease, fence)

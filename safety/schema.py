@@ -22,6 +22,8 @@ metadata = sa.MetaData()
 
 # a STRICT table knows INTEGER, which is 64 bits wide there
 Int64 = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+# and REAL, which is 64 bits wide there and 32 elsewhere
+Float64: sa.types.TypeEngine[float] = sa.Double().with_variant(sa.REAL(), "sqlite")
 
 
 def _table(name: str, *columns: Any) -> sa.Table:
@@ -39,6 +41,19 @@ policies = _table(
     sa.Column("limits", sa.Text, nullable=False),
 )
 
+# limits that bind every sweep, each version tighter than the one before
+limit_versions = _table(
+    "limit_versions",
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("limits", sa.Text, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("previous", sa.Text, nullable=False),
+    sa.Column("by", sa.Text, nullable=False),
+    sa.Column("at_ms", Int64, nullable=False),
+    sa.Column("public", sa.Text, nullable=False),
+    sa.Column("signature", sa.Text, nullable=False),
+)
+
 sweeps = _table(
     "sweeps",
     sa.Column("name", sa.Text, primary_key=True),
@@ -47,7 +62,28 @@ sweeps = _table(
     sa.Column("reason", sa.Text, nullable=False, default=""),
     sa.Column("seen_ms", Int64, nullable=False),
     sa.Column("boot", sa.Text, nullable=False),
+    # sweeps whose champions follow one another
+    sa.Column("lineage", sa.Text, nullable=False, index=True),
     _state("open", "frozen", "closed"),
+)
+
+# a lineage that was shut down: no sweep of it is opened any more
+stopped_lineages = _table(
+    "stopped_lineages",
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("reason", sa.Text, nullable=False),
+)
+
+promotions = _table(
+    "promotions",
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("key", sa.Text, unique=True, nullable=False),
+    sa.Column("lineage", sa.Text, nullable=False, index=True),
+    sa.Column("sweep", sa.Text, sa.ForeignKey("sweeps.name"), nullable=False),
+    sa.Column("at_ms", Int64, nullable=False),
+    sa.Column("old", Float64, nullable=False),
+    sa.Column("new", Float64, nullable=False),
+    sa.Column("mode", sa.Text, nullable=False),
 )
 
 # `target` is the cap that the limits name. `cap` is it, or what is out already where the limits were
@@ -88,6 +124,17 @@ leases = _table(
     sa.Column("used", sa.Text, nullable=False, default=""),
     _state("reserved", "active", "revoked", "void", "settled", "forfeited"),
     sa.Index("leases_by_deadline", "state", "deadline_ms"),
+)
+
+# how near each trial has come to a capability ceiling
+warnings = _table(
+    "warnings",
+    sa.Column("trial", sa.Text, primary_key=True),
+    sa.Column("domain", sa.Text, primary_key=True),
+    sa.Column("sweep", sa.Text, sa.ForeignKey("sweeps.name"), nullable=False, index=True),
+    sa.Column("score", Float64, nullable=False),
+    sa.Column("ceiling", Float64, nullable=False),
+    sa.Column("level", Int64, nullable=False),
 )
 
 # the kill switch: thrown where there is a row

@@ -48,11 +48,16 @@ def is_own_process() -> bool:
     return ray.is_initialized() and bool(ray.get_runtime_context().get_actor_id())
 
 
-def keeper_of_this_process(authority: Authority) -> LeaseKeeper:
-    """Keeps the leases of a worker, whose children end with it where Ray has started it."""
+def keeper_of_this_process(authority: Authority, memory: Callable[[], int] | None = None) -> LeaseKeeper:
+    """Keeps the leases of a worker, whose children end with it where Ray has started it.
+
+    Args:
+        authority: who grants and renews.
+        memory: bytes that this process has; None where nobody looks.
+    """
     if is_own_process():
         bury_children()
-    return LeaseKeeper(authority, KernelTimer(), supervised=parent_runs())
+    return LeaseKeeper(authority, KernelTimer(), supervised=parent_runs(), memory=memory)
 
 
 class Leased(Trainable):

@@ -141,14 +141,14 @@ class GovernedTuner(Tuner):
         """Open the sweep, run it, close it.
 
         Raises:
-            SafetyError: the governor or its ledger is at fault, or the sweep is bound to other limits.
+            SafetyError: the governor or its ledger is at fault, or a cap is above the cluster's.
             PriceError: another sweep's limits count what nobody tells of this one.
         """
         if not ray.is_initialized():
             ray.init()
         governor = self.governor()
-        self._open(governor)
-        governance = self._governance(governor)
+        in_force = self._open(governor)
+        governance = self._governance(governor, in_force)
         try:
             return self._fit(governor, governance)
         finally:
@@ -165,18 +165,18 @@ class GovernedTuner(Tuner):
         own = f"sqlite:///{self._storage() / LEDGER}"
         return connect_to_any(own, state=self._storage(), key=self._home.key)
 
-    def _open(self, governor: GovernorClient) -> None:
-        governor.open_sweep(self.sweep, self._limits)
+    def _open(self, governor: GovernorClient) -> Limits:
+        return governor.open_sweep(self.sweep, self._limits)
 
     def _storage(self) -> Path:
         storage = str(self._internal.get_run_config().storage_path or DEFAULT_STORAGE_PATH)
         local = DEFAULT_STORAGE_PATH if "://" in storage else storage
         return Path(local).expanduser().absolute()
 
-    def _governance(self, governor: GovernorClient) -> Governance:
+    def _governance(self, governor: GovernorClient, in_force: Limits) -> Governance:
         budgets = governor.status(self.sweep).budgets
         counted = frozenset(budget.resource for budget in budgets if budget.limited)
-        pricing = replace(self._pricing, counted=counted)
+        pricing = replace(self._pricing, bounds=in_force.bounds, counted=counted)
         if pricing.cost is None:
             pricing({})
         patient = Patient(governor, lambda: False)

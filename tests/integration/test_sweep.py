@@ -85,6 +85,17 @@ def test_a_trainable_that_never_reports_again_dies_at_its_time_limit(make_sweep:
     assert not hanging_workers()
 
 
+def test_a_trainable_that_takes_more_memory_than_it_reserved_is_killed_and_told_of(make_sweep: Maker):
+    sweep = make_sweep(BehavingJob(kind="greedy"), trials=1)
+    result = run_sweep(sweep)
+    assert result.best is None
+    kinds = audit_kinds(sweep)
+    assert kinds.index("incident") < kinds.index("revoke")
+    assert result.table["rule"].dropna().eq("within_memory").any()
+    assert open_leases(sweep) == []
+    assert not hanging_workers()
+
+
 def hanging_workers() -> list[psutil.Process]:
     mine = psutil.Process(os.getpid()).children(recursive=True)
     return [process for process in mine if "Candidate" in " ".join(process.cmdline())]

@@ -115,6 +115,9 @@ class FakeAuthority:
         self._asked("activate", key, digest, holder)
         return Grant(lease=1, fence=1, ttl_ms=self.ttl_ms, claim=self.claim)
 
+    def observe(self, lease: int, fence: int, grown_bytes: int) -> None:
+        self._asked("observe", lease, fence, grown_bytes)
+
     def renew(self, lease: int, fence: int) -> int:
         self._asked("renew", lease, fence)
         answer = self.renewals.pop(0) if self.renewals else LeaseLost("revoked")

@@ -579,11 +579,6 @@ def test_a_sweep_opened_twice_is_the_same_sweep(ledger):
     assert ledger.lease("s/1").state == "active"
 
 
-def test_a_sweep_is_bound_to_its_limits(ledger):
-    with pytest.raises(LooserLimits, match="sweep s: bound to other limits"):
-        ledger.open_sweep("s", limits(cluster={"trials": 5}))
-
-
 def test_a_tighter_cluster_binds_every_sweep_at_once(ledger):
     ledger.reserve(request())
     ledger.open_sweep("tight", limits(cluster={"trials": 2}))
