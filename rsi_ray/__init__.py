@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rsi_ray.api import Sweep
+    from rsi_ray.errors import RunError, SweepError
     from rsi_ray.hyperparameters import TrainingChoices
-    from rsi_ray.plan import SweepError
     from rsi_ray.result import Result
-    from rsi_ray.runs import RunError
     from rsi_ray.tasks.task import Batch, Task
     from rsi_ray.train import Training
 
@@ -20,9 +19,9 @@ __all__ = ["Batch", "Result", "RunError", "Sweep", "SweepError", "Task", "Traini
 _HOMES = {
     "Batch": "rsi_ray.tasks.task",
     "Result": "rsi_ray.result",
-    "RunError": "rsi_ray.runs",
+    "RunError": "rsi_ray.errors",
     "Sweep": "rsi_ray.api",
-    "SweepError": "rsi_ray.plan",
+    "SweepError": "rsi_ray.errors",
     "Task": "rsi_ray.tasks.task",
     "Training": "rsi_ray.train",
     "TrainingChoices": "rsi_ray.hyperparameters",

@@ -15,20 +15,20 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.schedulers import TrialScheduler
 
+from rsi_ray.errors import SweepError
 from rsi_ray.hyperparameters import TrainingChoices
 from rsi_ray.job import TrainingJob
+from rsi_ray.ledgers import LEDGER_FILE, from_anywhere
 from rsi_ray.objectives import SCORE, problems_of_objectives
 from rsi_ray.observer import Watch
-from rsi_ray.plan import Plan, SweepError, one_line
+from rsi_ray.plan import Plan, one_line
 from rsi_ray.records import Verdict
 from rsi_ray.replay import Replay, replay
 from rsi_ray.result import Result
 from rsi_ray.runs import (
-    LEDGER_FILE,
     circumstances,
     earlier_of,
     find_trial,
-    from_anywhere,
     new_run,
     old_run,
 )
@@ -74,6 +74,8 @@ class Sweep:
         max_failures: candidates that failed in a row, after which the sweep ends.
         storage: folder of all runs.
         ledger: SQLAlchemy URL of the ledger; None for that of the cluster's governor, or one in the storage.
+        governor_key: public key that the governor must prove; None for the one beside the ledger, or else the
+            first that it shows.
         seed: of sampler and candidates.
     """
 
@@ -103,6 +105,7 @@ class Sweep:
     max_failures: int = 3
     storage: str | Path = "rsi_results"
     ledger: str | None = None
+    governor_key: str | None = None
     seed: int = 0
     about: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
@@ -229,6 +232,7 @@ class Sweep:
             folder=storage / self.name,
             ledger_url=from_anywhere(self.ledger or f"sqlite:///{storage / LEDGER_FILE}"),
             ledger_named=self.ledger is not None,
+            governor_key=self.governor_key or "",
             limits=self.checked_limits(),
             space=job,
             job=job,

@@ -1,135 +1,32 @@
-"""The command line: parse, wire, print, exit code."""
+"""The command line: which commands are loaded, one line for what went wrong, the exit code."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import Annotated
+from importlib import import_module
 
-import optuna
 import typer
-from rich.console import Console
 
-from rsi_ray import oversight, rehearsal
-from rsi_ray.config import (
-    SweepConfig,
-    config_of_run,
-    example_file,
-    examples,
-    load_config,
-    load_example,
-)
-from rsi_ray.plan import SweepError
-from rsi_ray.replay import replay as replay_trial
-from rsi_ray.result import Result
-from rsi_ray.runs import RunError, find_trial, read_about, run_folder
-from rsi_ray.summary import summary
-from rsi_ray.sweep import run_sweep
-from rsi_ray.view import watching
-from rsi_ray.wiring import sweep_of
+from rsi_ray import oversight
+from rsi_ray.errors import UsageError
 from safety import DocumentError, SafetyError
-from safety.schema import without_password
 
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130
-# in what a run writes down of itself: the folder of its file
-BESIDE = "beside"
-
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    no_args_is_help=True,
-    help="Governed architecture search on Ray.",
-)
-app.command()(oversight.kill)
-app.command()(oversight.unkill)
-app.add_typer(oversight.audit, name="audit")
-app.command()(rehearsal.simulate)
 
 
-@app.command()
-def run(
-    config: Annotated[Path | None, typer.Argument(help="YAML file; the built-in job if left out")] = None,
-    example: Annotated[str | None, typer.Option(help=f"one of {', '.join(examples())}")] = None,
-    resume: Annotated[str | None, typer.Option(help="run that was stopped, by name or folder")] = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="candidates that are trained")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="of sampler and candidates")] = None,
-    concurrent: Annotated[int | None, typer.Option(min=1, help="trials at a time")] = None,
-    seconds: Annotated[int | None, typer.Option(min=1, help="time after which the sweep ends")] = None,
-    storage: Annotated[str | None, typer.Option(help="folder of all runs")] = None,
-) -> None:
-    """Run one governed sweep."""
-    _find_own_classes(config.parent if config else None)
-    parsed = _read(config, example, resume, Path(storage or "rsi_results"))
-    given = {"trials": trials, "seed": seed, "concurrent": concurrent, "seconds": seconds, "storage": storage}
-    parsed = parsed.model_copy(update={name: value for name, value in given.items() if value is not None})
-    console = Console()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it tells of each study and trial; so do we
-    sweep = sweep_of(parsed)
-    if config:
-        sweep.about = {**sweep.about, BESIDE: str(config.parent.resolve())}
-    plan = sweep.plan(resume=resume)
-    console.print(
-        f"Run {plan.name}, ledger {without_password(plan.ledger_url)}", highlight=False, soft_wrap=True
-    )
-    with watching(console) as watch:
-        result = run_sweep(plan, watch)
-    console.print(summary(result))
-    raise typer.Exit(_exit_code(result))
-
-
-def _read(config: Path | None, example: str | None, resume: str | None, storage: Path) -> SweepConfig:
-    given = [value for value in (config, example, resume) if value is not None]
-    if len(given) > 1:
-        raise SweepError("run: expected one of a file, --example and --resume")
-    if resume is not None:
-        folder = run_folder(storage, resume)
-        _find_own_classes(read_about(folder).get(BESIDE))
-        return config_of_run(folder)
-    return load_config(config) if config else load_example(example or "built_in")
-
-
-def _find_own_classes(beside: str | Path | None) -> None:
-    """Let `module:Class` be found from here and beside the sweep's file, in workers too."""
-    for folder in (Path.cwd(), *([Path(beside).resolve()] if beside else [])):
-        if str(folder) not in sys.path:
-            sys.path.insert(0, str(folder))
-
-
-def _exit_code(result: Result) -> int:
-    if result.ended.startswith("interrupted"):
-        return INTERRUPTED
-    return FAILURE if result.ended or result.best is None else 0
-
-
-@app.command()
-def replay(
-    trial: Annotated[str, typer.Argument(help="RUN/NUMBER, or a NUMBER of the latest run")],
-    storage: Annotated[str, typer.Option(help="folder of all runs")] = "rsi_results",
-) -> None:
-    """Train a trial of a run again from its record, and compare the score."""
-    stored = find_trial(Path(storage), trial)
-    _find_own_classes(stored.about.get(BESIDE))
-    sweep = sweep_of(config_of_run(stored.folder))
-    found = replay_trial(stored, sweep.job(), sweep.checked_limits(), threads=sweep.cpus)
-    console = Console()
-    console.print(found.text(), highlight=False, soft_wrap=True)
-    raise typer.Exit(0 if found.same else FAILURE)
-
-
-@app.command()
-def config(
-    example: Annotated[str, typer.Option(help=f"one of {', '.join(examples())}")] = "built_in",
-) -> None:
-    """Print an example's file, to start one's own from."""
-    sys.stdout.write(example_file(example).read_text())
+def app() -> typer.Typer:
+    """The commands: those that train are loaded where one of them is named; a kill must not wait."""
+    if sys.argv[1:2] and sys.argv[1] in oversight.NAMES:
+        return oversight.app
+    found: typer.Typer = import_module("rsi_ray.commands").app
+    return found
 
 
 def main() -> None:
     """Entry point: one line for what went wrong, 2 for usage and 1 for failure."""
     try:
-        app()
-    except (DocumentError, SweepError, RunError) as error:
+        app()()
+    except (DocumentError, UsageError) as error:
         print(f"rsi-ray: {error}", file=sys.stderr)
         sys.exit(USAGE)
     except (SafetyError, OSError) as error:

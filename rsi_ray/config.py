@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
 
 from rsi_ray.disk import RUN_FILE
+from rsi_ray.errors import RunError
 from rsi_ray.objectives import SCORE, problems_of_objectives
 from rsi_ray.plan import one_line
-from rsi_ray.runs import RunError, read_about
+from rsi_ray.runs import read_about
 from rsi_ray.samplers import SAMPLERS, sampler_of
 from rsi_ray.sections import Whole, parse_section
 from rsi_ray.train import Schedule
@@ -29,10 +30,12 @@ from rsi_ray.wiring import (
 )
 from safety import Document, DocumentError, Limits, StrictModel, limits_from_yaml, read_yaml, validate
 from safety.document import shown, whole_number
+from safety.identity import public_key
 from search_spaces.given_trial import spec_from
 
 Count = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=1_000_000)]
 Seed = Annotated[int, BeforeValidator(whole_number), Field(le=2**32 - 1)]
+PublicKey = Annotated[str, BeforeValidator(public_key)]
 Positive = Annotated[float, Field(gt=0)]
 PositiveSpan = Annotated[list[Positive], Field(min_length=2, max_length=2)]
 
@@ -120,6 +123,11 @@ class SweepConfig(StrictModel):
         default=None,
         description="SQLAlchemy URL of the ledger; if left out, the one of the cluster's governor, "
         "or one in the storage",
+    )
+    governor_key: PublicKey | None = Field(
+        default=None,
+        description="public key that the governor must prove, in hexadecimal; if left out, the one beside "
+        "the ledger, or else the first that it shows",
     )
     space: SerializeAsAny[StrictModel] = Field(
         default_factory=SPACES["transformer"], description="what may be proposed"

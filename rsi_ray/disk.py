@@ -12,7 +12,8 @@ from typing import Any
 
 import optuna
 
-from rsi_ray.plan import Plan, SweepError
+from rsi_ray.errors import SweepError
+from rsi_ray.plan import Plan
 from rsi_ray.records import Verdict, frame, record_of
 from rsi_ray.study import open_study, take_up
 from safety import request_digest
@@ -37,8 +38,9 @@ def open_folder(plan: Plan) -> Iterator[tuple[optuna.Study, list[dict[str, Any]]
         raise SweepError(f"folder {plan.folder}: holds a run already")
     with _locked(plan.folder / LOCK_FILE):
         if not known:
+            governed = {"ledger": plan.ledger_url, "governor_key": plan.governor_key}
             partial = plan.folder / f"{RUN_FILE}.partial"
-            partial.write_text(json.dumps({**plan.about, "ledger": plan.ledger_url}, indent=2))
+            partial.write_text(json.dumps({**plan.about, **governed}, indent=2))
             partial.replace(plan.folder / RUN_FILE)
         study = open_study(plan.folder / STUDY_FILE, plan.name, plan.sampler, plan.objectives)
         interrupted = take_up(study, plan.objectives)

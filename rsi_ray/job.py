@@ -116,7 +116,11 @@ class TrainingJob:
         )
 
     def measure(self, config: Mapping[str, Any]) -> Measured:
-        """Count the model that would be built, on the meta device."""
+        """Count the model that would be built, on the meta device.
+
+        Data are loaded before a lease begins: under it they would count as the candidate's memory.
+        """
+        self.digest()
         found = measure_space(self.space, self._candidate(config).spec)
         return Measured(params=found.params, forward_flops=found.forward_flops)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,9 @@ from ray.tune.experiment import Trial
 
 from rsi_ray.disk import bytes_of_checkpoints, prune_weights
 from rsi_ray.sampling import OptunaSearcher
-from safety import Claim, Status, Usage
+from safety import Claim, GovernorUnreachable, Status, Usage
 from safety.actor import GovernorClient
+from safety.errors import LedgerUnavailable
 from safety.tune import usage_of
 
 if TYPE_CHECKING:
@@ -127,7 +128,8 @@ class Observer(tune.Callback):
             self._stop.reason = self._fault(now)
         if self._watch and now - self._looked >= self.seconds_between_looks:
             self._looked = now
-            self._watch(self._snapshot())
+            with suppress(GovernorUnreachable, LedgerUnavailable):  # there is nothing to be seen
+                self._watch(self._snapshot())
 
     def _fault(self, now: float) -> str:
         if self._searcher.failures_in_a_row >= self._plan.max_failures:

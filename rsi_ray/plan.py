@@ -13,15 +13,12 @@ import optuna
 from optuna.trial import FrozenTrial
 from ray.tune.schedulers import TrialScheduler
 
+from rsi_ray.errors import SweepError
 from rsi_ray.job import Job
 from rsi_ray.objectives import SCORE
 from rsi_ray.sampling import RANDOM_DRAWS, random_config
 from safety import Allow, Deny, Limits, Verdict, judge_claim
 from search_spaces.space import Suggests
-
-
-class SweepError(Exception):
-    """A sweep can't run as it is asked for; the message is one line."""
 
 
 def one_line(error: BaseException) -> str:
@@ -40,6 +37,7 @@ class Plan:
         ledger_url: of the ledger that binds it.
         ledger_named: whether it must be this ledger; otherwise it is the one that the cluster's governor
             keeps, where there is a governor.
+        governor_key: public key that the governor must prove; "" for any.
         limits: its limits.
         space: what is searched.
         job: what a candidate does.
@@ -84,6 +82,7 @@ class Plan:
     checkpoint_bytes: int | None = None
     max_failures: int = 3
     ledger_named: bool = True
+    governor_key: str = ""
     seed: int = 0
     resumed: bool = False
     about: Mapping[str, Any] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from rsi_ray.runs import RunError
+from rsi_ray.errors import RunError
 from safety.simulation import SCENARIOS, Outcome, Plan, rehearse
 
 FAILURE = 1

@@ -15,24 +15,21 @@ from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from rsi_ray.disk import RUN_FILE, STUDY_FILE
-from rsi_ray.plan import Plan, SweepError, check_plan
+from rsi_ray.errors import RunError, SweepError
+from rsi_ray.ledgers import sqlite_path
+from rsi_ray.plan import Plan, check_plan
 from rsi_ray.records import Verdict, record_of
 from rsi_ray.study import earlier_trials, fits, read_study, trained_count
 from safety import Ledger, LedgerError
 from search_spaces.space import Suggests
 
-LEDGER_FILE = "ledger.db"
 # what a run's scores depend on beside the space
 SAME_AS_BEFORE = ("data", "objectives", "training", "hyperparameters", "seed")
 LIBRARIES = ("rsi-ray", "torch", "ray", "optuna", "numpy")
-
-
-class RunError(Exception):
-    """A run or a trial that was asked for isn't there; the message is one line."""
+# and what a ledger depends on
+DECIDING = ("SQLAlchemy", "pydantic", "cryptography", "rfc8785")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +91,7 @@ def old_run(plan: Plan, run: str | Path) -> Plan:
         folder=folder,
         ledger_url=about["ledger"],
         ledger_named=True,
+        governor_key=about.get("governor_key", ""),
         resumed=True,
         # another stream: the same draws would only be answered from their records
         seed=plan.seed + len(study.get_trials(deepcopy=False)),
@@ -132,22 +130,6 @@ def _check_ledger(url: str, *, knows: str = "") -> None:
         raise SweepError(str(error)) from None
 
 
-def sqlite_path(url: str) -> Path | None:
-    """The file of a SQLite URL; None for any other database, and for one in memory."""
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        return None
-    plain = parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:")
-    return Path(str(parsed.database)) if plain else None
-
-
-def from_anywhere(url: str) -> str:
-    """A ledger's URL that means the same in every folder."""
-    path = sqlite_path(url)
-    return url if path is None or path.is_absolute() else f"sqlite:///{path.absolute()}"
-
-
 def run_folder(storage: Path, run: str | Path) -> Path:
     """Folder of a run: a path, or its name in the storage.
 
@@ -171,6 +153,22 @@ def read_about(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise RunError(f"run {folder}: its {RUN_FILE} can't be read: {error}") from None
     return about
+
+
+def versions_of_run(storage: Path, name: str) -> dict[str, str]:
+    """Versions that a run wrote down when it began; none where it can't be read."""
+    if Path(name).name != name:  # a name from a ledger may be anything
+        return {}
+    try:
+        about = read_about(storage / name)
+        return {"python": str(about["python"]), **{lib: str(v) for lib, v in about["libraries"].items()}}
+    except (RunError, KeyError, AttributeError, TypeError):
+        return {}
+
+
+def versions_here() -> dict[str, str]:
+    """Versions of Python and of the libraries that decide, train and sign, as they are installed here."""
+    return {"python": platform.python_version(), **{name: version(name) for name in (*LIBRARIES, *DECIDING)}}
 
 
 def study_of_run(folder: Path) -> optuna.Study:

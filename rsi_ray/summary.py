@@ -13,8 +13,8 @@ from rich.text import Text
 from rsi_ray.objectives import MINIMIZED, SCORE
 from rsi_ray.records import Verdict, below
 from rsi_ray.result import Result
-from rsi_ray.view import Row, amount, budgets_of, dashboard_text, spec_text, table_of
-from safety import Allow
+from rsi_ray.view import Row, amount, budgets_of, capability_of, dashboard_text, spec_text, table_of
+from safety import Deny, Hold
 
 
 def summary(result: Result) -> Group:
@@ -31,7 +31,7 @@ def summary(result: Result) -> Group:
     if len(result.objectives) > 1 and len(result.front):
         parts.append(front_of(result))
     parts.append(_verdicts_text(result.table))
-    parts.append(budgets_of(result.status))
+    parts += [budgets_of(result.status), *capability_of(result.status)]
     if result.ended:
         parts.append(Text(f"The sweep ended early: {result.ended}", style="red"))
     if result.used_up:
@@ -93,7 +93,9 @@ def _best_text(result: Result) -> Text:
     if baseline:
         gain = best["score"] / baseline["score"] - 1 if baseline["score"] else float("nan")
         text += f"\nBaseline: #{baseline['number']} with {baseline['score']:.4f}; the best is {gain:+.1%}"
-    if not isinstance(result.improvement, Allow):
+    if isinstance(result.improvement, Deny):
+        text += f"\nRefused, and its lineage shut down: {result.improvement.reason}"
+    elif isinstance(result.improvement, Hold):
         text += f"\nHeld for a human before it may replace anything: {result.improvement.reason}"
     return Text(text)
 

@@ -15,16 +15,21 @@ from ray import tune
 from ray.tune import TuneError
 
 from rsi_ray.disk import TUNE, WEIGHTS, open_folder, prune_weights
+from rsi_ray.errors import SweepError
 from rsi_ray.observer import Observer, Watch, signals_as_stop
-from rsi_ray.plan import Plan, SweepError, check_plan, judge_config
+from rsi_ray.plan import Plan, check_plan, judge_config
 from rsi_ray.result import Result, result_of, write_table
 from rsi_ray.sampling import METRIC, OptunaSearcher
 from rsi_ray.study import trained_count
 from rsi_ray.worker import Candidate
-from safety import SafetyError
-from safety.actor import connect, connect_to_any
+from safety import Governor, SafetyError, looser_fields
+from safety.actor import GovernorClient, connect, connect_to_any
 from safety.environment import environment
+from safety.patience import Patient
 from safety.tune import Governance, GovernedScheduler, GovernedSearch, GovernedStopper
+from safety.watch import watched
+
+log = logging.getLogger(__name__)
 
 # read by Tune in the driver's process
 TUNE_ENVIRONMENT = {
@@ -51,21 +56,24 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
         SafetyError: the governor or its ledger is at fault; nothing runs on.
     """
     check_plan(plan)
-    with _nothing_half_written(plan), _quiet_tune(), local_ray() as dashboard, signals_as_stop() as stop:
-        governor = connect(plan.ledger_url) if plan.ledger_named else connect_to_any(plan.ledger_url)
-        plan = replace(plan, ledger_url=governor.ledger_url())
-        governance = Governance(authority=governor, sweep=plan.name, price=plan.job.price, stop_asked=stop)
+    with _nothing_half_written(plan), quiet_tune(), local_ray() as dashboard, signals_as_stop() as stop:
+        reach = connect if plan.ledger_named else connect_to_any
+        governor = reach(plan.ledger_url, state=plan.folder.parent, key=plan.governor_key)
+        plan = replace(plan, ledger_url=governor.ledger_url(), governor_key=governor.public)
+        patient = Patient(governor, stop)
+        governance = Governance(authority=patient, sweep=plan.name, price=plan.job.price, stop_asked=stop)
         concurrent = plan.concurrent or _fitting(plan)
         stop.after(plan.seconds)
         with open_folder(plan) as (study, interrupted):
-            governor.open_sweep(plan.name, plan.limits)
+            plan = bound(plan, governor)
             searcher = _searcher(plan, study, interrupted)
             observer = Observer(plan, searcher, governor, watch, stop, dashboard)
             trials = plan.trials - trained_count(study)
             try:
                 if trials > 0:
-                    tuner = _tuner(plan, searcher, governance, observer, trials, concurrent)
-                    _fit(tuner, lambda: governor.close_sweep(plan.name, observer.usage()))
+                    tuner = _tuner(plan, searcher, governor, governance, observer, trials, concurrent)
+                    with watched(governance):
+                        _fit(tuner, lambda: governor.close_sweep(plan.name, observer.usage()))
             finally:
                 write_table(plan, study)
                 prune_weights(plan, study)
@@ -79,17 +87,37 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
         )
 
 
+def bound(plan: Plan, governor: Governor | GovernorClient) -> Plan:
+    """Open the sweep; the plan under the limits in force, where they are tighter than its own.
+
+    Raises:
+        SweepError: what was possible under its own is not under them.
+    """
+    in_force = governor.open_sweep(plan.name, plan.limits)
+    looser = looser_fields(in_force, plan.limits)
+    if not looser:
+        return plan
+    log.warning("sweep %s: the ledger's limits are tighter and hold: %s", plan.name, ", ".join(looser))
+    plan = replace(plan, limits=in_force)
+    try:
+        check_plan(plan)
+    except SweepError:
+        governor.close_sweep(plan.name, {})
+        raise
+    return plan
+
+
 @contextmanager
-def _quiet_tune() -> Iterator[None]:
+def quiet_tune() -> Iterator[None]:
     """Tune prints a traceback for each failed trial; it stays in the trial's error.txt, we print one line."""
-    log = logging.getLogger("ray.tune")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
+    tune_log = logging.getLogger("ray.tune")
+    level = tune_log.level
+    tune_log.setLevel(logging.CRITICAL)
     try:
         with environment(TUNE_ENVIRONMENT):
             yield
     finally:
-        log.setLevel(level)
+        tune_log.setLevel(level)
 
 
 @contextmanager
@@ -120,13 +148,18 @@ def _fit(tuner: tune.Tuner, settle: Callable[[], None]) -> None:
 
 @contextmanager
 def local_ray() -> Iterator[str]:
-    """A Ray of this process's own, unless one is up already; gives its dashboard's address."""
+    """The cluster that RAY_ADDRESS names, or a Ray of this process's own; gives its dashboard's address.
+
+    Where this process is connected to one already, it is that one.
+    """
     if ray.is_initialized():
         yield _dashboard_url()
         return
     asked = os.environ.get(OVERRIDE_ON_ZERO, "0")
     with environment({OVERRIDE_ON_ZERO: asked}):
-        ray.init(address="local", log_to_driver=False, logging_level=logging.ERROR)
+        # set by Ray itself for a job that was submitted to a cluster
+        address = os.environ.get("RAY_ADDRESS", "local")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         try:
             yield _dashboard_url()
         finally:
@@ -154,6 +187,7 @@ def _searcher(plan: Plan, study: optuna.Study, interrupted: list[dict[str, Any]]
 def _tuner(
     plan: Plan,
     searcher: OptunaSearcher,
+    governor: GovernorClient,
     governance: Governance,
     observer: Observer,
     trials: int,
@@ -162,7 +196,7 @@ def _tuner(
     trainable = tune.with_parameters(
         Candidate,
         job=plan.job,
-        authority=governance.authority,
+        authority=governor,
         sweep=plan.name,
         weights=plan.folder / WEIGHTS,
         threads=plan.cpus,

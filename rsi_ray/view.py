@@ -102,6 +102,7 @@ def screen(snapshot: Snapshot, seconds: float, height: int) -> RenderableType:
         Padding(bar, 0),
         table_of(_fitting(rows, max(4, height - ROWS_BESIDE_TABLE))),
         budgets_of(snapshot.status),
+        *capability_of(snapshot.status),
         Text(dashboard_text(snapshot.dashboard)),
     )
 
@@ -199,6 +200,13 @@ def budgets_of(status: Status) -> Table:
             scope = budget.scope.split(":")[0]
             table.add_row(f"{scope} {NAMES[budget.resource]}", used, cap, f"{budget.share:.1%}", bar)
     return table
+
+
+def capability_of(status: Status) -> list[Text]:
+    """One line for the domains that have come near their capability ceilings; none where none has."""
+    near = sorted(status.near, key=lambda one: one.share, reverse=True)
+    told = ", ".join(f"{one.domain} {one.score:.3g} of {one.ceiling:g} ({one.share:.0%})" for one in near)
+    return [Text(f"capability: {told}", style="yellow")] if told else []
 
 
 def in_units(budget: Budget, value: int) -> str:

@@ -88,6 +88,7 @@ def sweep_of(config: SweepConfig) -> Sweep:
         max_failures=config.max_failures,
         storage=config.storage,
         ledger=config.ledger,
+        governor_key=config.governor_key,
         seed=config.seed,
         about={"config": config.model_dump(mode="json")},
     )

@@ -14,14 +14,14 @@ from rsi_ray.job import Job, Run
 from safety import (
     Authority,
     Grant,
-    KernelTimer,
-    LeaseKeeper,
     LeaseLost,
     SafetyError,
     Usage,
     request_digest,
 )
 from safety.governance import REFUSED, told
+from safety.resources import resident_bytes
+from safety.trainable import is_own_process, keeper_of_this_process
 
 STATE_FILE = "state.safetensors"
 
@@ -51,7 +51,7 @@ class Candidate(Trainable):
         """
         del config
         self._job, self._authority, self._sweep, self._weights = job, authority, sweep, weights
-        self._keeper = LeaseKeeper(authority, KernelTimer())
+        self._keeper = keeper_of_this_process(authority, memory=resident_bytes)
         self._run: Run | None = None
         self._reports, self._refused = 0, ""
         torch.set_num_threads(threads)
@@ -152,8 +152,10 @@ class Candidate(Trainable):
             self._refused = str(error)
 
     def cleanup(self) -> None:
-        """End the lease's renewal."""
+        """End the lease's renewal, and the process: Tune calls this once, last of all."""
         self._close()
+        if is_own_process():
+            self._keeper.leave()
 
     def __repr__(self) -> str:
         """Shown in the dashboard."""

@@ -23,13 +23,17 @@ from safety.errors import (
     SearchExhausted,
 )
 from safety.governor import Authority, Governor, Status
-from safety.improvement import improvement, max_improvement_rate
-from safety.keeper import KernelTimer, LeaseKeeper, Switch
+from safety.improvement import Promotion, improvement, judge_promotion, max_improvement_rate
+from safety.keeper import LeaseKeeper, Switch
+from safety.kernel import KernelTimer
 from safety.lease import Grant, Lease, Request, request_digest
 from safety.ledger import Ledger
 from safety.limits import Bounds, Budgets, Limits, limits_from_dict, limits_from_yaml
+from safety.proximity import Nearness, proximity
 from safety.rules import Report, judge, judge_claim, judge_report
+from safety.tightening import looser_fields, tightest
 from safety.verdict import Allow, Deny, Hold, Verdict
+from safety.versions import Version
 
 if TYPE_CHECKING:
     from safety.tuner import govern
@@ -59,7 +63,9 @@ __all__ = [
     "Limits",
     "LooserLimits",
     "Measured",
+    "Nearness",
     "PriceError",
+    "Promotion",
     "Report",
     "Request",
     "SafetyError",
@@ -69,17 +75,22 @@ __all__ = [
     "Switch",
     "Usage",
     "Verdict",
+    "Version",
     "govern",
     "improvement",
     "judge",
     "judge_claim",
+    "judge_promotion",
     "judge_report",
     "limits_from_dict",
     "limits_from_yaml",
+    "looser_fields",
     "max_improvement_rate",
+    "proximity",
     "read_yaml",
     "request_digest",
     "system_clock",
+    "tightest",
     "validate",
 ]
 

@@ -2,60 +2,111 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
+from safety.answers import Question, Signed, asked, opened, read, sealed
 from safety.claim import Measured, Usage
-from safety.errors import GovernorUnreachable, LedgerError
-from safety.governor import Governor, Status
+from safety.drills import Canary
+from safety.errors import GovernorUnreachable, IdentityError, LedgerError, SafetyError
+from safety.governor import Status
+from safety.group_commit import GroupCommit
+from safety.identity import identity_in, public_in
+from safety.improvement import Mode
+from safety.kill_file import obey
 from safety.lease import Grant, Request
 from safety.ledger import Ledger
 from safety.limits import Limits
+from safety.notary import Notary, NotaryThread, places_of
 from safety.rules import Report
-from safety.schema import without_password
+from safety.schema import state_folder, without_password
 from safety.verdict import Verdict
 
 NAME = "governor"
 NAMESPACE = "rsi_ray"
-ANSWER_SECONDS = 10.0
+ANSWER_SECONDS, START_SECONDS = 10.0, 60.0
+# where a ledger that is no file has its governor's state, if nobody says otherwise
+RUNS = "rsi_results"
 
 
 class GovernorActor:
     """The governor in a process of its own, on the head node, beside its ledger.
 
     Every call is safe to repeat: Ray delivers at least once.
+
+    Args:
+        ledger_url: of its ledger.
+        state: folder of its key, and of the file that kills.
     """
 
-    def __init__(self, ledger_url: str) -> None:
-        self._governor = Governor(Ledger(ledger_url))
+    def __init__(self, ledger_url: str, state: str) -> None:
+        self._url, self._folder = ledger_url, Path(state)
+        self._identity = identity_in(self._folder)
+        self._opening = asyncio.Lock()
+        self._group: GroupCommit | None = None
 
-    def ask(self, method: str, arguments: tuple[Any, ...]) -> Any:
+    def _open(self) -> GroupCommit:
+        ledger = Ledger(self._url)
+        places = places_of(self._url, self._folder)
+        notary = NotaryThread(Notary(ledger, self._identity, places))
+        return GroupCommit(ledger, before=partial(obey, ledger, self._folder), after=notary.wake)
+
+    async def _opened(self) -> GroupCommit:
+        # not as the actor is made: Ray starts none again that failed then, and a full disk has room again
+        async with self._opening:
+            if self._group is None:
+                self._group = await asyncio.to_thread(self._open)
+        return self._group
+
+    async def about(self) -> tuple[str, str]:
+        """The ledger's URL and the public key: what it says of itself, unproven."""
+        return self._url, self._identity.public
+
+    async def ask(self, question: Question) -> Signed:
         """Call a method of the governor."""
-        return getattr(self._governor, method)(*arguments)
+        try:
+            group = await self._opened()
+            answer = await asyncio.wrap_future(group.ask(*read(question)))
+        except SafetyError as error:
+            answer = error
+        return sealed(self._identity, question, answer)
 
     def __repr__(self) -> str:
         """Shown in the dashboard."""
-        return f"Governor({without_password(self._governor.ledger_url())})"
+        return f"Governor({without_password(self._url)})"
 
 
 class GovernorClient:
     """The governor as drivers and workers reach it; picklable, and without memory.
 
-    Every method is the governor's; each raises GovernorUnreachable where no answer comes.
+    Every method is the governor's; each raises GovernorUnreachable where no answer comes, and IdentityError
+    where one comes that isn't signed by the pinned key.
+
+    Args:
+        home: the ledger's URL, and the folder of the governor's state.
+        public: the key that its answers are signed with.
+        handle: of its actor.
+        answer_seconds: how long an answer is waited for.
     """
 
-    def __init__(self, handle: Any, answer_seconds: float = ANSWER_SECONDS) -> None:
+    def __init__(
+        self, home: tuple[str, str], public: str, handle: Any, answer_seconds: float = ANSWER_SECONDS
+    ) -> None:
+        self._home = home
+        self.public = public
         self._handle = handle
         self._answer_seconds = answer_seconds
 
     def _ask(self, method: str, *arguments: object) -> Any:
+        question = asked(method, arguments)
         try:
-            return ray.get(self._handle.ask.remote(method, arguments), timeout=self._answer_seconds)
-        except RayTaskError as error:
-            raise error.cause from None
+            signed = self._signed(question)
         except GetTimeoutError:
             raise GovernorUnreachable(
                 f"the governor gave no answer to {method} within {self._answer_seconds} s"
@@ -63,10 +114,32 @@ class GovernorClient:
         except RayError as error:
             line = str(error).splitlines()[0]
             raise GovernorUnreachable(f"the governor can't be reached for {method}: {line}") from None
+        return opened(self.public, question, signed)
 
-    def open_sweep(self, sweep: str, limits: Limits) -> None:
-        """Bind a sweep to its limits."""
-        self._ask("open_sweep", sweep, limits)
+    def _signed(self, question: Question) -> object:
+        try:
+            return self._got(question)
+        except RayActorError:
+            # somebody ended it for good: whoever has its name now must prove itself
+            self._handle = governor_actor(*self._home)
+            return self._got(question)
+
+    def _got(self, question: Question) -> object:
+        if not hasattr(self._handle, "ask"):
+            return None
+        return ray.get(self._handle.ask.remote(question), timeout=self._answer_seconds)
+
+    def open_sweep(
+        self, sweep: str, limits: Limits, lineage: str | None = None, is_drill: bool = False
+    ) -> Limits:
+        """Bind a sweep to its limits; answers those in force."""
+        in_force: Limits = self._ask("open_sweep", sweep, limits, lineage, is_drill)
+        return in_force
+
+    def record_drill(self, canaries: Sequence[Canary], target_ms: int, by: str) -> str:
+        """Write down what a kill drill measured."""
+        failure: str = self._ask("record_drill", tuple(canaries), target_ms, by)
+        return failure
 
     def close_sweep(self, sweep: str, usage: Mapping[str, Usage]) -> None:
         """End a sweep whose workers are dead."""
@@ -95,6 +168,10 @@ class GovernorClient:
         grant: Grant = self._ask("activate", key, digest, holder, measured)
         return grant
 
+    def observe(self, lease: int, fence: int, grown_bytes: int) -> None:
+        """Judge the memory that a trial's process has grown by."""
+        self._ask("observe", lease, fence, grown_bytes)
+
     def renew(self, lease: int, fence: int) -> int:
         """Milliseconds until the new deadline."""
         ttl_ms: int = self._ask("renew", lease, fence)
@@ -117,9 +194,14 @@ class GovernorClient:
         """Renew a lease no more."""
         self._ask("revoke", key, rule, reason)
 
-    def judge_improvement(self, sweep: str, old: float, new: float) -> Verdict:
+    def judge_improvement(self, sweep: str, old: float, new: float, mode: Mode = "max") -> Verdict:
         """Judge a sweep's best against what it would replace."""
-        verdict: Verdict = self._ask("judge_improvement", sweep, old, new)
+        verdict: Verdict = self._ask("judge_improvement", sweep, old, new, mode)
+        return verdict
+
+    def promote(self, sweep: str, key: str, old: float, new: float, mode: Mode = "max") -> Verdict:
+        """Record that a champion takes another's place, if it may."""
+        verdict: Verdict = self._ask("promote", sweep, key, old, new, mode)
         return verdict
 
     def fail(self, sweep: str, key: str, reason: str) -> None:
@@ -136,6 +218,11 @@ class GovernorClient:
         state: str = self._ask("pulse", sweep)
         return state
 
+    def state(self, sweep: str) -> str:
+        """Whether a sweep is open, frozen, closed or killed."""
+        state: str = self._ask("state", sweep)
+        return state
+
     def status(self, sweep: str) -> Status:
         """State and budgets of a sweep."""
         status: Status = self._ask("status", sweep)
@@ -147,26 +234,8 @@ class GovernorClient:
         return url
 
 
-def connect_to_any(ledger_url: str) -> GovernorClient:
-    """The client of the cluster's governor, whichever ledger it keeps; this one where there is none.
-
-    Raises:
-        GovernorUnreachable: it does not answer.
-    """
-    try:
-        found = GovernorClient(ray.get_actor(NAME, namespace=NAMESPACE)).ledger_url()
-    except ValueError:  # there is none
-        found = ledger_url
-    return connect(found)
-
-
-def connect(ledger_url: str) -> GovernorClient:
-    """The client of the cluster's governor, which is started where there is none.
-
-    Raises:
-        LedgerError: the cluster's governor keeps another ledger.
-        GovernorUnreachable: it does not answer.
-    """
+def governor_actor(ledger_url: str, state: str) -> Any:
+    """The actor by the governor's name; it is started where there is none."""
     actor = ray.remote(GovernorActor).options(
         name=NAME,
         namespace=NAMESPACE,
@@ -178,9 +247,54 @@ def connect(ledger_url: str) -> GovernorClient:
         max_restarts=-1,
         max_task_retries=2,
     )
-    client = GovernorClient(actor.remote(ledger_url), answer_seconds=60.0)
-    found = client.ledger_url()
+    return actor.remote(ledger_url, state)
+
+
+def connect_to_any(ledger_url: str, *, state: Path | None = None, key: str = "") -> GovernorClient:
+    """The client of the cluster's governor, whichever ledger it keeps; this one where there is none.
+
+    Raises:
+        GovernorUnreachable: it does not answer.
+        IdentityError: it can't prove the key.
+    """
+    try:
+        found, _ = _about(ray.get_actor(NAME, namespace=NAMESPACE))
+    except ValueError:  # there is none
+        found = ledger_url
+    return connect(found, state=state, key=key)
+
+
+def connect(ledger_url: str, *, state: Path | None = None, key: str = "") -> GovernorClient:
+    """The client of the cluster's governor, which is started where there is none.
+
+    Args:
+        ledger_url: the ledger that it must keep.
+        state: folder for its key where the ledger is no file; beside a file it is the file's folder.
+        key: its public key. Without it, that in the folder; where there is none, the first one that it shows
+            is the one that all later answers must be signed with.
+
+    Raises:
+        LedgerError: the cluster's governor keeps another ledger.
+        GovernorUnreachable: it does not answer.
+        IdentityError: it can't prove the key.
+    """
+    folder = state_folder(ledger_url, state or Path(RUNS).absolute())
+    handle = governor_actor(ledger_url, str(folder))
+    found, shown = _about(handle)
     if found != ledger_url:
-        kept, asked = without_password(found), without_password(ledger_url)
-        raise LedgerError(f"this cluster's governor keeps the ledger {kept}, asked for was {asked}")
-    return GovernorClient(client._handle)
+        kept, wanted = without_password(found), without_password(ledger_url)
+        raise LedgerError(f"this cluster's governor keeps the ledger {kept}, asked for was {wanted}")
+    client = GovernorClient((ledger_url, str(folder)), key or public_in(folder) or shown, handle)
+    client.ledger_url()
+    return client
+
+
+def _about(handle: Any) -> tuple[str, str]:
+    try:
+        url, public = ray.get(handle.about.remote(), timeout=START_SECONDS)
+    except (AttributeError, TypeError, ValueError):
+        raise IdentityError("another actor than a governor has the governor's name on this cluster") from None
+    except RayError as error:
+        line = str(error).splitlines()[0]
+        raise GovernorUnreachable(f"the governor can't be reached: {line}") from None
+    return str(url), str(public)

@@ -21,11 +21,43 @@ from safety.claim import (
 from safety.document import FLOPS_PER_GFLOP, MAX_SIZE
 from safety.errors import LooserLimits
 from safety.limits import Budgets, Limits
+from safety.prepared import Prepared
 from safety.verdict import Allow, Deny, Hold, Verdict
 
 CLUSTER = "cluster"
 
 _table = schema.budgets
+_MOST: Any = sa.literal_column(str(MAX_SIZE), schema.Int64)
+
+
+def _amount(kind: str) -> Any:
+    """An amount of each resource, bound as `kind_resource`."""
+    by_resource = [
+        (
+            _table.c.resource == sa.literal_column(f"'{resource}'"),
+            sa.bindparam(f"{kind}_{resource}", type_=schema.Int64),
+        )
+        for resource in RESOURCES
+    ]
+    return sa.case(*by_resource, else_=sa.literal_column("0", schema.Int64))
+
+
+_of_both = _table.c.scope.in_([sa.bindparam("cluster"), sa.bindparam("own")])
+_OF_SWEEP = Prepared(sa.select(_table).where(_of_both).order_by(_table.c.scope, _table.c.resource))
+_OF_SCOPE = Prepared(sa.select(_table).where(_table.c.scope == sa.bindparam("scope")))
+_HOLD = Prepared(_table.update().where(_of_both).values(held=_table.c.held + _amount("held")))
+_RELEASE = Prepared(
+    _table.update()
+    .where(_of_both)
+    .values(
+        held=_table.c.held - _amount("held"),
+        spent=_table.c.spent + _amount("spent"),
+        overrun=sa.case(
+            (_table.c.overrun > _MOST - _amount("over"), _MOST),  # never beyond 64 bits
+            else_=_table.c.overrun + _amount("over"),
+        ),
+    )
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,86 +114,83 @@ def _scaled(amount: int | None, *, multiply: int = 1, divide: int = 1) -> int | 
     return None if amount is None else amount * multiply // divide
 
 
-def adopt(connection: sa.Connection, sweep: str, limits: Limits) -> None:
+def adopt(connection: sa.Connection, sweep: str, limits: Limits, *, keep: bool = False) -> None:
     """Set the caps of a sweep and tighten the cluster's.
 
+    Args:
+        connection: of the caller's transaction.
+        sweep: name of the sweep.
+        limits: that name the caps.
+        keep: leave a cap in force that is lower than the one asked for.
+
     Raises:
-        LooserLimits: a cluster cap above the one in force.
+        LooserLimits: a cap above the one in force.
     """
-    for scope, wanted in zip(scopes(sweep), (limits.cluster, limits.sweep), strict=True):
-        known = {budget.resource: budget for budget in _of_scope(connection, scope)}
-        for resource, target in targets(wanted).items():
-            budget = known.get(resource)
-            if budget is None:
-                values = {"scope": scope, "resource": resource, "target": target, "cap": target}
-                connection.execute(_table.insert().values(**values))
-            elif target < budget.target:
-                cap = max(target, budget.spent + budget.held)
-                connection.execute(_row(scope, resource).values(target=target, cap=cap))
-            elif budget.target < target < MAX_SIZE:
-                raise LooserLimits(
-                    f"{scope} budget {resource}: {target:,} is asked for and {budget.target:,} is in force; "
-                    "loosening takes an approval: ask for no more, or name another ledger"
-                )
+    adopt_cluster(connection, limits, keep=keep)
+    _adopt(connection, scopes(sweep)[1], limits.sweep, keep=keep)
+
+
+def adopt_cluster(connection: sa.Connection, limits: Limits, *, keep: bool = False) -> None:
+    """Tighten the cluster's caps; see `adopt`."""
+    _adopt(connection, CLUSTER, limits.cluster, keep=keep)
+
+
+def _adopt(connection: sa.Connection, scope: str, wanted: Budgets, *, keep: bool) -> None:
+    known = {budget.resource: budget for budget in _budgets(_OF_SCOPE.rows(connection, scope=scope))}
+    for resource, target in targets(wanted).items():
+        budget = known.get(resource)
+        if budget is None:
+            values = {"scope": scope, "resource": resource, "target": target, "cap": target}
+            connection.execute(_table.insert().values(**values))
+        elif target < budget.target:
+            cap = max(target, budget.spent + budget.held)
+            connection.execute(_row(scope, resource).values(target=target, cap=cap))
+        elif budget.target < target < MAX_SIZE and not keep:
+            raise LooserLimits(
+                f"{scope} budget {resource}: {target:,} is asked for and {budget.target:,} is in force; "
+                "loosening takes an approval: ask for no more, or name another ledger"
+            )
 
 
 def room(connection: sa.Connection, sweep: str, charges: Mapping[str, int]) -> Verdict:
     """Whether the charges fit: Hold while others hold the room, Deny where it is spent."""
     verdict: Verdict = Allow()
-    for budget in of_sweep(connection, sweep):
-        asked = charges[budget.resource]
-        if budget.spent + budget.held + asked <= budget.target:
+    for scope, resource, target, _, held, spent, _ in _rows(connection, sweep):
+        asked = charges[resource]
+        if spent + held + asked <= target:
             continue
-        reason = (
-            f"{budget.scope} budget {budget.resource}: asked {asked:,}, spent {budget.spent:,}, "
-            f"held {budget.held:,}, cap {budget.target:,}"
-        )
-        if budget.spent + asked > budget.target:
-            return Deny(f"budget.{budget.resource}", reason)
-        verdict = Hold(f"budget.{budget.resource}", reason)
+        reason = f"{scope} budget {resource}: asked {asked:,}, spent {spent:,}, held {held:,}, cap {target:,}"
+        if spent + asked > target:
+            return Deny(f"budget.{resource}", reason)
+        verdict = Hold(f"budget.{resource}", reason)
     return verdict
 
 
-def hold(connection: sa.Connection, lease: int, sweep: str, charges: Mapping[str, int]) -> None:
+def hold(connection: sa.Connection, sweep: str, charges: Mapping[str, int]) -> None:
     """Hold the charges in both scopes; the database's CHECK has the last word."""
-    places = [(scope, resource) for scope in scopes(sweep) for resource in RESOURCES]
-    rows = [
-        {"lease": lease, "scope": scope, "resource": resource, "amount": charges[resource]}
-        for scope, resource in places
-    ]
-    connection.execute(schema.holds.insert(), rows)
-    held = _bound().values(held=_table.c.held + sa.bindparam("b_amount"))
-    changes = [_binds(scope, resource, b_amount=charges[resource]) for scope, resource in places]
-    connection.execute(held, changes)
+    _HOLD.change(connection, **_both(sweep), **_named("held", charges))
 
 
-def release(connection: sa.Connection, lease: int, used: Mapping[str, int]) -> dict[str, int]:
-    """End a lease's holds: spend what was used, return the rest; the overrun by resource."""
-    holds = connection.execute(sa.select(schema.holds).where(schema.holds.c.lease == lease)).all()
-    overrun: dict[str, int] = {}
-    changes, marks = [], []
-    for row in holds:
-        amount = used.get(row.resource, 0)
-        if row.resource == TRIALS:
-            amount = min(amount, row.amount)  # a later attempt at a trial holds none
-        over = max(0, amount - row.amount)
-        if over:
-            overrun[row.resource] = over
-        changes.append(
-            _binds(row.scope, row.resource, b_amount=row.amount, b_spent=amount - over, b_over=over)
-        )
-        marks.append({"b_lease": lease, "b_scope": row.scope, "b_resource": row.resource, "b_used": amount})
-    spent = _bound().values(
-        held=_table.c.held - sa.bindparam("b_amount"),
-        spent=_table.c.spent + sa.bindparam("b_spent"),
-        overrun=sa.case(
-            (_table.c.overrun > MAX_SIZE - sa.bindparam("b_over"), MAX_SIZE),  # never beyond 64 bits
-            else_=_table.c.overrun + sa.bindparam("b_over"),
-        ),
-    )
-    connection.execute(spent, changes)
-    connection.execute(_mark_used(), marks)
-    return overrun
+def release(
+    connection: sa.Connection, sweep: str, held: Mapping[str, int], used: Mapping[str, int]
+) -> dict[str, int]:
+    """End a hold: spend what was used, return the rest; the overrun by resource."""
+    used = {resource: used.get(resource, 0) for resource in RESOURCES}
+    used[TRIALS] = min(used[TRIALS], held[TRIALS])  # a later attempt at a trial holds none
+    over = {resource: max(0, used[resource] - held[resource]) for resource in RESOURCES}
+    spent = {resource: used[resource] - over[resource] for resource in RESOURCES}
+    amounts = {**_named("held", held), **_named("spent", spent), **_named("over", over)}
+    _RELEASE.change(connection, **_both(sweep), **amounts)
+    return {resource: amount for resource, amount in over.items() if amount}
+
+
+def _named(kind: str, amounts: Mapping[str, int]) -> dict[str, int]:
+    return {f"{kind}_{resource}": amounts[resource] for resource in RESOURCES}
+
+
+def _both(sweep: str) -> dict[str, str]:
+    cluster, own = scopes(sweep)
+    return {"cluster": cluster, "own": own}
 
 
 def whole(claim: Claim) -> dict[str, int]:
@@ -171,33 +200,18 @@ def whole(claim: Claim) -> dict[str, int]:
 
 def of_sweep(connection: sa.Connection, sweep: str) -> list[Budget]:
     """The budgets that a sweep draws on."""
-    return [budget for scope in scopes(sweep) for budget in _of_scope(connection, scope)]
+    return _budgets(_rows(connection, sweep))
 
 
-def _of_scope(connection: sa.Connection, scope: str) -> list[Budget]:
-    query = sa.select(_table).where(_table.c.scope == scope).order_by(_table.c.resource)
-    rows = connection.execute(query.with_for_update())
-    return [Budget(**row) for row in rows.mappings()]
+def _budgets(rows: list[Any]) -> list[Budget]:
+    # the columns of the table are the fields of a budget
+    names = [column.name for column in _table.columns]
+    return [Budget(**dict(zip(names, row, strict=True))) for row in rows]
+
+
+def _rows(connection: sa.Connection, sweep: str) -> list[Any]:
+    return _OF_SWEEP.rows(connection, **_both(sweep))
 
 
 def _row(scope: str, resource: str) -> Any:
     return _table.update().where(_table.c.scope == scope, _table.c.resource == resource)
-
-
-def _bound() -> Any:
-    where = _table.c.scope == sa.bindparam("b_scope"), _table.c.resource == sa.bindparam("b_resource")
-    return _table.update().where(*where)
-
-
-def _binds(scope: str, resource: str, **amounts: int) -> dict[str, object]:
-    return {"b_scope": scope, "b_resource": resource, **amounts}
-
-
-def _mark_used() -> Any:
-    table = schema.holds
-    where = (
-        table.c.lease == sa.bindparam("b_lease"),
-        table.c.scope == sa.bindparam("b_scope"),
-        table.c.resource == sa.bindparam("b_resource"),
-    )
-    return table.update().where(*where).values(used=sa.bindparam("b_used"))

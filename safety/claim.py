@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import TypeGuard
 
 from safety.document import FLOPS_PER_GFLOP, MAX_FLOPS, MAX_SIZE
@@ -50,11 +50,11 @@ class Claim:
 
     def __post_init__(self) -> None:
         """Refuse what is no exact 64-bit amount: a claim is arithmetic, so that is a fault."""
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not is_amount(field.name, value):
-                most = "2^62 x 10^9" if field.name in _MOST else "2^62"
-                raise ValueError(f"{field.name}: expected a whole number from 0 to {most}, found {value!r}")
+        for name in _FIELDS:
+            value = getattr(self, name)
+            if not is_amount(name, value):
+                most = "2^62 x 10^9" if name in _MOST else "2^62"
+                raise ValueError(f"{name}: expected a whole number from 0 to {most}, found {value!r}")
         if self.reports == 0:
             raise ValueError("reports: expected at least 1, found 0")
 
@@ -79,7 +79,10 @@ class Claim:
 
     def as_dict(self) -> dict[str, int]:
         """Fields by name, for storage."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in _FIELDS}
+
+
+_FIELDS = tuple(field.name for field in fields(Claim))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,7 +16,7 @@ class Clock:
 
     Attributes:
         monotonic_ms: never set back; alone decides when a lease ends.
-        wall_ms: Unix time, for the audit only.
+        wall_ms: Unix time, for the audit and for the window over which improvements are added up.
         boot: which run of the monotonic clock this is; deadlines of another boot mean nothing.
     """
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from safety import audit, budgets, leases, schema, sweeps
+from safety import audit, budgets, leases, sweeps
 from safety.claim import Usage
 from safety.clock import Clock
 from safety.lease import Lease
+from safety.rules import judge_claim
+from safety.verdict import Deny
 
 # a driver that is silent for longer has left its reserved leases behind
 SWEEP_SILENCE_MS = 60_000
@@ -38,6 +40,15 @@ def revoke(connection: sa.Connection, clock: Clock, lease: Lease, rule: str, rea
         leases.revoke(connection, clock, lease, rule, reason)
 
 
+def revoke_over(connection: sa.Connection, clock: Clock, sweep: str) -> None:
+    """Renew no lease of a sweep whose claim is over the limits in force; what never began is void."""
+    limits = sweeps.find(connection, sweep).limits
+    for lease in leases.open_ones(connection, sweep):
+        verdict = judge_claim(limits, lease.claim)
+        if isinstance(verdict, Deny):
+            revoke(connection, clock, lease, verdict.rule, verdict.reason)
+
+
 def cut_short(clock: Clock, lease: Lease, told: Usage) -> Usage:
     """What a trial that died is charged: up to its next report, and its time until now."""
     claim = lease.claim
@@ -56,25 +67,11 @@ def cut_short(clock: Clock, lease: Lease, told: Usage) -> Usage:
 
 def reap(connection: sa.Connection, clock: Clock) -> int:
     """End every lease that nobody looks after; the number ended."""
-    seen = connection.execute(sa.select(schema.sweeps)).all()
-    alive = {row.name for row in seen if _is_near(clock, row.boot, row.seen_ms + SWEEP_SILENCE_MS)}
-    return sum(
-        _reap_reserved(connection, clock, lease, alive)
-        if lease.state == "reserved"
-        else reap_begun(connection, clock, lease)
-        for lease in leases.open_ones(connection)
-    )
-
-
-def _is_near(clock: Clock, boot: str, until_ms: int) -> bool:
-    return boot == clock.boot and clock.monotonic_ms() <= until_ms
-
-
-def _reap_reserved(connection: sa.Connection, clock: Clock, lease: Lease, alive: set[str]) -> bool:
-    silent = lease.sweep not in alive
-    if silent:
+    silent = leases.of_silent_sweeps(connection, clock, SWEEP_SILENCE_MS)
+    for lease in silent:
         leases.end(connection, clock, lease, "void", {}, reason="its driver is silent")
-    return silent
+    overdue = leases.overdue(connection, clock)
+    return len(silent) + sum(reap_begun(connection, clock, lease) for lease in overdue)
 
 
 def reap_begun(connection: sa.Connection, clock: Clock, lease: Lease) -> bool:
@@ -84,7 +81,7 @@ def reap_begun(connection: sa.Connection, clock: Clock, lease: Lease) -> bool:
         # the host was started again: its clock says nothing of this lease, so it gets a full term
         leases.extend(connection, clock, lease, limits.lease_seconds * 1000)
         return False
-    if _is_near(clock, lease.boot, lease.deadline_ms + limits.grace_seconds * 1000):
+    if clock.monotonic_ms() <= lease.deadline_ms + limits.grace_seconds * 1000:
         return False
     leases.end(connection, clock, lease, "forfeited", budgets.whole(lease.claim))
     return True

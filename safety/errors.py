@@ -1,10 +1,13 @@
 """The tree of errors of this package.
 
 SafetyError
+├── CheckpointError        signed ends of the audit can't be read
 ├── DocumentError          a file or mapping from outside is not what was expected (a usage error)
 ├── LedgerError            the ledger can't be opened, read or written
 │   ├── KeyReused          an idempotency key came again with another request
 │   ├── LeaseLost          the lease is over for this holder: fenced, revoked, expired or frozen
+│   │   └── LeaseSettled   it ended as it should: somebody has settled it
+│   ├── LedgerUnavailable  its database is locked, read-only, full or gone: the same question may do later
 │   └── LooserLimits       a cap above the one in force was asked for; that takes an approval
 ├── GovernorUnreachable    no answer from the governor; silence denies
 ├── IdentityError          a key can't be used, or an answer isn't signed by the one that was pinned
@@ -15,6 +18,10 @@ SafetyError
 
 class SafetyError(Exception):
     """Base of every error that this package raises on purpose."""
+
+
+class CheckpointError(SafetyError):
+    """What was signed of the audit can't be read."""
 
 
 class DocumentError(SafetyError):
@@ -31,6 +38,14 @@ class KeyReused(LedgerError):
 
 class LeaseLost(LedgerError):
     """The lease is over for this holder; it must compute nothing more."""
+
+
+class LeaseSettled(LeaseLost):
+    """The lease was settled, and its process is free for another one."""
+
+
+class LedgerUnavailable(LedgerError):
+    """The database doesn't answer now; nothing was changed."""
 
 
 class LooserLimits(LedgerError):

@@ -36,6 +36,7 @@ class Heard:
         denied: by key, why a trial's report was denied or could not be judged.
         usage: by key, what a trial has told last under a lease that is not known to be settled.
         used_up: why nothing more can be admitted; "" while it can.
+        controller: Tune's, which has the processes of the trials; None before the first one.
     """
 
     def __init__(self) -> None:
@@ -43,6 +44,7 @@ class Heard:
         self.denied: dict[str, Deny] = {}
         self.usage: dict[str, Usage] = {}
         self.used_up = ""
+        self.controller: Any = None
 
     def __reduce__(self) -> tuple[type[Heard], tuple[()]]:
         """A plugin that is restored has heard nothing."""

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 from safety.budgets import Budget
 from safety.claim import Measured, Usage
+from safety.drills import Canary
 from safety.errors import LeaseLost
-from safety.improvement import max_improvement_rate
+from safety.improvement import Mode
 from safety.lease import FAILED, Grant, Request
-from safety.ledger import Ledger
+from safety.ledger import Judge, Ledger
 from safety.limits import Limits
+from safety.proximity import Nearness, proximity
+from safety.resources import within_memory
 from safety.rules import Report, as_reserved, judge_built, judge_claim, judge_report
-from safety.verdict import Allow, Deny, Verdict
+from safety.verdict import Allow, Deny, Hold, Verdict
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,11 +29,13 @@ class Status:
         state: open, frozen, closed or killed.
         reason: why it is frozen or killed.
         budgets: the cluster's and its own.
+        near: how near it has come to its capability ceilings.
     """
 
     state: str
     reason: str
     budgets: tuple[Budget, ...]
+    near: tuple[Nearness, ...] = ()
 
 
 class Authority(Protocol):
@@ -50,6 +55,10 @@ class Authority(Protocol):
 
     def confirm(self, lease: int, fence: int, measured: Measured) -> None:
         """Judge what was built under a lease."""
+        ...
+
+    def observe(self, lease: int, fence: int, grown_bytes: int) -> None:
+        """Judge the memory that a trial's process has grown by."""
         ...
 
     def renew(self, lease: int, fence: int) -> int:
@@ -80,6 +89,10 @@ class Authority(Protocol):
         """Say that the driver is alive; answers the sweep's state."""
         ...
 
+    def state(self, sweep: str) -> str:
+        """Whether a sweep is open, frozen, closed or killed."""
+        ...
+
 
 class Governor:
     """The authority over a ledger; it keeps no memory of its own."""
@@ -87,9 +100,15 @@ class Governor:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
-    def open_sweep(self, sweep: str, limits: Limits) -> None:
+    def open_sweep(
+        self, sweep: str, limits: Limits, lineage: str | None = None, is_drill: bool = False
+    ) -> Limits:
         """Bind a sweep to its limits; see `Ledger.open_sweep`."""
-        self._ledger.open_sweep(sweep, limits)
+        return self._ledger.open_sweep(sweep, limits, lineage, is_drill=is_drill)
+
+    def record_drill(self, canaries: Sequence[Canary], target_ms: int, by: str) -> str:
+        """Write down what a kill drill measured; see `Ledger.record_drill`."""
+        return self._ledger.record_drill(canaries, target_ms, by)
 
     def close_sweep(self, sweep: str, usage: Mapping[str, Usage]) -> None:
         """End a sweep whose workers are dead; see `Ledger.close_sweep`."""
@@ -117,13 +136,13 @@ class Governor:
             self._ledger.refuse(request.sweep, request.key, verdict)
         return verdict
 
-    def _judged(self, request: Request, reserve: Callable[[Request], Verdict]) -> Verdict:
-        verdict = judge_claim(self._ledger.sweep(request.sweep).limits, request.claim)
-        if isinstance(verdict, Allow):
-            verdict = reserve(request)
-            if not isinstance(verdict, Allow) and self._ledger.reap():
-                verdict = reserve(request)
-        return verdict
+    def _judged(self, request: Request, reserve: Callable[[Request, Judge], Verdict]) -> Verdict:
+        verdict = reserve(request, judge_claim)
+        waits = isinstance(verdict, Hold) or (
+            isinstance(verdict, Deny) and verdict.rule.startswith("budget.")
+        )
+        # what nobody looks after may make room
+        return reserve(request, judge_claim) if waits and self._ledger.reap() else verdict
 
     def activate(self, key: str, digest: str, holder: str, measured: Measured | None) -> Grant:
         """Gate 3: the worker's first renewal, refused where what was built isn't what was reserved.
@@ -158,6 +177,16 @@ class Governor:
         if isinstance(verdict, Deny):
             raise LeaseLost(f"lease {lease}: {verdict.reason}")
 
+    def observe(self, lease: int, fence: int, grown_bytes: int) -> None:
+        """The memory that a trial's process has grown by since its lease began, against its claim.
+
+        Raises:
+            LeaseLost: it is more, which is an incident, and its lease is revoked; or the lease is over.
+        """
+        verdict = self._ledger.confirm(lease, fence, partial(within_memory, grown_bytes=grown_bytes))
+        if isinstance(verdict, Deny):
+            raise LeaseLost(f"lease {lease}: {verdict.reason}")
+
     def renew(self, lease: int, fence: int) -> int:
         """Milliseconds until the new deadline; see `Ledger.renew`."""
         return self._ledger.renew(lease, fence)
@@ -179,6 +208,10 @@ class Governor:
         verdict = judge_report(sweep.limits, lease.claim, report)
         if isinstance(verdict, Deny):
             self._ledger.refuse(lease.sweep, key, verdict, kind="incident")
+            return verdict
+        near = proximity(sweep.limits, report.domains)
+        if near:
+            self._ledger.warn(lease, near)
         return verdict
 
     def void(self, key: str, reason: str) -> None:
@@ -189,12 +222,13 @@ class Governor:
         """Renew a lease no more."""
         self._ledger.revoke(key, rule, reason)
 
-    def judge_improvement(self, sweep: str, old: float, new: float) -> Verdict:
-        """Judge a sweep's best against what it would replace; a hold is recorded."""
-        verdict = max_improvement_rate(self._ledger.sweep(sweep).limits, old=old, new=new)
-        if not isinstance(verdict, Allow):
-            self._ledger.refuse(sweep, "", verdict, kind="hold")
-        return verdict
+    def judge_improvement(self, sweep: str, old: float, new: float, mode: Mode = "max") -> Verdict:
+        """Judge a sweep's best against what it would replace; see `Ledger.judge_improvement`."""
+        return self._ledger.judge_improvement(sweep, old, new, mode)
+
+    def promote(self, sweep: str, key: str, old: float, new: float, mode: Mode = "max") -> Verdict:
+        """Record that a champion takes another's place, if it may; see `Ledger.promote`."""
+        return self._ledger.promote(sweep, key, old, new, mode)
 
     def fail(self, sweep: str, key: str, reason: str) -> None:
         """Record that a trial failed by itself; its lease is not touched."""
@@ -213,10 +247,19 @@ class Governor:
         self._ledger.reap()
         return state
 
+    def state(self, sweep: str) -> str:
+        """Whether a sweep is open, frozen, closed or killed."""
+        return self._ledger.sweep(sweep).state
+
     def status(self, sweep: str) -> Status:
         """State and budgets of a sweep."""
         known = self._ledger.sweep(sweep)
-        return Status(state=known.state, reason=known.reason, budgets=tuple(self._ledger.budgets(sweep)))
+        return Status(
+            state=known.state,
+            reason=known.reason,
+            budgets=tuple(self._ledger.budgets(sweep)),
+            near=self._ledger.nearest(sweep),
+        )
 
     def ledger_url(self) -> str:
         """Which ledger this governor fronts."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import tempfile
 from pathlib import Path
@@ -13,9 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from safety.errors import IdentityError
 
-KEY_FILE = "governor.key"
-# in hexadecimal
-PUBLIC_LENGTH = 64
+KEY_FILE, PUBLIC_FILE = "governor.key", "governor.pub"
 
 
 class Identity:
@@ -48,25 +47,62 @@ def identity_in(folder: Path) -> Identity:
     path = folder / KEY_FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _make(path)
-        return Identity(_read(path))
+        if not path.exists():
+            _write(path, _new_key())
+        identity = Identity(_read(path))
+        if not (folder / PUBLIC_FILE).exists():
+            _write(folder / PUBLIC_FILE, identity.public.encode(), mode=0o644)
+        return identity
     except OSError as error:
         raise IdentityError(f"{path}: cannot be used: {error.strerror}") from None
 
 
-def _make(path: Path) -> None:
-    """Write a new key where there is none; of several makers at once, one wins."""
-    if path.exists():
-        return
-    number, own = tempfile.mkstemp(dir=path.parent)  # its owner's alone
+def public_in(folder: Path) -> str | None:
+    """The public half of the key in a folder, which everybody may read; None where there is none.
+
+    Raises:
+        IdentityError: it is no such key.
+    """
+    path = folder / PUBLIC_FILE
+    try:
+        public = path.read_text().strip()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise IdentityError(f"{path}: cannot be read: {error}") from None
+    try:
+        return public_key(public)
+    except ValueError as error:
+        raise IdentityError(f"{path}: {error}") from None
+
+
+def public_key(value: object) -> str:
+    """A public key as people write it.
+
+    Raises:
+        ValueError: what was expected.
+    """
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{64}", value):
+        raise ValueError("expected the 64 hexadecimal digits of a public key")
+    return value
+
+
+def _new_key() -> bytes:
     encoding = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    return Ed25519PrivateKey.generate().private_bytes(*encoding)
+
+
+def _write(path: Path, content: bytes, *, mode: int = 0o600) -> None:
+    """Write a new file, whole or not at all; of several writers at once, one wins."""
+    number, own = tempfile.mkstemp(dir=path.parent)
     with open(number, "wb") as file:
-        file.write(Ed25519PrivateKey.generate().private_bytes(*encoding))
+        os.fchmod(number, mode)
+        file.write(content)
         file.flush()
-        os.fsync(file.fileno())
+        os.fsync(number)
     try:
         os.link(own, path)
-    except FileExistsError:  # another one was faster; its key stays
+    except FileExistsError:  # another one was faster; its file stays
         pass
     finally:
         os.unlink(own)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from safety.claim import Measured
-from safety.errors import LeaseLost, SafetyError
+from safety.errors import LeaseLost, LeaseSettled, SafetyError
 from safety.governor import Authority
 from safety.lease import Grant
+from safety.resources import is_over
 
 RENEWALS_PER_LEASE = 3
+# that a process without a lease has to end by itself
+NO_LEASE_SECONDS = 15.0
+# between two looks at the memory of this process
+LOOK_SECONDS = 0.1
+# until a process that takes too much memory dies, told or not
+TELL_SECONDS = 1.0
 
 
 class Switch(Protocol):
@@ -34,24 +39,15 @@ class Switch(Protocol):
         ...
 
 
-class KernelTimer:
-    """A kernel timer whose signal keeps its default action: it needs no Python to run, nor the GIL."""
-
-    def arm(self, seconds: float) -> None:
-        """Set the real-time interval timer."""
-        signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3))
-
-    def disarm(self) -> None:
-        """Clear the timer."""
-        signal.setitimer(signal.ITIMER_REAL, 0)
-
-    def throw(self) -> None:
-        """Kill this process."""
-        os.kill(os.getpid(), signal.SIGKILL)
+def _always() -> bool:
+    return True
 
 
 class LeaseKeeper:
-    """One lease at a time in one process.
+    """One lease at a time in one process, which dies with it, computing or not.
+
+    What a trial has started may go on where its process waits: threads, or children that die with it. A
+    lease that was settled while nothing is computed leaves the process for another one.
 
     The deadline counts on this process's monotonic clock from before each renewal was sent; without an
     answer it comes. It never lies beyond the claim's `wall_ms`.
@@ -60,20 +56,31 @@ class LeaseKeeper:
         authority: who grants and renews.
         switch: what ends the process.
         clock: seconds, monotonic.
+        supervised: whether somebody could end this process; while not, nothing is renewed.
+        memory: bytes that this process has; what it grows by under a lease is held against the claim of a
+            trial without a GPU. None where nobody looks.
     """
 
     def __init__(
-        self, authority: Authority, switch: Switch, clock: Callable[[], float] = time.monotonic
+        self,
+        authority: Authority,
+        switch: Switch,
+        clock: Callable[[], float] = time.monotonic,
+        supervised: Callable[[], bool] = _always,
+        memory: Callable[[], int] | None = None,
     ) -> None:
         self._authority = authority
         self._switch = switch
         self._clock = clock
+        self._supervised = supervised
+        self._memory = memory
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._grant: Grant | None = None
         self._computing = False
         self._lost = ""
         self._began = self._deadline = 0.0
+        self._term = NO_LEASE_SECONDS
 
     @property
     def grant(self) -> Grant:
@@ -90,16 +97,24 @@ class LeaseKeeper:
         """Take the lease of a trial; whatever was held before is over.
 
         Raises:
-            LeaseLost: the authority refuses.
+            LeaseLost: the authority refuses, or nobody looks after this process.
         """
         self.end()
+        if not self._supervised():
+            raise LeaseLost(f"{key}: what has started this process is gone or stands still")
         asked = self._clock()
         grant = self._authority.activate(key, digest, holder, measured)
         self._over = threading.Event()
-        self._grant, self._lost, self._began = grant, "", asked
-        self._extend(asked, grant.ttl_ms)
+        with self._lock:
+            self._grant, self._lost, self._began = grant, "", asked
+            self._term = grant.ttl_ms / 1000
+            self._extend(asked, grant.ttl_ms)
         arguments = (grant, self._over)
         threading.Thread(target=self._keep, args=arguments, name="lease-keeper", daemon=True).start()
+        # CUDA takes gigabytes of the host's memory, and the claim is of the GPU's
+        if self._memory and not grant.claim.gpu_ms:
+            looking = (grant, self._over, self._memory, self._memory())
+            threading.Thread(target=self._look, args=looking, name="memory-watch", daemon=True).start()
         return grant
 
     def end(self) -> None:
@@ -107,6 +122,15 @@ class LeaseKeeper:
         self._over.set()
         with self._lock:
             self._grant = None
+            self._switch.disarm()
+
+    def leave(self) -> None:
+        """Stop renewing; this process has nothing more to do, and is dead after the time of one lease.
+
+        Whoever started it ends it before that, if it can.
+        """
+        self.end()
+        self._switch.arm(self._term)
 
     def elapsed_ms(self) -> int:
         """Time since the lease began."""
@@ -114,7 +138,7 @@ class LeaseKeeper:
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Compute under the lease: losing it meanwhile ends the process.
+        """Compute under the lease.
 
         Raises:
             LeaseLost: it is lost already.
@@ -123,22 +147,21 @@ class LeaseKeeper:
             if self._grant is None or self._lost or self._clock() >= self._deadline:
                 raise LeaseLost(self._lost or "the lease is over")
             outer, self._computing = self._computing, True
-            self._switch.arm(self._deadline - self._clock())
         try:
             yield
         finally:
             with self._lock:
                 self._computing = outer
-                if not outer:
-                    self._switch.disarm()
 
     def _keep(self, grant: Grant, over: threading.Event) -> None:
         while not over.wait(grant.ttl_ms / 1000 / RENEWALS_PER_LEASE):
+            if not self._supervised():
+                continue
             asked = self._clock()
             try:
                 ttl_ms = self._authority.renew(grant.lease, grant.fence)
             except LeaseLost as error:
-                self._lose(over, str(error))
+                self._lose(over, error)
                 return
             except SafetyError:
                 continue  # silence denies: the timer runs on
@@ -146,16 +169,38 @@ class LeaseKeeper:
                 if not over.is_set():
                     self._extend(asked, ttl_ms)
 
-    def _extend(self, asked: float, ttl_ms: int) -> None:
-        limit = self._began + self.grant.claim.wall_ms / 1000
-        self._deadline = min(asked + ttl_ms / 1000, limit)
-        if self._computing:
-            self._switch.arm(self._deadline - self._clock())
+    def _look(self, grant: Grant, over: threading.Event, memory: Callable[[], int], before: int) -> None:
+        while not over.wait(LOOK_SECONDS):
+            grown = memory() - before
+            if is_over(grant.claim, grown):
+                self._end_for_memory(grant, over, grown)
+                return
 
-    def _lose(self, over: threading.Event, reason: str) -> None:
+    def _end_for_memory(self, grant: Grant, over: threading.Event, grown: int) -> None:
+        """Tell of it, and die: at the latest when the switch comes, if no answer does."""
+        reason = f"memory grew by {grown:,} bytes, reserved {grant.claim.memory_bytes:,}"
         with self._lock:
             if over.is_set():
                 return
-            if self._computing:
-                self._switch.throw()
             self._lost = reason
+            if self._computing:
+                self._switch.arm(TELL_SECONDS)
+        with suppress(SafetyError):
+            self._authority.observe(grant.lease, grant.fence, grown)
+        self._lose(over, LeaseLost(reason))
+
+    def _extend(self, asked: float, ttl_ms: int) -> None:
+        limit = self._began + self.grant.claim.wall_ms / 1000
+        self._deadline = min(asked + ttl_ms / 1000, limit)
+        if not self._lost:
+            self._switch.arm(self._deadline - self._clock())
+
+    def _lose(self, over: threading.Event, error: LeaseLost) -> None:
+        with self._lock:
+            if over.is_set():
+                return
+            if self._computing or not isinstance(error, LeaseSettled):
+                self._switch.throw()
+            else:
+                self._switch.disarm()
+            self._lost = str(error)

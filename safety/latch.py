@@ -8,10 +8,12 @@ import sqlalchemy as sa
 
 from safety import audit, schema
 from safety.clock import Clock
+from safety.prepared import Prepared
 
 _table = schema.latch
 # the table holds this row or none
 _ROW = 1
+_STANDING = Prepared(sa.select(_table.c.reason, _table.c.by, _table.c.at_ms))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,16 +33,24 @@ class Latch:
 
 def standing(connection: sa.Connection) -> Latch | None:
     """The switch as it was thrown first; None where it isn't."""
-    row = connection.execute(sa.select(_table)).first()
-    return None if row is None else Latch(reason=row.reason, by=row.by, at_ms=row.at_ms)
+    row = _STANDING.first(connection)
+    return None if row is None else Latch(reason=row[0], by=row[1], at_ms=row[2])
 
 
 def throw(connection: sa.Connection, clock: Clock, reason: str, by: str) -> None:
-    """Throw the switch; one that is thrown already keeps its first reason, and the audit has both."""
+    """Throw the switch; one that is thrown already keeps its first reason, and the audit has both.
+
+    What is no text in them is no reason not to: it is replaced.
+    """
+    reason, by = _text(reason), _text(by)
     if standing(connection) is None:
         values = {"id": _ROW, "reason": reason, "by": by, "at_ms": clock.wall_ms()}
         connection.execute(_table.insert().values(**values))
     audit.note(connection, clock, "kill", detail={"reason": reason, "by": by})
+
+
+def _text(said: str) -> str:
+    return said.encode("utf-8", "replace").decode().replace("\0", "?")
 
 
 def lift(connection: sa.Connection, clock: Clock, reason: str, by: str) -> bool:

@@ -9,15 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from safety.claim import Claim, Usage
+from safety.claim import TRIALS, Claim, Usage
 
 OPEN_STATES = ("reserved", "active", "revoked")
 # rule of a trial that failed by itself: no refusal, it may be tried again
 FAILED = "failed"
 # by the switch that stops every sweep
 KILLED = "killed"
+FROZEN = "frozen"
 # states of a sweep that refuse whatever comes: they say nothing of the trial
-NOT_OPEN = ("frozen", KILLED, "closed")
+NOT_OPEN = (FROZEN, KILLED, "closed")
 
 
 def is_lasting(rule: str) -> bool:
@@ -49,6 +50,8 @@ class Lease:
     Attributes:
         key: of this attempt: the trial's own, then `key#2`, `key#3`.
         trial: key of the trial.
+        trials: whether it counts as a trial: 1, or 0 where an earlier attempt does.
+        used: what it was charged in the end, by resource, as JSON; "" while it is open.
     """
 
     id: int
@@ -65,6 +68,12 @@ class Lease:
     boot: str
     rule: str
     reason: str
+    trials: int
+    used: str
+
+    def charges(self) -> dict[str, int]:
+        """Amount that it holds of each resource while it is open."""
+        return {**self.claim.charges(), TRIALS: self.trials}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

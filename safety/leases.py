@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,21 +17,54 @@ from safety.claim import TRIALS, Claim
 from safety.clock import Clock
 from safety.errors import KeyReused, LeaseLost
 from safety.lease import FAILED, KILLED, OPEN_STATES, Lease, Request
+from safety.prepared import Prepared, insertion
 from safety.verdict import Allow, Deny, Hold, Verdict
 
 _table = schema.leases
+_COLUMNS = [column.name for column in _table.columns]
+
+
+def _found(*where: Any) -> Prepared:
+    return Prepared(sa.select(_table).where(*where).order_by(_table.c.id))
+
+
+_trial, _id = _table.c.trial == sa.bindparam("trial"), _table.c.id == sa.bindparam("lease")
+_is_open = _table.c.state.in_([sa.literal_column(f"'{state}'") for state in OPEN_STATES])
+_NEWEST = Prepared(sa.select(_table).where(_trial).order_by(_table.c.id.desc()).limit(1))
+_ATTEMPTS, _BY_ID = _found(_trial), _found(_id)
+_OPEN, _OPEN_OF_SWEEP = _found(_is_open), _found(_is_open, _table.c.sweep == sa.bindparam("sweep"))
+_another_boot = sa.bindparam("boot_id", type_=sa.Text)
+_OVERDUE = _found(
+    _table.c.state.in_([sa.literal_column("'active'"), sa.literal_column("'revoked'")]),
+    (_table.c.deadline_ms < sa.bindparam("now")) | (_table.c.boot != _another_boot),
+)
+_OF_SILENT = Prepared(
+    sa.select(_table)
+    .join(schema.sweeps)
+    .where(
+        _table.c.state == sa.literal_column("'reserved'"),
+        (schema.sweeps.c.seen_ms < sa.bindparam("until")) | (schema.sweeps.c.boot != _another_boot),
+    )
+    .order_by(_table.c.id)
+)
+_INSERT = Prepared(insertion(_table, without=("id",)))
+# what a lease begins with, besides what was asked for
+_NEW = {
+    "state": "reserved", "fence": 0, "holder": "", "deadline_ms": 0, "began_ms": 0, "boot": "", "rule": "",
+    "reason": "", "used": "",
+}  # fmt: skip
 _KINDS = {"settled": "settle", "forfeited": "forfeit", "void": "void"}
 
 
 def by_key(connection: sa.Connection, key: str) -> Lease | None:
     """The newest lease of a trial's key."""
-    newest = sa.select(sa.func.max(_table.c.id)).where(_table.c.trial == key).scalar_subquery()
-    return next(iter(_where(connection, _table.c.id == newest)), None)
+    row = _NEWEST.first(connection, trial=key)
+    return None if row is None else _lease(row)
 
 
 def attempts(connection: sa.Connection, key: str) -> list[Lease]:
     """All leases of a trial's key, the oldest first."""
-    return _where(connection, _table.c.trial == key)
+    return [_lease(row) for row in _ATTEMPTS.rows(connection, trial=key)]
 
 
 def of_request(connection: sa.Connection, request: Request) -> Lease | None:
@@ -68,32 +102,51 @@ def fenced(connection: sa.Connection, lease_id: int, fence: int) -> Lease:
     Raises:
         LeaseLost: the fence is stale.
     """
-    found = _where(connection, _table.c.id == lease_id)
-    if not found or found[0].fence != fence:
+    row = _BY_ID.first(connection, lease=lease_id)
+    found = None if row is None else _lease(row)
+    if found is None or found.fence != fence:
         raise LeaseLost(f"lease {lease_id}: fence {fence} is stale")
-    return found[0]
+    return found
 
 
 def open_ones(connection: sa.Connection, sweep: str | None = None) -> list[Lease]:
     """Leases that hold budget, of one sweep or of all."""
-    where: list[Any] = [_table.c.state.in_(OPEN_STATES)]
-    if sweep is not None:
-        where.append(_table.c.sweep == sweep)
-    return _where(connection, *where)
+    if sweep is None:
+        return [_lease(row) for row in _OPEN.rows(connection)]
+    return [_lease(row) for row in _OPEN_OF_SWEEP.rows(connection, sweep=sweep)]
 
 
-def _where(connection: sa.Connection, *where: Any) -> list[Lease]:
-    query = sa.select(_table).where(*where).order_by(_table.c.id).with_for_update()
-    rows = connection.execute(query).mappings()
-    return [Lease(**{**row, "claim": Claim(**json.loads(row["claim"]))}) for row in rows]
+def overdue(connection: sa.Connection, clock: Clock) -> list[Lease]:
+    """Leases past their deadline that were begun and are not over; all those of another boot."""
+    now = {"boot_id": clock.boot, "now": clock.monotonic_ms()}
+    return [_lease(row) for row in _OVERDUE.rows(connection, **now)]
 
 
-def reserve(connection: sa.Connection, clock: Clock, request: Request) -> Verdict:
-    """Write the next attempt of a trial and hold its charges, or say which budget has no room."""
-    earlier = attempts(connection, request.key)
-    charges = request.claim.charges()
-    if any(lease.state != "void" for lease in earlier):
-        charges[TRIALS] = 0  # the trial is counted already
+def of_silent_sweeps(connection: sa.Connection, clock: Clock, silence_ms: int) -> list[Lease]:
+    """Reserved leases of sweeps whose driver was not seen for so long."""
+    until = {"boot_id": clock.boot, "until": clock.monotonic_ms() - silence_ms}
+    return [_lease(row) for row in _OF_SILENT.rows(connection, **until)]
+
+
+def _lease(row: Any) -> Lease:
+    # the columns of the table are the fields of a lease
+    fields = dict(zip(_COLUMNS, row, strict=True))
+    fields["claim"] = Claim(**json.loads(fields["claim"]))
+    return Lease(**fields)
+
+
+def reserve(connection: sa.Connection, clock: Clock, request: Request, known: Lease | None) -> Verdict:
+    """Write the next attempt of a trial and hold its charges, or say which budget has no room.
+
+    Args:
+        connection: in the caller's transaction.
+        clock: of this host.
+        request: what is asked for.
+        known: the trial's newest lease.
+    """
+    earlier = attempts(connection, request.key) if known else []
+    counted = any(lease.state != "void" for lease in earlier)
+    charges = {**request.claim.charges(), TRIALS: 0 if counted else 1}
     verdict = budgets.room(connection, request.sweep, charges)
     if isinstance(verdict, Allow):
         key = f"{request.key}#{len(earlier) + 1}" if earlier else request.key
@@ -106,17 +159,21 @@ def _insert(
 ) -> None:
     claim = request.claim.as_dict()
     row = {"key": key, "trial": request.key, "digest": request.digest, "sweep": request.sweep}
-    values = {**row, "state": "reserved", "claim": json.dumps(claim)}
-    inserted = connection.execute(_table.insert().values(**values))
-    lease = int((inserted.inserted_primary_key or [0])[0])
-    budgets.hold(connection, lease, request.sweep, charges)
+    values = {**_NEW, **row, "claim": json.dumps(claim), "trials": charges[TRIALS]}
+    _INSERT.change(connection, **values)
+    budgets.hold(connection, request.sweep, charges)
     detail = {"digest": request.digest, "claim": claim}
     audit.note(connection, clock, "reserve", sweep=request.sweep, key=key, detail=detail)
 
 
 def change(connection: sa.Connection, lease: Lease, **values: object) -> None:
     """Write fields of a lease's row."""
-    connection.execute(_table.update().where(_table.c.id == lease.id).values(**values))
+    _update(tuple(values)).change(connection, lease=lease.id, **values)
+
+
+@lru_cache(maxsize=32)
+def _update(names: tuple[str, ...]) -> Prepared:
+    return Prepared(_table.update().where(_id).values({name: sa.bindparam(name) for name in names}))
 
 
 def begin(connection: sa.Connection, clock: Clock, lease: Lease, holder: str, ttl_ms: int) -> None:
@@ -163,8 +220,11 @@ def end(
     reason: str = "",
 ) -> dict[str, int]:
     """End a lease: spend what was used, return the rest of its hold; the overrun by resource."""
-    overrun = budgets.release(connection, lease.id, used)
-    values: dict[str, object] = {"state": state, "fence": lease.fence + (state == "forfeited")}
+    overrun = budgets.release(connection, lease.sweep, lease.charges(), used)
+    fence = lease.fence + (state == "forfeited")
+    # a later attempt at a trial isn't counted as another
+    charged = {resource: amount for resource, amount in used.items() if resource != TRIALS or lease.trials}
+    values: dict[str, object] = {"state": state, "fence": fence, "used": json.dumps(charged)}
     change(connection, lease, **values, **({"rule": rule, "reason": reason} if reason else {}))
     detail = {"used": dict(used), **({"reason": reason} if reason else {})}
     audit.note(connection, clock, _KINDS[state], sweep=lease.sweep, key=lease.key, rule=rule, detail=detail)

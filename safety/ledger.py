@@ -2,23 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 import sqlalchemy as sa
 
-from safety import audit, budgets, endings, latch, leases, schema, sweeps
+from safety import (
+    audit,
+    budgets,
+    drills,
+    endings,
+    latch,
+    leases,
+    promotions,
+    proximity,
+    sweeps,
+    versions,
+)
 from safety.budgets import Budget
 from safety.claim import Claim, Usage
 from safety.clock import Clock, system_clock
-from safety.errors import LeaseLost, LedgerError
+from safety.drills import Canary
+from safety.errors import LeaseLost, LeaseSettled
+from safety.identity import Identity
+from safety.improvement import Mode, Promotion
 from safety.latch import Latch
 from safety.lease import KILLED, OPEN_STATES, Grant, Lease, Request, is_lasting
 from safety.limits import Limits
+from safety.proximity import Nearness
 from safety.sweeps import Sweep
+from safety.transactions import Transactions
 from safety.verdict import Allow, Deny, Hold, Verdict
+from safety.versions import Version
 
 __all__ = ["Ledger", "Sweep"]
+
+
+Judge = Callable[[Limits, Claim], Verdict]
+
+
+def _allowed(limits: Limits, claim: Claim) -> Verdict:
+    del limits, claim
+    return Allow()
 
 
 class Ledger:
@@ -31,36 +56,68 @@ class Ledger:
 
     def __init__(self, url: str, clock: Clock | None = None) -> None:
         self.url = url
-        self._engine = schema.open_database(url)
+        self._transactions = Transactions(url)
         self._clock = clock or system_clock()
 
     def close(self) -> None:
         """Give the connections back."""
-        self._engine.dispose()
+        self._transactions.close()
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sa.Connection]:
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        # the driver itself refuses an integer beyond 64 bits, and text that isn't Unicode
-        except (sa.exc.SQLAlchemyError, OverflowError, UnicodeEncodeError) as error:
-            cause = getattr(error, "orig", None) or error
-            raise LedgerError(f"ledger {schema.without_password(self.url)}: {cause}") from error
+    def together(self) -> AbstractContextManager[None]:
+        """One transaction for everything that this thread does within; see `Transactions.together`."""
+        return self._transactions.together()
+
+    def _transaction(self) -> AbstractContextManager[sa.Connection]:
+        return self._transactions.one()
 
     # --- sweeps and their limits
 
-    def open_sweep(self, name: str, limits: Limits) -> None:
+    def open_sweep(
+        self, name: str, limits: Limits, lineage: str | None = None, *, is_drill: bool = False
+    ) -> Limits:
         """Bind a sweep to its limits, and the cluster's budgets to the tightest asked for so far.
 
-        Of one that exists, what a driver before this one reserved and never began is given back.
+        Of one that exists, what a driver before this one reserved and never began is given back. Sweeps of
+        one lineage share its history of champions; a sweep has one of its own where none is named.
+
+        Returns:
+            The limits in force: those of the ledger where they are tighter than the ones asked for.
 
         Raises:
-            LooserLimits: a cap above the one in force, or other limits for a sweep that exists.
+            LooserLimits: a new sweep's cap above the cluster's.
+            LedgerError: the sweep is frozen, the cluster killed, or the last drill of its switch failed.
         """
         with self._transaction() as connection:
-            sweeps.bind(connection, self._clock, name, limits)
+            in_force = sweeps.bind(connection, self._clock, name, limits, lineage, is_drill=is_drill)
             endings.void_reserved(connection, self._clock, name, "its driver is gone")
+            endings.revoke_over(connection, self._clock, name)
+            return in_force
+
+    def tighten(self, limits: Limits, by: str, identity: Identity | None = None) -> Version:
+        """Bind every sweep to these limits where they are tighter than its own, running trials too.
+
+        A trial whose claim is over them is renewed no more.
+
+        Args:
+            limits: no looser than the version before them in any field.
+            by: who asks for it.
+            identity: signs the version.
+
+        Raises:
+            LooserLimits: the first field that is looser, with both values.
+        """
+        with self._transaction() as connection:
+            version = versions.add(connection, self._clock, limits, by, identity)
+            budgets.adopt_cluster(connection, limits)
+            for name in sweeps.all_names(connection):
+                budgets.adopt(connection, name, sweeps.find(connection, name).limits, keep=True)
+                endings.revoke_over(connection, self._clock, name)
+            return version
+
+    def versions(self) -> list[Version]:
+        """The versions of the limits that bind every sweep, in order."""
+        with self._transaction() as connection:
+            return versions.all_of(connection)
 
     def sweep(self, name: str) -> Sweep:
         """A sweep's limits and state.
@@ -107,6 +164,11 @@ class Ledger:
         with self._transaction() as connection:
             return latch.standing(connection)
 
+    def record_drill(self, canaries: Sequence[Canary], target_ms: int, by: str) -> str:
+        """Write down what a kill drill measured; how it failed, after which no sweep is opened, or ""."""
+        with self._transaction() as connection:
+            return drills.record(connection, self._clock, canaries, target_ms, by)
+
     def close_sweep(self, name: str, usage: Mapping[str, Usage]) -> None:
         """End a sweep whose workers are dead: void what never began, settle the rest.
 
@@ -123,12 +185,39 @@ class Ledger:
                 leases.end(connection, self._clock, lease, "settled", cut.charges(lease.claim))
             sweeps.close(connection, self._clock, name)
 
+    # --- promotions
+
+    def judge_improvement(self, sweep: str, old: float, new: float, mode: Mode = "max") -> Verdict:
+        """Judge a sweep's best against its lineage's history; see `promotions.judged`."""
+        with self._transaction() as connection:
+            candidate = promotions.candidate(connection, self._clock, sweep, "", old, new, mode)
+            return promotions.judged(connection, self._clock, sweep, candidate)
+
+    def promote(self, sweep: str, key: str, old: float, new: float, mode: Mode = "max") -> Verdict:
+        """Judge and, where it is allowed, record that a champion takes another's place; twice is once.
+
+        Raises:
+            KeyReused: the key was used for another promotion.
+        """
+        with self._transaction() as connection:
+            candidate = promotions.candidate(connection, self._clock, sweep, key, old, new, mode)
+            return promotions.promote(connection, self._clock, sweep, candidate)
+
+    def promotions(self, lineage: str) -> list[Promotion]:
+        """The promotions of a lineage, in order."""
+        with self._transaction() as connection:
+            return promotions.of_lineage(connection, lineage)
+
     # --- leases
 
-    def reserve(self, request: Request) -> Verdict:
+    def reserve(self, request: Request, judge: Judge = _allowed) -> Verdict:
         """Hold a claim in every budget that it touches, or say which one has no room.
 
         The same request again is answered by the lease that it already has.
+
+        Args:
+            request: what is asked for.
+            judge: of the claim, under the limits of its sweep.
 
         Raises:
             KeyReused: the key was used for another request.
@@ -137,12 +226,12 @@ class Ledger:
             known = leases.of_request(connection, request)
             if known and known.state not in OPEN_STATES:
                 return Deny("ended", f"{request.key}: its lease is {known.state} already")
-            denial = _not_open(sweeps.find(connection, request.sweep))
-            if denial or known:
-                return denial or Allow()
-            return leases.reserve(connection, self._clock, request)
+            verdict = _admitted(sweeps.find(connection, request.sweep), request, judge)
+            if known or not isinstance(verdict, Allow):
+                return verdict
+            return leases.reserve(connection, self._clock, request, known)
 
-    def readmit(self, request: Request) -> Verdict:
+    def readmit(self, request: Request, judge: Judge = _allowed) -> Verdict:
         """Hold a claim for a trial that may have held another: it was paused, changed or restarted.
 
         What was reserved and never began makes way. Hold: its earlier lease is not over yet. A trial that
@@ -152,16 +241,16 @@ class Ledger:
             KeyReused: the key is another sweep's.
         """
         with self._transaction() as connection:
-            denial = _not_open(sweeps.find(connection, request.sweep))
-            if denial:
-                return denial
+            refusal = _admitted(sweeps.find(connection, request.sweep), request, judge)
+            if not isinstance(refusal, Allow):
+                return refusal
             known = leases.by_key(connection, request.key)
             verdict = leases.standing(known, request) if known else None
             if verdict:
                 return verdict
             if known and known.state == "reserved":
                 leases.end(connection, self._clock, known, "void", {}, reason="its trial was changed")
-            return leases.reserve(connection, self._clock, request)
+            return leases.reserve(connection, self._clock, request, known)
 
     def activate(self, key: str, digest: str, holder: str) -> Grant:
         """Begin a lease: the first renewal. Nothing computes before it; again by its holder, it renews.
@@ -202,7 +291,8 @@ class Ledger:
 
     def _go_on(self, connection: sa.Connection, lease: Lease) -> int:
         if lease.state != "active":
-            raise LeaseLost(f"{lease.key}: the lease is {_told(lease.state, lease.reason)}")
+            lost = LeaseSettled if lease.state == "settled" else LeaseLost
+            raise lost(f"{lease.key}: the lease is {_told(lease.state, lease.reason)}")
         ttl_ms = self._term(connection, lease)
         if lease.boot == self._clock.boot and self._clock.monotonic_ms() > lease.deadline_ms:
             raise LeaseLost(f"{lease.key}: the lease expired before it was renewed")
@@ -277,7 +367,7 @@ class Ledger:
         with self._transaction() as connection:
             return leases.by_key(connection, key)
 
-    def confirm(self, lease_id: int, fence: int, judge: Callable[[Limits, Claim], Verdict]) -> Verdict:
+    def confirm(self, lease_id: int, fence: int, judge: Judge) -> Verdict:
         """Judge an active lease by its fence; a denial is an incident that revokes this lease and no other.
 
         Raises:
@@ -298,6 +388,17 @@ class Ledger:
             lease = leases.by_key(connection, key)
             return None if lease is None else (lease, sweeps.find(connection, lease.sweep))
 
+    def warn(self, lease: Lease, near: Iterable[Nearness]) -> None:
+        """Keep how near a trial has come to its ceilings; see `proximity.warn`."""
+        with self._transaction() as connection:
+            for one in near:
+                proximity.warn(connection, self._clock, lease, one)
+
+    def nearest(self, sweep: str) -> tuple[Nearness, ...]:
+        """How near a sweep has come to its capability ceilings; see `proximity.nearest`."""
+        with self._transaction() as connection:
+            return proximity.nearest(connection, sweep)
+
     def open_leases(self, sweep: str) -> list[Lease]:
         """Leases of a sweep that hold budget."""
         with self._transaction() as connection:
@@ -308,10 +409,26 @@ class Ledger:
         with self._transaction() as connection:
             return budgets.of_sweep(connection, sweep)
 
+    def reading(self) -> AbstractContextManager[sa.Connection]:
+        """One state of the ledger, to read from; it keeps no writer waiting.
+
+        Raises:
+            LedgerError: within it, the database can't be read.
+        """
+        return self._transactions.reading()
+
+    def audit_stream(self) -> Iterator[audit.Row]:
+        """All audit rows in order, as `audit.verify` takes them, a page at a time."""
+        return audit.stream(self.reading)
+
     def audit(self) -> list[tuple[int, audit.Entry, str]]:
         """All audit rows in order, as `audit.verify` takes them."""
         with self._transaction() as connection:
             return audit.rows(connection)
+
+
+def _admitted(sweep: Sweep, request: Request, judge: Judge) -> Verdict:
+    return _not_open(sweep) or judge(sweep.limits, request.claim)
 
 
 def _not_open(sweep: Sweep) -> Deny | None:

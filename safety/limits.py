@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -55,6 +55,20 @@ class Limits(StrictModel):
     require_approval: bool = Field(default=True, description="whether a human approves each new champion")
     max_improvement_rate: Annotated[float, Field(gt=0)] = Field(
         default=0.1, description="relative improvement over the champion above which a human is asked"
+    )
+    improvement_window_hours: Annotated[int, Field(ge=1, le=8760)] = Field(
+        default=24, description="hours over which all promotions of a lineage count together"
+    )
+    on_excess: Literal["hold", "throttle", "shutdown"] = Field(
+        default="hold",
+        description="what happens to an improvement over the ceiling: a human decides, it waits until the "
+        "window has room, or its lineage is shut down",
+    )
+    runaway_factor: Annotated[float, Field(ge=1)] = Field(
+        default=1.5, description="gains are a runaway where each is more than so many times the one before"
+    )
+    runaway_length: Annotated[int, Field(ge=2, le=100)] = Field(
+        default=3, description="number of gains in a row that are compared"
     )
     bounds: Bounds = Field(description="ceilings of one candidate")
     cluster: Budgets = Field(

@@ -83,6 +83,7 @@ class GovernedScheduler(TrialScheduler):
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Admit at once, or pause: Tune starts every pending trial in the same step, a paused one never."""
+        self._governance.heard.controller = tune_controller
         changes = changes_arrivals(self._inner)
         requeued = trial.trial_id in self._failed
         self._failed.discard(trial.trial_id)

@@ -10,14 +10,20 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
-from safety.errors import LedgerError
+from safety.errors import LedgerError, LedgerUnavailable
 
 BUSY_TIMEOUT_MS = 30_000
+# the number of the lock under which every transaction of a PostgreSQL database runs
+LOCK = 7_241_093
+# option of a connection that writes nothing
+_READS = "reads"
 
 metadata = sa.MetaData()
 
 # a STRICT table knows INTEGER, which is 64 bits wide there
 Int64 = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+# and REAL, which is 64 bits wide there and 32 elsewhere
+Float64: sa.types.TypeEngine[float] = sa.Double().with_variant(sa.REAL(), "sqlite")
 
 
 def _table(name: str, *columns: Any) -> sa.Table:
@@ -35,6 +41,19 @@ policies = _table(
     sa.Column("limits", sa.Text, nullable=False),
 )
 
+# limits that bind every sweep, each version tighter than the one before
+limit_versions = _table(
+    "limit_versions",
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("limits", sa.Text, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("previous", sa.Text, nullable=False),
+    sa.Column("by", sa.Text, nullable=False),
+    sa.Column("at_ms", Int64, nullable=False),
+    sa.Column("public", sa.Text, nullable=False),
+    sa.Column("signature", sa.Text, nullable=False),
+)
+
 sweeps = _table(
     "sweeps",
     sa.Column("name", sa.Text, primary_key=True),
@@ -43,7 +62,28 @@ sweeps = _table(
     sa.Column("reason", sa.Text, nullable=False, default=""),
     sa.Column("seen_ms", Int64, nullable=False),
     sa.Column("boot", sa.Text, nullable=False),
+    # sweeps whose champions follow one another
+    sa.Column("lineage", sa.Text, nullable=False, index=True),
     _state("open", "frozen", "closed"),
+)
+
+# a lineage that was shut down: no sweep of it is opened any more
+stopped_lineages = _table(
+    "stopped_lineages",
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("reason", sa.Text, nullable=False),
+)
+
+promotions = _table(
+    "promotions",
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("key", sa.Text, unique=True, nullable=False),
+    sa.Column("lineage", sa.Text, nullable=False, index=True),
+    sa.Column("sweep", sa.Text, sa.ForeignKey("sweeps.name"), nullable=False),
+    sa.Column("at_ms", Int64, nullable=False),
+    sa.Column("old", Float64, nullable=False),
+    sa.Column("new", Float64, nullable=False),
+    sa.Column("mode", sa.Text, nullable=False),
 )
 
 # `target` is the cap that the limits name. `cap` is it, or what is out already where the limits were
@@ -63,14 +103,14 @@ budgets = _table(
 
 leases = _table(
     "leases",
-    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("id", Int64, primary_key=True),
     sa.Column("key", sa.Text, unique=True, nullable=False),
     # the key as plugins and workers know it: every attempt at a trial has one of its own
     sa.Column("trial", sa.Text, nullable=False, index=True),
     sa.Column("digest", sa.Text, nullable=False),
     sa.Column("sweep", sa.Text, sa.ForeignKey("sweeps.name"), nullable=False, index=True),
     sa.Column("claim", sa.Text, nullable=False),
-    sa.Column("state", sa.Text, nullable=False, index=True),
+    sa.Column("state", sa.Text, nullable=False),
     sa.Column("fence", Int64, nullable=False, default=0),
     sa.Column("holder", sa.Text, nullable=False, default=""),
     sa.Column("deadline_ms", Int64, nullable=False, default=0),
@@ -78,16 +118,23 @@ leases = _table(
     sa.Column("boot", sa.Text, nullable=False, default=""),
     sa.Column("rule", sa.Text, nullable=False, default=""),
     sa.Column("reason", sa.Text, nullable=False, default=""),
+    # whether this attempt counts as a trial: 1, or 0 where an earlier one does
+    sa.Column("trials", Int64, nullable=False),
+    # what it was charged in the end, by resource: JSON
+    sa.Column("used", sa.Text, nullable=False, default=""),
     _state("reserved", "active", "revoked", "void", "settled", "forfeited"),
+    sa.Index("leases_by_deadline", "state", "deadline_ms"),
 )
 
-holds = _table(
-    "holds",
-    sa.Column("lease", sa.Integer, sa.ForeignKey("leases.id"), primary_key=True),
-    sa.Column("scope", sa.Text, primary_key=True),
-    sa.Column("resource", sa.Text, primary_key=True),
-    sa.Column("amount", Int64, nullable=False),
-    sa.Column("used", Int64),
+# how near each trial has come to a capability ceiling
+warnings = _table(
+    "warnings",
+    sa.Column("trial", sa.Text, primary_key=True),
+    sa.Column("domain", sa.Text, primary_key=True),
+    sa.Column("sweep", sa.Text, sa.ForeignKey("sweeps.name"), nullable=False, index=True),
+    sa.Column("score", Float64, nullable=False),
+    sa.Column("ceiling", Float64, nullable=False),
+    sa.Column("level", Int64, nullable=False),
 )
 
 # the kill switch: thrown where there is a row
@@ -100,9 +147,19 @@ latch = _table(
     sa.CheckConstraint("id = 1", name="one_latch"),
 )
 
+drills = _table(
+    "drills",
+    sa.Column("id", Int64, primary_key=True),
+    sa.Column("at_ms", Int64, nullable=False),
+    sa.Column("target_ms", Int64, nullable=False),
+    # how it failed: "" where it did not
+    sa.Column("missed", sa.Text, nullable=False),
+    sa.Column("by", sa.Text, nullable=False),
+)
+
 audit = _table(
     "audit",
-    sa.Column("seq", sa.Integer, primary_key=True),
+    sa.Column("seq", Int64, primary_key=True, autoincrement=False),
     sa.Column("at_ms", Int64, nullable=False),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("sweep", sa.Text, nullable=False),
@@ -126,15 +183,20 @@ def open_database(url: str) -> sa.Engine:
             Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
         # every transaction here is committed or rolled back by its own block: no second rollback
         engine = sa.create_engine(parsed, pool_reset_on_return=None)
-        if engine.dialect.name == "sqlite":
-            sa.event.listen(engine, "connect", _configure_sqlite)
-            sa.event.listen(engine, "begin", _begin_immediate)
-        metadata.create_all(engine)
-        older = _missing_columns(engine)
+        if engine.dialect.name not in _SETTINGS:
+            known = " or ".join(_SETTINGS)
+            raise LedgerError(f"ledger {without_password(url)}: expected a database of {known}")
+        configure, begin = _SETTINGS[engine.dialect.name]
+        sa.event.listen(engine, "connect", configure)
+        sa.event.listen(engine, "begin", begin)
+        with engine.begin() as connection:
+            metadata.create_all(connection)
+            older = _missing_columns(connection)
     # ImportError: the database's driver is not installed
     except (sa.exc.SQLAlchemyError, OSError, ImportError) as error:
         cause = str(getattr(error, "orig", None) or error).splitlines()[0]
-        raise LedgerError(f"ledger {without_password(url)}: cannot be opened: {cause}") from None
+        kind = LedgerUnavailable if isinstance(error, sa.exc.OperationalError) else LedgerError
+        raise kind(f"ledger {without_password(url)}: cannot be opened: {cause}") from None
     if older:
         raise LedgerError(
             f"ledger {without_password(url)}: made by another version ({older[0]} is missing); "
@@ -143,9 +205,9 @@ def open_database(url: str) -> sa.Engine:
     return engine
 
 
-def _missing_columns(engine: sa.Engine) -> list[str]:
+def _missing_columns(connection: sa.Connection) -> list[str]:
     """Columns of ours that a database which was there already lacks."""
-    inspector = sa.inspect(engine)
+    inspector = sa.inspect(connection)
     return [
         f"{table.name}.{column.name}"
         for table in metadata.sorted_tables
@@ -160,6 +222,25 @@ def without_password(url: str) -> str:
         return make_url(url).render_as_string(hide_password=True)
     except sa.exc.ArgumentError:
         return url if "@" not in url else "(a URL that can't be parsed)"
+
+
+def state_folder(url: str, otherwise: Path) -> Path:
+    """Where a ledger's governor keeps what is its own: beside the ledger where that is a file."""
+    parsed = make_url(url)
+    is_file = parsed.get_backend_name() == "sqlite" and parsed.database
+    return Path(str(parsed.database)).absolute().parent if is_file else otherwise
+
+
+def database_name(url: str) -> str:
+    """What a ledger's files elsewhere are called by: the name of its database, without its folder.
+
+    Raises:
+        LedgerError: the URL is not understood.
+    """
+    try:
+        return Path(make_url(url).database or "ledger").name
+    except sa.exc.ArgumentError:
+        raise LedgerError(f"ledger {without_password(url)}: not a database URL") from None
 
 
 def _configure_sqlite(connection: Any, _record: object) -> None:
@@ -195,4 +276,35 @@ def _is_write_ahead(connection: Any) -> bool:
 
 def _begin_immediate(connection: sa.Connection) -> None:
     # a deferred BEGIN that later writes is answered SQLITE_BUSY under contention
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    reads = connection.get_execution_options().get(_READS)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+def _configure_postgresql(connection: Any, _record: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET lock_timeout = {BUSY_TIMEOUT_MS}")
+        cursor.execute("SET synchronous_commit = on")
+        # it begins when a transaction waits for the lock below, and would hide what was committed meanwhile
+        cursor.execute("SET default_transaction_isolation = 'read committed'")
+    connection.commit()
+
+
+def _begin_alone(connection: sa.Connection) -> None:
+    # one transaction after the other, as on SQLite: the chain of the audit has one end
+    if not connection.get_execution_options().get(_READS):
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
+
+
+# by the name of SQLAlchemy's dialect: what is done with each new connection, and as each transaction begins
+_SETTINGS = {
+    "sqlite": (_configure_sqlite, _begin_immediate),
+    "postgresql": (_configure_postgresql, _begin_alone),
+}
+
+
+def for_reading(engine: sa.Engine) -> sa.Engine:
+    """The same database; each transaction sees one state of it, and no writer waits for it."""
+    options: dict[str, Any] = {_READS: True}
+    if engine.dialect.name == "postgresql":
+        options["isolation_level"] = "REPEATABLE READ"
+    return engine.execution_options(**options)

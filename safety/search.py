@@ -9,7 +9,7 @@ from typing import Any
 from ray.tune.search import Searcher
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from safety.errors import SafetyError, SearchExhausted
+from safety.errors import SearchExhausted
 from safety.governance import Governance
 from safety.lease import NOT_OPEN
 from safety.rules import is_finite_number
@@ -17,8 +17,6 @@ from safety.stopper import PULSE_SECONDS
 from safety.verdict import Allow, Deny, Hold, Verdict
 
 HOLD_SECONDS = 0.05
-# a governor that is silent for longer ends the sweep
-SILENCE_SECONDS = 60.0
 # proposals in a row without room in a budget, after which it counts as used up
 BUDGET_REFUSALS = 20
 # rules that refuse whatever is proposed
@@ -60,14 +58,13 @@ class GovernedSearch(Searcher):
         self._refusals = self._without_room = 0
         self._waiting: tuple[str, dict[str, Any]] | None = None
         self._pulsed = -PULSE_SECONDS
-        self._silent_since: float | None = None
         # Tune names a trial anew each time it asks; the inner searcher knows the name it proposed under
         self._proposed_as: dict[str, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the wiring, not the history."""
         fresh: dict[str, Any] = {"_refusals": 0, "_without_room": 0, "_waiting": None, "_proposed_as": {}}
-        return {**self.__dict__, **fresh, "_pulsed": -PULSE_SECONDS, "_silent_since": None}
+        return {**self.__dict__, **fresh, "_pulsed": -PULSE_SECONDS}
 
     @property
     def searcher(self) -> Searcher:
@@ -114,15 +111,7 @@ class GovernedSearch(Searcher):
         if now - self._pulsed < PULSE_SECONDS:
             return True
         self._pulsed = now
-        try:
-            state = self._governance.authority.pulse(self._governance.sweep)
-        except SafetyError:
-            self._silent_since = self._silent_since or now
-            if now - self._silent_since >= SILENCE_SECONDS:
-                raise
-            return True
-        self._silent_since = None
-        return state == "open"
+        return self._governance.authority.pulse(self._governance.sweep) == "open"
 
     def _next_proposer(self, trial_id: str) -> str:
         # asked again under a name that it knows, a searcher that hears of no refusal repeats itself

@@ -7,13 +7,35 @@ from functools import lru_cache
 
 import sqlalchemy as sa
 
-from safety import audit, budgets, latch, schema
+from safety import audit, budgets, drills, latch, schema
 from safety.clock import Clock
-from safety.errors import LedgerError, LooserLimits
+from safety.errors import LedgerError
 from safety.lease import KILLED
 from safety.limits import Limits
+from safety.prepared import Prepared
+from safety.tightening import changed_fields, looser_fields, tightest
 
-_table = schema.sweeps
+_table, _policies, _thrown = schema.sweeps, schema.policies, schema.latch
+_everywhere = schema.limit_versions
+_newest = sa.select(_everywhere.c.limits).order_by(_everywhere.c.number.desc()).limit(1)
+_FIND = Prepared(
+    sa.select(
+        _table.c.state,
+        _table.c.reason,
+        _table.c.lineage,
+        _policies.c.limits,
+        _thrown.c.reason,
+        _newest.scalar_subquery(),
+    )
+    .join_from(_table, _policies)
+    .outerjoin(_thrown, sa.true())
+    .where(_table.c.name == sa.bindparam("name"))
+)
+_SEE = Prepared(
+    _table.update()
+    .where(_table.c.name == sa.bindparam("sweep"))
+    .values(seen_ms=sa.bindparam("now"), boot=sa.bindparam("boot_id"))
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,12 +43,16 @@ class Sweep:
     """A sweep as the ledger knows it: which limits bind it, whether it is open, frozen, closed or killed.
 
     It is killed, whatever it was, while the cluster's kill switch is thrown.
+
+    Attributes:
+        lineage: line of champions that it works on, which other sweeps may share.
     """
 
     name: str
     limits: Limits
     state: str
     reason: str
+    lineage: str
 
 
 def find(connection: sa.Connection, name: str) -> Sweep:
@@ -35,44 +61,124 @@ def find(connection: sa.Connection, name: str) -> Sweep:
     Raises:
         LedgerError: there is no such sweep.
     """
-    policies, thrown = schema.policies, schema.latch
-    columns = _table, policies.c.limits, thrown.c.reason.label("killed")
-    found = sa.select(*columns).join(policies).outerjoin(thrown, sa.true())
-    row = connection.execute(found.where(_table.c.name == name)).first()
+    row = _FIND.first(connection, name=name)
     if row is None:
         raise LedgerError(f"sweep {name}: not in the ledger; open it first")
-    state, reason = (row.state, row.reason) if row.killed is None else (KILLED, row.killed)
-    return Sweep(name=name, limits=_parsed(row.limits), state=state, reason=reason)
+    state, reason, lineage, own, killed, everywhere = row
+    state, reason = (state, reason) if killed is None else (KILLED, killed)
+    limits = _in_force(own, everywhere)
+    return Sweep(name=name, limits=limits, state=state, reason=reason, lineage=lineage)
+
+
+def of_lineage(connection: sa.Connection, lineage: str) -> list[Sweep]:
+    """All sweeps of a lineage; whoever changes the lineage within a transaction comes here first."""
+    query = sa.select(_table.c.name).where(_table.c.lineage == lineage).order_by(_table.c.name)
+    return [find(connection, name) for name in connection.scalars(query).all()]
 
 
 @lru_cache(maxsize=64)
-def _parsed(canonical: str) -> Limits:
-    return Limits.model_validate_json(canonical)
+def _in_force(own: str, everywhere: str | None) -> Limits:
+    """A sweep's own limits, or those of all sweeps where they are tighter."""
+    limits = Limits.model_validate_json(own)
+    return limits if everywhere is None else tightest(limits, Limits.model_validate_json(everywhere))
 
 
-def bind(connection: sa.Connection, clock: Clock, name: str, limits: Limits) -> None:
+def all_names(connection: sa.Connection) -> list[str]:
+    """Names of all sweeps."""
+    return list(connection.scalars(sa.select(_table.c.name).order_by(_table.c.name)))
+
+
+def bind(
+    connection: sa.Connection,
+    clock: Clock,
+    name: str,
+    limits: Limits,
+    lineage: str | None = None,
+    *,
+    is_drill: bool = False,
+) -> Limits:
     """Open a sweep under its limits, and tighten the cluster's budgets to them.
 
+    Of a sweep that exists, and of limits that bind every sweep, the tighter of both hold, field by field.
+
+    Args:
+        connection: of the caller's transaction.
+        clock: of this host.
+        name: of the sweep.
+        limits: that bind it.
+        lineage: line of champions that it works on; one of its own where none is named.
+
+    Returns:
+        The limits in force; the audit names what was asked for beyond them.
+
     Raises:
-        LooserLimits: a cap above the one in force, or other limits for a sweep that exists.
-        LedgerError: the sweep is frozen, or the cluster killed.
+        LooserLimits: a new sweep's cap above the cluster's.
+        LedgerError: the sweep is frozen or of another lineage, its lineage shut down, the cluster killed, or
+            its kill switch proven too slow.
     """
+    failure = "" if is_drill else drills.standing(connection)
+    if failure:
+        raise LedgerError(
+            f"the last kill drill missed its target ({failure}); nothing begins until `rsi-ray drill` passes"
+        )
     thrown = latch.standing(connection)
     if thrown:
         raise LedgerError(f"killed: {thrown.reason}; nothing runs until `rsi-ray unkill` lifts it")
     known = connection.execute(sa.select(_table).where(_table.c.name == name)).first()
-    if known and known.policy != limits.digest:
-        raise LooserLimits(f"sweep {name}: bound to other limits; give the sweep another name")
     if known and known.state == "frozen":
         raise LedgerError(f"sweep {name}: frozen: {known.reason}")
-    if not known:
-        _store(connection, limits)
+    lineage = _lineage(connection, name, lineage, known.lineage if known else None)
+    _store(connection, limits)
+    if known:
+        _tighten(connection, clock, name, known.policy, limits)
+    else:
         row = {"name": name, "policy": limits.digest, "state": "open", "seen_ms": 0, "boot": clock.boot}
-        connection.execute(_table.insert().values(**row))
+        connection.execute(_table.insert().values(**row, lineage=lineage))
     change(connection, name, state="open")
     see(connection, clock, name)
-    budgets.adopt(connection, name, limits)
+    in_force = find(connection, name).limits
+    budgets.adopt(connection, name, in_force, keep=known is not None)
     audit.note(connection, clock, "open_sweep", sweep=name, detail={"policy": limits.digest})
+    looser = looser_fields(in_force, limits)
+    if looser:
+        detail = {"asked": limits.digest, "policy": in_force.digest, "fields": list(looser)}
+        audit.note(connection, clock, "looser_limits", sweep=name, detail=detail)
+    return in_force
+
+
+def _tighten(connection: sa.Connection, clock: Clock, name: str, policy: str, limits: Limits) -> None:
+    """Bind a sweep that exists to its limits and to these, field by field to the tighter of both."""
+    policies = schema.policies
+    known = connection.scalar(sa.select(policies.c.limits).where(policies.c.digest == policy))
+    before = Limits.model_validate_json(str(known))
+    both = tightest(before, limits)
+    if both.digest == policy:
+        return
+    _store(connection, both)
+    change(connection, name, policy=both.digest)
+    detail = {"policy": both.digest, "before": policy, "fields": list(changed_fields(before, both))}
+    audit.note(connection, clock, "tighten", sweep=name, detail=detail)
+
+
+def _lineage(connection: sa.Connection, name: str, asked: str | None, known: str | None) -> str:
+    """The lineage of a sweep that may run."""
+    lineage = known or asked or name
+    if asked not in (None, lineage):
+        raise LedgerError(f"sweep {name}: of lineage {lineage}, not {asked}; give the sweep another name")
+    stopped = schema.stopped_lineages
+    reason = connection.scalar(sa.select(stopped.c.reason).where(stopped.c.name == lineage))
+    if reason is not None:
+        raise LedgerError(f"sweep {name}: its lineage {lineage} was shut down: {reason}")
+    return lineage
+
+
+def shut_down(connection: sa.Connection, clock: Clock, lineage: str, reason: str) -> None:
+    """Freeze every sweep of a lineage, and let none be opened; twice is once."""
+    stopped = schema.stopped_lineages
+    if connection.scalar(sa.select(stopped.c.name).where(stopped.c.name == lineage)) is None:
+        connection.execute(stopped.insert().values(name=lineage, reason=reason))
+    for sweep in of_lineage(connection, lineage):
+        freeze(connection, clock, sweep.name, reason)
 
 
 def _store(connection: sa.Connection, limits: Limits) -> None:
@@ -83,7 +189,7 @@ def _store(connection: sa.Connection, limits: Limits) -> None:
 
 def see(connection: sa.Connection, clock: Clock, name: str) -> None:
     """Write down that the sweep's driver is alive now."""
-    change(connection, name, seen_ms=clock.monotonic_ms(), boot=clock.boot)
+    _SEE.change(connection, sweep=name, now=clock.monotonic_ms(), boot_id=clock.boot)
 
 
 def freeze(connection: sa.Connection, clock: Clock, name: str, reason: str) -> None:

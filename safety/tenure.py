@@ -117,3 +117,8 @@ class Tenure:
         """Renew no more; this process may live on."""
         self._keeper.end()
         self._grant, self._refusal, self._reports = None, "", 0
+
+    def leave(self) -> None:
+        """Renew no more; this process has nothing more to do."""
+        self.end()
+        self._keeper.leave()

@@ -8,13 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import ray
 from ray.tune import Trainable
 from ray.tune.result import RESULT_DUPLICATE
 
 from safety.errors import LeaseLost
 from safety.governance import REFUSED
 from safety.governor import Authority
-from safety.keeper import KernelTimer, LeaseKeeper
+from safety.keeper import LeaseKeeper
+from safety.kernel import KernelTimer, bury_children, parent_runs
 from safety.meter import Meter, Meters
 from safety.tenure import Tenure
 
@@ -38,7 +40,24 @@ class Terms:
     def tenure(self) -> Tenure:
         """The worker's side, once for a process."""
         meter = Meters(self.meters) if isinstance(self.meters, tuple) else self.meters
-        return Tenure(self.authority, LeaseKeeper(self.authority, KernelTimer()), meter)
+        return Tenure(self.authority, keeper_of_this_process(self.authority), meter)
+
+
+def is_own_process() -> bool:
+    """Whether Ray has started this process for an actor: nobody else's work is in it."""
+    return ray.is_initialized() and bool(ray.get_runtime_context().get_actor_id())
+
+
+def keeper_of_this_process(authority: Authority, memory: Callable[[], int] | None = None) -> LeaseKeeper:
+    """Keeps the leases of a worker, whose children end with it where Ray has started it.
+
+    Args:
+        authority: who grants and renews.
+        memory: bytes that this process has; None where nobody looks.
+    """
+    if is_own_process():
+        bury_children()
+    return LeaseKeeper(authority, KernelTimer(), supervised=parent_runs(), memory=memory)
 
 
 class Leased(Trainable):
@@ -119,10 +138,14 @@ class Leased(Trainable):
         return super().save_checkpoint(checkpoint_dir)
 
     def cleanup(self) -> None:
-        """End the lease's renewal."""
+        """End the lease's renewal, and the process: Tune calls this once, last of all."""
         self._tenure.end()
-        if self._leased_ready:
-            super().cleanup()  # type: ignore[no-untyped-call]
+        try:
+            if self._leased_ready:
+                super().cleanup()  # type: ignore[no-untyped-call]
+        finally:
+            if is_own_process():
+                self._tenure.leave()
 
 
 def leased(trainable: type[Trainable], name: str, terms: Terms) -> type[Trainable]:

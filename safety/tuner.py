@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,8 +27,10 @@ from safety.governance import Governance
 from safety.lease import object_digest
 from safety.limits import Limits, limits_from_dict, limits_from_yaml
 from safety.meter import Meter, found_meters
+from safety.patience import Patient
 from safety.pricing import Cost, Pricing
 from safety.trainable import Terms, leased
+from safety.watch import watched
 from safety.wiring import governed, governed_stop, metric_of
 
 LEDGER = "ledger.db"
@@ -44,6 +46,7 @@ def govern(
     cost: Cost | None = None,
     *,
     ledger: str | None = None,
+    governor_key: str = "",
     sweep: str | None = None,
     trial_seconds: int | None = None,
     reports: int | None = None,
@@ -67,6 +70,8 @@ def govern(
             told, and under the ceiling.
         ledger: SQLAlchemy URL; None for the ledger that the cluster's governor keeps, or, where there is
             none, one beside the run.
+        governor_key: public key that the governor must prove; "" for the one beside the ledger, or else the
+            first that it shows.
         sweep: name in the ledger; the run's where it is None. Runs of one name share its budgets.
         trial_seconds: longest time of one trial; a worker that takes longer dies.
         reports: that a trial makes. Where nobody tells, its whole claim is charged when it has begun.
@@ -90,7 +95,21 @@ def govern(
     )
     internal: Any = tuner._local_tuner
     _try(pricing, {} if cost is None else _sample(internal.param_space))
-    return GovernedTuner(tuner, pricing=pricing, limits=limits, ledger=ledger, sweep=sweep, meter=meter)
+    home = Home(ledger=ledger, key=governor_key)
+    return GovernedTuner(tuner, pricing=pricing, limits=limits, home=home, sweep=sweep, meter=meter)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Home:
+    """Which governor binds a Tuner.
+
+    Attributes:
+        ledger: the ledger that it must keep; None for any.
+        key: the public key that it must prove; "" for any.
+    """
+
+    ledger: str | None
+    key: str
 
 
 class GovernedTuner(Tuner):
@@ -106,14 +125,14 @@ class GovernedTuner(Tuner):
         *,
         pricing: Pricing,
         limits: Limits,
-        ledger: str | None,
+        home: Home,
         sweep: str | None,
         meter: Meter | Literal["auto"] | None,
     ) -> None:
         self._internal = _copied(tuner._local_tuner)
         super().__init__(_tuner_internal=self._internal)
         self._pricing, self._limits, self._meter = pricing, limits, meter
-        self._ledger = ledger
+        self._home = home
         self._trained = _class_of(self._internal.converted_trainable)
         self._trained_name = Experiment.get_trainable_name(self._internal.converted_trainable)
         self.sweep = sweep or str(self._internal.get_run_config().name)
@@ -122,16 +141,16 @@ class GovernedTuner(Tuner):
         """Open the sweep, run it, close it.
 
         Raises:
-            SafetyError: the governor or its ledger is at fault, or the sweep is bound to other limits.
+            SafetyError: the governor or its ledger is at fault, or a cap is above the cluster's.
             PriceError: another sweep's limits count what nobody tells of this one.
         """
         if not ray.is_initialized():
             ray.init()
         governor = self.governor()
-        governor.open_sweep(self.sweep, self._limits)
-        governance = self._governance(governor)
+        in_force = self._open(governor)
+        governance = self._governance(governor, in_force)
         try:
-            return self._fit(governance)
+            return self._fit(governor, governance)
         finally:
             self._close(governor, governance)
 
@@ -141,37 +160,45 @@ class GovernedTuner(Tuner):
         Raises:
             LedgerError: it keeps another ledger than the one that is asked for.
         """
-        return connect(self._ledger) if self._ledger else connect_to_any(self._own_ledger())
+        if self._home.ledger:
+            return connect(self._home.ledger, state=self._storage(), key=self._home.key)
+        own = f"sqlite:///{self._storage() / LEDGER}"
+        return connect_to_any(own, state=self._storage(), key=self._home.key)
 
-    def _own_ledger(self) -> str:
+    def _open(self, governor: GovernorClient) -> Limits:
+        return governor.open_sweep(self.sweep, self._limits)
+
+    def _storage(self) -> Path:
         storage = str(self._internal.get_run_config().storage_path or DEFAULT_STORAGE_PATH)
         local = DEFAULT_STORAGE_PATH if "://" in storage else storage
-        return f"sqlite:///{Path(local).expanduser().absolute() / LEDGER}"
+        return Path(local).expanduser().absolute()
 
-    def _governance(self, governor: GovernorClient) -> Governance:
+    def _governance(self, governor: GovernorClient, in_force: Limits) -> Governance:
         budgets = governor.status(self.sweep).budgets
         counted = frozenset(budget.resource for budget in budgets if budget.limited)
-        pricing = replace(self._pricing, counted=counted)
+        pricing = replace(self._pricing, bounds=in_force.bounds, counted=counted)
         if pricing.cost is None:
             pricing({})
-        return Governance(authority=governor, sweep=self.sweep, price=pricing, digest=object_digest)
+        patient = Patient(governor, lambda: False)
+        return Governance(authority=patient, sweep=self.sweep, price=pricing, digest=object_digest)
 
-    def _fit(self, governance: Governance) -> ResultGrid:
+    def _fit(self, governor: GovernorClient, governance: Governance) -> ResultGrid:
         internal = _copied(self._internal)
         run = copy.copy(internal.get_run_config())
         metric = metric_of(internal._tune_config)
-        with governed_stop(run.stop, governance, metric) as stop, environment(_LENIENT):
+        stopping = governed_stop(run.stop, governance, metric)
+        with stopping as stop, environment(_LENIENT), watched(governance):
             run.stop = stop
             internal._run_config = run
             internal._tune_config = governed(internal._tune_config, governance, internal.param_space)
-            internal.trainable = leased(self._trained, self._trained_name, self._terms(governance))
+            internal.trainable = leased(self._trained, self._trained_name, self._terms(governor))
             grid: ResultGrid = internal.fit()
         self._internal._experiment_analysis = internal._experiment_analysis
         return grid
 
-    def _terms(self, governance: Governance) -> Terms:
+    def _terms(self, governor: GovernorClient) -> Terms:
         return Terms(
-            authority=governance.authority,
+            authority=governor,
             sweep=self.sweep,
             digest=object_digest,
             meters=found_meters() if self._meter == "auto" else self._meter,

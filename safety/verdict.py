@@ -12,10 +12,17 @@ class Allow:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Not now: the answer may change when something else ends or a human decides."""
+    """Not now: the answer may change when something else ends or a human decides.
+
+    Attributes:
+        rule: name of the rule that decided.
+        reason: the numbers, for people.
+        until_ms: Unix time in milliseconds from which it is worth asking again; 0 where time changes nothing.
+    """
 
     rule: str
     reason: str
+    until_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ class Behaviour:
     domain: float
     weights: int = 0
     reports: int = 0
+    taken: list[torch.Tensor] = field(default_factory=list)
 
     def next_report(self) -> Mapping[str, object]:
         self.reports += 1
@@ -67,6 +68,10 @@ class Behaviour:
                 raise ValueError("no such luck")
             if self.kind == "hang":
                 time.sleep(1000)
+            if self.kind == "greedy":
+                for _ in range(80):
+                    self.taken.append(torch.ones(5 * 10**6))  # 20 MB
+                    time.sleep(0.05)
             if self.kind == "nan":
                 return {"score": float("nan"), "domains": {}}
             if self.kind == "silent":

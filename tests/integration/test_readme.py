@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from rsi_ray.cli import app
+from rsi_ray.commands import app
 from rsi_ray.config import parse_config
 from safety import Limits, limits_from_dict, validate
 from safety.document import parse_yaml

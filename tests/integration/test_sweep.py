@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from rsi_ray.disk import open_folder
-from rsi_ray.plan import SweepError
+from rsi_ray.errors import SweepError
 from rsi_ray.records import Verdict
 from rsi_ray.sweep import run_sweep
 from safety import Allow, Hold
@@ -81,6 +81,17 @@ def test_a_trainable_that_never_reports_again_dies_at_its_time_limit(make_sweep:
     assert time.monotonic() - started < 60
     assert result.best is None
     assert result.table["reason"].dropna().str.contains("time limit").any()
+    assert open_leases(sweep) == []
+    assert not hanging_workers()
+
+
+def test_a_trainable_that_takes_more_memory_than_it_reserved_is_killed_and_told_of(make_sweep: Maker):
+    sweep = make_sweep(BehavingJob(kind="greedy"), trials=1)
+    result = run_sweep(sweep)
+    assert result.best is None
+    kinds = audit_kinds(sweep)
+    assert kinds.index("incident") < kinds.index("revoke")
+    assert result.table["rule"].dropna().eq("within_memory").any()
     assert open_leases(sweep) == []
     assert not hanging_workers()
 

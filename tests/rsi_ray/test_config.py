@@ -170,3 +170,14 @@ def test_what_does_not_fit_is_told_with_its_line_and_field(text, message):
 def test_a_name_that_leads_to_no_class_is_refused(name):
     with pytest.raises(ValueError, match=r"expected module:Class|has no nothing_of_that_name"):
         own_class(name)
+
+
+@pytest.mark.parametrize("key", ["12", "G" * 64, 12])
+def test_a_governors_key_that_is_none_is_told_with_its_line(tmp_path, key):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(f"limits: limits.yaml\ngovernor_key: {key}\n")
+    (tmp_path / "limits.yaml").write_text("bounds: {max_params: 1, max_flops: 1, max_memory: 1}\n")
+    with pytest.raises(
+        DocumentError, match=r"sweep\.yaml:2: governor_key: expected the 64 hexadecimal digits"
+    ):
+        load_config(path)

@@ -1,7 +1,32 @@
+import itertools
+
 import pytest
 
 from safety import Governor, Ledger
+from tests import postgresql
 from tests.safety.fakes import FakeClock, limits
+
+DATABASES = ("sqlite", "postgresql")
+# the suites that every database of a ledger has to pass
+CONTRACTS = ("audit", "drills", "governor", "group_commit", "latch", "ledger", "races", "readmit")
+
+_schemas = itertools.count(1)
+
+
+def pytest_generate_tests(metafunc):
+    own = [str(mark.args[0]) for mark in metafunc.definition.iter_markers("parametrize")]
+    if "url" in metafunc.fixturenames and not any("url" in names for names in own):
+        suite = metafunc.module.__name__.rpartition("test_")[2]
+        only = metafunc.definition.get_closest_marker("sqlite")
+        databases = DATABASES if suite in CONTRACTS and not only else ("sqlite",)
+        metafunc.parametrize("url", databases, indirect=True)
+
+
+@pytest.fixture(scope="session")
+def postgresql_server():
+    """A server of the tests' own."""
+    with postgresql.server() as url:
+        yield url
 
 
 @pytest.fixture
@@ -10,13 +35,17 @@ def clock():
 
 
 @pytest.fixture
-def url(tmp_path):
-    return f"sqlite:///{tmp_path / 'ledger.db'}"
+def url(request, tmp_path):
+    """URL of a database with nothing in it."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'ledger.db'}"
+    server = request.getfixturevalue("postgresql_server")
+    return postgresql.new_schema(server, f"ledger_{next(_schemas)}")
 
 
 @pytest.fixture
 def ledger(url, clock):
-    """A ledger in a real SQLite file, with one open sweep `s` and room for ten claims."""
+    """A ledger in a real database, with one open sweep `s` and room for ten claims."""
     opened = Ledger(url, clock.clock())
     opened.open_sweep("s", limits(cluster={"trials": 10, "train_flops": 100 * 10**9}))
     yield opened

@@ -1,5 +1,8 @@
 """A clock that is set by hand, and the least of each value that a test needs."""
 
+import subprocess
+import sys
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,7 +89,7 @@ class FakeAuthority:
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     admits: list[Verdict] = field(default_factory=list)
     asked: list[tuple[Any, ...]] = field(default_factory=list)
-    state: str = "open"
+    states: str = "open"
     ttl_ms: int = 15_000
     claim: Claim = field(default_factory=claim)
     silent: Exception | None = None
@@ -111,6 +114,9 @@ class FakeAuthority:
     def activate(self, key: str, digest: str, holder: str, measured: Measured | None) -> Grant:
         self._asked("activate", key, digest, holder)
         return Grant(lease=1, fence=1, ttl_ms=self.ttl_ms, claim=self.claim)
+
+    def observe(self, lease: int, fence: int, grown_bytes: int) -> None:
+        self._asked("observe", lease, fence, grown_bytes)
 
     def renew(self, lease: int, fence: int) -> int:
         self._asked("renew", lease, fence)
@@ -137,4 +143,22 @@ class FakeAuthority:
 
     def pulse(self, sweep: str) -> str:
         self._asked("pulse", sweep)
-        return self.state
+        return self.states
+
+    def state(self, sweep: str) -> str:
+        self._asked("state", sweep)
+        return self.states
+
+
+def dies(program, within):
+    """Run a program in a process of its own; its exit code, and how long after its first line it ended."""
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "spinning\n"
+        began = time.monotonic()
+        code = process.wait(within)
+        return code, time.monotonic() - began
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()

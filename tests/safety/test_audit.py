@@ -1,11 +1,10 @@
-import sqlite3
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from safety import audit
 from safety.audit import GENESIS, Entry, chained
+from tests.safety.databases import raw
 from tests.safety.fakes import request
 
 ENTRIES = [Entry(at_ms=i, kind="reserve", sweep="s", key=f"s/{i}", rule="", detail="{}") for i in range(6)]
@@ -26,7 +25,7 @@ def written(ledger, url):
         ledger.reserve(request(f"s/{i}"))
 
     def change(sql):
-        with sqlite3.connect(url.removeprefix("sqlite:///")) as database:
+        with raw(url) as database:
             database.execute(sql)
         return audit.verify(ledger.audit())
 

@@ -59,8 +59,8 @@ def test_the_limits_may_be_a_file(tuner, tmp_path):
         safety.govern(tuner, {"bounds": {}})
 
 
-def test_the_ledger_lies_beside_the_run(tuner, tmp_path):
-    assert safety.govern(tuner, LIMITS)._own_ledger() == f"sqlite:///{tmp_path}/ledger.db"
+def test_a_ledger_of_its_own_lies_beside_the_run(tuner, tmp_path):
+    assert safety.govern(tuner, LIMITS)._storage() == tmp_path
 
 
 def test_a_budget_of_what_nobody_tells_is_an_error_at_once(tuner):

@@ -3,7 +3,7 @@ import threading
 import pytest
 
 from safety.errors import IdentityError
-from safety.identity import KEY_FILE, identity_in, is_signed
+from safety.identity import KEY_FILE, PUBLIC_FILE, identity_in, is_signed, public_in
 
 
 def test_a_key_is_made_once_and_found_again(tmp_path):
@@ -12,7 +12,21 @@ def test_a_key_is_made_once_and_found_again(tmp_path):
     assert identity_in(tmp_path / "other").public != first.public
     assert len(first.public) == 64
     assert (tmp_path / "state" / KEY_FILE).stat().st_mode & 0o777 == 0o600
-    assert [path.name for path in (tmp_path / "state").iterdir()] == [KEY_FILE]
+    assert {path.name for path in (tmp_path / "state").iterdir()} == {KEY_FILE, PUBLIC_FILE}
+
+
+def test_everybody_may_read_the_public_half(tmp_path):
+    assert public_in(tmp_path) is None
+    made = identity_in(tmp_path)
+    assert public_in(tmp_path) == made.public
+    assert (tmp_path / PUBLIC_FILE).stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("content", [b"", b"0" * 63, b"g" * 64, b"\xff" * 64])
+def test_a_public_half_that_is_none_is_refused(tmp_path, content):
+    (tmp_path / PUBLIC_FILE).write_bytes(content)
+    with pytest.raises(IdentityError, match=r"governor\.pub: (expected the 64 hexadecimal|cannot be read)"):
+        public_in(tmp_path)
 
 
 def test_a_signature_holds_for_its_message_and_its_key_alone(tmp_path):

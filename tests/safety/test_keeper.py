@@ -1,14 +1,11 @@
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 
 import pytest
 
-from safety import GovernorUnreachable, KernelTimer, LeaseKeeper, LeaseLost
-from tests.safety.fakes import FakeAuthority, claim, measured
+from safety import GovernorUnreachable, LeaseKeeper, LeaseLost
+from safety.errors import LeaseSettled
+from tests.safety.fakes import FakeAuthority, claim, dies, measured
 
 
 class FakeSwitch:
@@ -92,31 +89,24 @@ def test_a_lease_that_is_refused_is_not_held(keeper_of):
         raise AssertionError("computed")
 
 
-def test_computing_arms_the_switch_for_what_is_left_and_disarms_it_after(keeper_of, seconds, switch):
+def test_the_switch_is_armed_while_a_lease_is_held_computing_or_not(keeper_of, switch):
     keeper = keeper_of(ttl_ms=15_000)
     begin(keeper)
-    seconds.now += 4
-    with keeper.computing():
-        assert switch.armed == pytest.approx(11)
-    assert switch.armed is None
-
-
-def test_the_switch_is_disarmed_when_computing_fails(keeper_of, switch):
-    keeper = keeper_of(ttl_ms=15_000)
-    begin(keeper)
+    assert switch.armed == pytest.approx(15)
     with pytest.raises(ValueError, match="oops"), keeper.computing():
         raise ValueError("oops")
+    assert switch.armed == pytest.approx(15)
+    keeper.end()
     assert switch.armed is None
 
 
-def test_the_outermost_computing_disarms(keeper_of, switch):
-    keeper = keeper_of(ttl_ms=15_000)
+def test_what_is_computed_within_computing_ends_by_itself(keeper_of, switch):
+    keeper = keeper_of(LeaseLost("revoked"), ttl_ms=150)
     begin(keeper)
     with keeper.computing():
         with keeper.computing():
             pass
-        assert switch.armed
-    assert switch.armed is None
+        assert switch.thrown.wait(5)
 
 
 def test_the_deadline_counts_from_before_the_lease_was_asked_for(keeper_of, seconds, switch, monkeypatch):
@@ -185,13 +175,63 @@ def test_a_lease_lost_while_computing_ends_the_process(keeper_of, switch):
         assert switch.thrown.wait(5)
 
 
-def test_a_lease_lost_while_idle_ends_no_process_and_nothing_is_computed_any_more(keeper_of, switch):
+def test_a_lease_that_is_lost_while_nothing_is_computed_ends_the_process_too(keeper_of, switch):
     keeper = keeper_of(LeaseLost("revoked: a human said so"))
     begin(keeper)
-    eventually(lambda: keeper._lost)
-    assert not switch.thrown.is_set()
+    assert switch.thrown.wait(5)
     with pytest.raises(LeaseLost, match="a human said so"), keeper.computing():
         raise AssertionError("computed")
+
+
+def test_a_lease_that_was_settled_leaves_its_process_for_another_one(keeper_of, switch):
+    keeper = keeper_of(LeaseSettled("settled"))
+    begin(keeper)
+    eventually(lambda: keeper._lost)
+    assert (switch.thrown.is_set(), switch.armed) == (False, None)
+    with pytest.raises(LeaseLost, match="settled"), keeper.computing():
+        raise AssertionError("computed")
+
+
+def test_a_lease_that_was_settled_while_something_is_computed_ends_the_process(keeper_of, switch):
+    keeper = keeper_of(LeaseSettled("settled"), ttl_ms=150)
+    begin(keeper)
+    with keeper.computing():
+        assert switch.thrown.wait(5)
+
+
+def test_a_process_that_has_nothing_more_to_do_has_the_time_of_a_lease_left(keeper_of, seconds, switch):
+    keeper = keeper_of(ttl_ms=15_000)
+    begin(keeper)
+    seconds.now += 14
+    keeper.leave()
+    assert switch.armed == 15
+    with pytest.raises(LeaseLost), keeper.computing():
+        raise AssertionError("computed")
+
+
+def test_a_process_that_never_held_a_lease_has_time_to_end_by_itself(keeper_of, switch):
+    keeper_of().leave()
+    assert switch.armed == 15
+
+
+def test_what_nobody_looks_after_takes_no_lease(keeper_of):
+    keeper = keeper_of()
+    keeper._supervised = lambda: False
+    with pytest.raises(LeaseLost, match="what has started this process is gone or stands still"):
+        begin(keeper)
+    assert keeper.authority.asked == []
+
+
+def test_while_nobody_looks_after_a_process_its_lease_is_not_renewed(keeper_of, switch):
+    keeper = keeper_of(8_000)
+    begin(keeper)
+    keeper._supervised = lambda: False
+    with keeper.computing():
+        time.sleep(0.05)
+        assert switch.log == [pytest.approx(0.015)]
+        keeper._supervised = lambda: True
+        eventually(lambda: len(switch.log) == 2)
+        switch.thrown.wait(5)
 
 
 def test_silence_keeps_the_timer_as_it_is_and_a_later_answer_extends_it(keeper_of, switch):
@@ -257,81 +297,7 @@ def test_a_new_lease_ends_the_one_before(keeper_of, seconds):
         pass
 
 
-# --- the kernel's timer, in real processes
-
-
-def dies(program, within):
-    """Run a program in a process of its own; its exit code, and how long after its first line it ended."""
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout.readline() == "spinning\n"
-        began = time.monotonic()
-        code = process.wait(within)
-        return code, time.monotonic() - began
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-
-ARMED = """
-import re, signal, time
-from safety import KernelTimer
-timer = KernelTimer()
-timer.arm(0.25)
-print("spinning", flush=True)
-"""
-
-
-@pytest.mark.parametrize(
-    "spin",
-    [
-        "sum(range(10**12))",
-        "re.match('(a+)+$', 'a' * 60 + 'b')",
-        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: pass",
-        "time.sleep(60)",
-    ],
-)
-def test_a_process_that_never_comes_back_to_python_dies_at_its_deadline(spin):
-    code, seconds = dies(ARMED + spin, within=10)
-    assert code == -14
-    assert 0.1 < seconds < 2
-
-
-def test_a_timer_that_is_armed_anew_counts_anew():
-    _, seconds = dies(ARMED + "time.sleep(0.1); timer.arm(0.5); time.sleep(60)", within=10)
-    assert 0.5 < seconds < 2.5
-
-
-def test_a_timer_that_is_disarmed_ends_nothing():
-    code, seconds = dies(ARMED + "timer.disarm(); time.sleep(0.4)", within=10)
-    assert code == 0
-    assert seconds > 0.35
-
-
-def test_a_deadline_that_is_past_already_ends_the_process_at_once():
-    code, seconds = dies(ARMED + "timer.arm(60); timer.arm(-3); time.sleep(60)", within=10)
-    assert (code, seconds < 2) == (-14, True)
-
-
-def test_a_thrown_switch_is_a_kill():
-    code, _ = dies(ARMED + "timer.throw()", within=10)
-    assert code == -9
-
-
-def test_the_timer_is_the_kernels_own():
-    timer = KernelTimer()
-    timer.arm(60)
-    assert 59 < signal.getitimer(signal.ITIMER_REAL)[0] <= 60
-    timer.disarm()
-    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
-
-
-def test_a_thrown_switch_kills_this_process_and_no_other(monkeypatch):
-    killed = []
-    monkeypatch.setattr(os, "kill", lambda *what: killed.append(what))
-    KernelTimer().throw()
-    assert killed == [(os.getpid(), signal.SIGKILL)]
+# --- with the kernel's timer, in real processes
 
 
 LEASED = """
@@ -350,7 +316,7 @@ with keeper.computing():
 
 def test_a_worker_whose_governor_is_silent_dies_at_the_end_of_its_lease_though_it_holds_the_gil():
     code, seconds = dies(LEASED, within=10)
-    assert code == -14
+    assert code == -9
     assert seconds < 2
 
 

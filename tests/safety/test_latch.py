@@ -41,6 +41,11 @@ def test_a_kill_ends_the_leases_of_every_sweep_and_what_was_used_is_still_settle
     assert amounts(ledger, "train_gflop") == (0, 2, 0)
 
 
+def test_whatever_its_reason_is_made_of_a_kill_kills(ledger):
+    ledger.kill("half \ud83d a\0 face", by="\udcff")
+    assert (ledger.killed().reason, ledger.killed().by) == ("half ? a? face", "?")
+
+
 def test_a_kill_outlives_every_process(ledger):
     ledger.kill("fire", "ann")
     ledger.close()

@@ -1,6 +1,7 @@
 import sqlite3
 import threading
 
+import psycopg
 import pytest
 
 from safety import (
@@ -16,6 +17,7 @@ from safety import (
     schema,
 )
 from safety.endings import SWEEP_SILENCE_MS
+from tests.safety.databases import deafen, lock, raw
 from tests.safety.fakes import GFLOP, amounts, claim, kinds, limits, request
 
 LEASE_MS, GRACE_MS = 15_000, 5_000
@@ -25,10 +27,6 @@ USED = Usage(train_flops=2 * GFLOP, wall_ms=7_000, gpu_ms=700, reports=1)
 def begun(ledger, key="s/1", holder="w1", **changed):
     assert ledger.reserve(request(key, **changed)) == Allow()
     return ledger.activate(key, "d1", holder)
-
-
-def raw(url):
-    return sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
 
 
 # --- reserve
@@ -120,18 +118,26 @@ def test_an_unknown_sweep_is_told(ledger):
         "UPDATE budgets SET held = -1 WHERE resource = 'trials'",
         "UPDATE budgets SET spent = -1 WHERE resource = 'trials'",
         "UPDATE budgets SET overrun = -1 WHERE resource = 'trials'",
-        "UPDATE budgets SET spent = 1.5 WHERE resource = 'trials'",
         "UPDATE budgets SET spent = 9223372036854775807 + 1 WHERE resource = 'trials'",
         "UPDATE leases SET state = 'anything'",
         "UPDATE sweeps SET state = 'anything'",
         "INSERT INTO leases SELECT id + 1, key, trial, digest, sweep, claim, state, fence, holder,"
-        " deadline_ms, began_ms, boot, rule, reason FROM leases",
+        " deadline_ms, began_ms, boot, rule, reason, trials, used FROM leases",
     ],
 )
 def test_the_database_refuses_what_breaks_an_invariant_whoever_writes_it(ledger, url, change):
     ledger.reserve(request())
-    with raw(url) as database, pytest.raises(sqlite3.IntegrityError):
+    with (
+        raw(url) as database,
+        pytest.raises((sqlite3.IntegrityError, psycopg.IntegrityError, psycopg.DataError)),
+    ):
         database.execute(change)
+
+
+@pytest.mark.sqlite
+def test_sqlite_takes_no_fraction_for_an_integer(ledger, url):
+    with raw(url) as database, pytest.raises(sqlite3.IntegrityError):
+        database.execute("UPDATE budgets SET spent = 1.5 WHERE resource = 'trials'")
 
 
 def test_a_reservation_that_the_arithmetic_lets_through_is_stopped_by_the_database(ledger, monkeypatch):
@@ -243,7 +249,7 @@ def test_a_lease_that_does_not_exist_is_stale(ledger):
 
 
 def test_a_number_beyond_64_bits_is_an_error_of_the_ledger(ledger):
-    with pytest.raises(LedgerError, match="too large"):
+    with pytest.raises(LedgerError, match=r"too large|out of range"):
         ledger.renew(2**70, 1)
 
 
@@ -573,11 +579,6 @@ def test_a_sweep_opened_twice_is_the_same_sweep(ledger):
     assert ledger.lease("s/1").state == "active"
 
 
-def test_a_sweep_is_bound_to_its_limits(ledger):
-    with pytest.raises(LooserLimits, match="sweep s: bound to other limits"):
-        ledger.open_sweep("s", limits(cluster={"trials": 5}))
-
-
 def test_a_tighter_cluster_binds_every_sweep_at_once(ledger):
     ledger.reserve(request())
     ledger.open_sweep("tight", limits(cluster={"trials": 2}))
@@ -654,9 +655,7 @@ def deaf(ledger, url):
 
     def make():
         with raw(url) as database:
-            database.execute(
-                "CREATE TRIGGER deaf BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'audit is full'); END"
-            )
+            deafen(database)
         return ledger
 
     return make
@@ -708,7 +707,7 @@ def test_reaping_without_audit_changes_nothing(ledger, deaf, clock):
 
 
 @pytest.mark.parametrize(
-    ("url", "message"),
+    ("given", "message"),
     [
         ("nonsense", "ledger nonsense: cannot be opened"),
         ("nosuch://x/y", "ledger nosuch://x/y: cannot be opened"),
@@ -717,9 +716,9 @@ def test_reaping_without_audit_changes_nothing(ledger, deaf, clock):
         ("me:secret@host", r"ledger \(a URL that can't be parsed\): cannot be opened"),
     ],
 )
-def test_a_database_that_can_not_be_opened_is_told_in_one_line_without_its_password(url, message):
+def test_a_database_that_can_not_be_opened_is_told_in_one_line_without_its_password(given, message):
     with pytest.raises(LedgerError, match=message) as caught:
-        Ledger(url)
+        Ledger(given)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -747,19 +746,20 @@ def test_a_locked_database_denies_and_answers_again_when_it_is_free(ledger, url,
     monkeypatch.setattr("safety.schema.BUSY_TIMEOUT_MS", 50)
     hasty = Ledger(url, clock.clock())
     with raw(url) as other:
-        other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(LedgerError, match="locked"):
+        lock(other)
+        with pytest.raises(LedgerError, match=r"locked|lock timeout"):
             hasty.reserve(request())
         other.execute("ROLLBACK")
     assert hasty.reserve(request()) == Allow()
 
 
+@pytest.mark.sqlite
 def test_the_database_is_durable_and_has_strict_tables(ledger, url):
     with raw(url) as database:
         assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         strict = dict(database.execute("SELECT name, strict FROM pragma_table_list WHERE schema = 'main'"))
         assert {name for name, is_strict in strict.items() if not is_strict} == {"sqlite_schema"}
-    with ledger._engine.connect() as connection:
+    with ledger._transactions._engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
 
 

@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from safety import Allow, Claim, LeaseLost, Ledger, LedgerError, Request, Usage, audit
 from safety.endings import SWEEP_SILENCE_MS
+from tests import postgresql
 from tests.safety.fakes import FakeClock, limits
 
 SWEEPS = ("a", "b")
@@ -50,7 +52,7 @@ class LedgerMachine(RuleBasedStateMachine):
         super().__init__()
         self._folder = tempfile.TemporaryDirectory()
         self._time = FakeClock()
-        self._url = f"sqlite:///{Path(self._folder.name) / 'ledger.db'}"
+        self._url = self._new_database()
         self._ledger = Ledger(self._url, self._time.clock())
         self._leases: dict[str, Modelled] = {}
         self._ended: dict[tuple[str, int], Modelled] = {}
@@ -59,6 +61,9 @@ class LedgerMachine(RuleBasedStateMachine):
         self._killed = False
         self._seen = dict.fromkeys(SWEEPS, self._time.monotonic)
         self._spent_before: dict[tuple[str, str], int] = {}
+
+    def _new_database(self):
+        return f"sqlite:///{Path(self._folder.name) / 'ledger.db'}"
 
     def teardown(self):
         self._ledger.close()
@@ -306,7 +311,25 @@ class LedgerMachine(RuleBasedStateMachine):
         assert audit.verify(self._ledger.audit()) is None
 
 
+class PostgresqlMachine(LedgerMachine):
+    """The same on the server that the test below has started."""
+
+    server = ""
+    databases = itertools.count(1)
+
+    def _new_database(self):
+        return postgresql.new_schema(self.server, f"machine_{next(self.databases)}")
+
+
 TestLedger = LedgerMachine.TestCase
 TestLedger.settings = settings(
     max_examples=20, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
+
+
+class TestLedgerOnPostgresql(PostgresqlMachine.TestCase):
+    settings = settings(TestLedger.settings, max_examples=8)
+
+    @pytest.fixture(autouse=True)
+    def _server(self, postgresql_server):
+        PostgresqlMachine.server = postgresql_server

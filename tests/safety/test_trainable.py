@@ -4,7 +4,7 @@ import pytest
 from ray.tune import Trainable
 from ray.tune.result import RESULT_DUPLICATE
 
-from safety import LeaseLost
+from safety import LeaseKeeper, LeaseLost
 from safety.lease import object_digest
 from safety.trainable import Leased, Terms, leased
 from tests.safety.fakes import FakeAuthority
@@ -40,7 +40,7 @@ class Theirs(Trainable):
 
 @pytest.fixture
 def authority():
-    return FakeAuthority()
+    return FakeAuthority(renewals=[15_000] * 100)
 
 
 @pytest.fixture
@@ -169,3 +169,22 @@ def test_it_is_cleaned_up_as_ever(make):
     trainable.train()
     trainable.stop()
     assert trainable.happened[-1] == "cleanup"
+
+
+def test_a_process_that_ray_has_started_buries_its_children_and_ends_when_tune_is_done(make, monkeypatch):
+    done = []
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    monkeypatch.setattr("ray.get_runtime_context", lambda: Actor)
+    monkeypatch.setattr("safety.trainable.bury_children", lambda: done.append("bury"))
+    monkeypatch.setattr(LeaseKeeper, "leave", lambda keeper: done.append("leave"))
+    trainable = make()
+    trainable.train()
+    assert done == ["bury"]
+    trainable.stop()
+    assert done == ["bury", "leave"]
+
+
+class Actor:
+    @staticmethod
+    def get_actor_id():
+        return "one"

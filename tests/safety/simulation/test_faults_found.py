@@ -55,7 +55,7 @@ def the_check_of_the_database_is_off_too(patch):
         configure(connection, record)
         connection.execute("PRAGMA ignore_check_constraints = ON")
 
-    patch.setattr(schema, "_configure_sqlite", without_checks)
+    patch.setitem(schema._SETTINGS, "sqlite", (without_checks, schema._begin_immediate))
 
 
 def a_renewal_comes_in_time_whenever_it_comes(patch):
@@ -75,10 +75,24 @@ def settling_twice_counts_twice(patch):
     patch.setattr(Ledger, "settle", settle)
 
 
+def forfeit_early(patch, *, by_ms):
+    """Reap a lease so long before its deadline, and without grace."""
+
+    def early(connection, clock):
+        until = clock.monotonic_ms() + by_ms
+        begun = (lease for lease in leases.open_ones(connection) if lease.state != "reserved")
+        return [lease for lease in begun if lease.deadline_ms < until]
+
+    def reap_begun(connection, clock, lease):
+        leases.end(connection, clock, lease, "forfeited", budgets.whole(lease.claim))
+        return True
+
+    patch.setattr(leases, "overdue", early)
+    patch.setattr(endings, "reap_begun", reap_begun)
+
+
 def a_lease_is_forfeited_before_its_deadline(patch):
-    patch.setattr(
-        endings, "_is_near", lambda clock, boot, until_ms: clock.monotonic_ms() <= until_ms - 15_000
-    )
+    forfeit_early(patch, by_ms=10_000)
 
 
 def what_is_forfeited_is_refunded(patch):
@@ -116,7 +130,7 @@ def the_switch_is_lifted_by_a_restart(patch):
 
     def lifted(self, url, clock):
         begin(self, url, clock)
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             connection.execute(schema.latch.delete())
 
     patch.setattr(Ledger, "__init__", lifted)
@@ -200,7 +214,7 @@ def any_model_may_be_built(patch):
 
 
 def any_improvement_is_allowed(patch):
-    patch.setattr(governor, "max_improvement_rate", lambda *_, **__: Allow())
+    patch.setattr(Ledger, "judge_improvement", lambda *_, **__: Allow())
 
 
 def what_was_refused_may_come_again(patch):
@@ -209,7 +223,7 @@ def what_was_refused_may_come_again(patch):
 
 
 def looser_limits_are_taken(patch):
-    def adopt(connection, sweep, limits):
+    def adopt(connection, sweep, limits, *, keep=False):
         for scope, wanted in zip(budgets.scopes(sweep), (limits.cluster, limits.sweep), strict=True):
             for resource, target in budgets.targets(wanted).items():
                 row = schema.budgets
@@ -272,8 +286,9 @@ def a_pulse_reserves_a_lease(patch):
 
     def seen(connection, clock, name):
         see(connection, clock, name)
-        if budgets._of_scope(connection, f"sweep:{name}"):
-            leases.reserve(connection, clock, Request(key=f"{name}/own", digest="d", sweep=name, claim=CLAIM))
+        if budgets.of_sweep(connection, name):
+            own = Request(key=f"{name}/own", digest="d", sweep=name, claim=CLAIM)
+            leases.reserve(connection, clock, own, leases.by_key(connection, own.key))
 
     patch.setattr(sweeps, "see", seen)
 

@@ -7,9 +7,9 @@ from collections import Counter
 
 import pytest
 
-from safety import endings
 from safety.simulation import SCENARIOS, Plan, rehearse
 from safety.simulation import rehearsal as rehearsal_module
+from tests.safety.simulation.test_faults_found import forfeit_early
 
 SEEDS = 17
 EVENTS = 30
@@ -99,7 +99,7 @@ def test_another_process_replays_a_seed_exactly():
 
 
 def test_a_violation_comes_again_at_the_same_event(monkeypatch):
-    monkeypatch.setattr(endings, "_is_near", lambda clock, boot, until_ms: False)
+    forfeit_early(monkeypatch, by_ms=20_000)
     first, again = (rehearse(Plan(scenario="calm", seed=0, events=200)) for _ in range(2))
     assert first.violation.startswith("I5: ")
     assert 0 < first.events < 200

@@ -1,0 +1,77 @@
+"""Commands for the limits that bind every sweep of a ledger: show their versions, make them tighter."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rsi_ray.ledgers import RUNS
+from rsi_ray.oversight import Storage, Url, Who, open_ledger, own_folder
+from safety import Version, limits_from_yaml
+from safety.identity import identity_in
+
+limits = typer.Typer(no_args_is_help=True, help="The limits of every sweep: they only become tighter.")
+
+
+@limits.command()
+def show(
+    ledger: Url = None,
+    storage: Storage = Path(RUNS),
+    as_json: Annotated[bool, typer.Option("--json", help="a JSON object per version")] = False,
+) -> None:
+    """Print each version, who made it and whether its signature holds, and the fields of the last."""
+    with open_ledger(ledger, storage) as opened:
+        versions = opened.versions()
+    for version in versions:
+        typer.echo(_json(version) if as_json else _line(version))
+    if as_json:
+        return
+    if versions:
+        typer.echo("\n".join(_fields(json.loads(versions[-1].limits))))
+    else:
+        typer.echo("No limits bind every sweep; each is bound by its own")
+
+
+@limits.command()
+def tighten(
+    file: Annotated[Path, typer.Argument(help="YAML file of limits, whole")],
+    ledger: Url = None,
+    storage: Storage = Path(RUNS),
+    by: Who = None,
+) -> None:
+    """Bind every sweep to these limits where they are tighter than its own; running trials too."""
+    wanted = limits_from_yaml(file)
+    with open_ledger(ledger, storage) as opened:
+        identity = identity_in(own_folder(opened.url, storage))
+        version = opened.tighten(wanted, by or getpass.getuser(), identity)
+    typer.echo(f"{_line(version)}\nIt binds every sweep; a trial over it ends at its next renewal")
+
+
+def _line(version: Version) -> str:
+    at = datetime.fromtimestamp(version.at_ms / 1000, timezone.utc).isoformat(timespec="seconds")
+    signed = f"signed by key {version.public[:12]}" if version.public else "not signed"
+    if version.public and not version.is_authentic:
+        signed += ", which does NOT hold"
+    return f"Version {version.number}, {version.digest[:12]}, {at[:19]}Z, by {version.by}, {signed}"
+
+
+def _json(version: Version) -> str:
+    told = {**asdict(version), "limits": json.loads(version.limits), "authentic": version.is_authentic}
+    return json.dumps(told, sort_keys=True)
+
+
+def _fields(values: Mapping[str, Any], place: str = "") -> list[str]:
+    lines: list[str] = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            lines += _fields(value, f"{place}{name}.")
+        elif value is not None:
+            lines.append(f"  {place}{name}: {value}")
+    return lines

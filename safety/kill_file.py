@@ -1,0 +1,31 @@
+"""A kill switch that needs no program: a file by this name beside the ledger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safety.ledger import Ledger
+
+NAME = "KILL"
+# of what the file says; the audit is no place for a book
+MOST = 200
+
+
+def reason_in(folder: Path) -> str | None:
+    """Why it stands there; None where no such file does. One that can't be read stands there too."""
+    path = folder / NAME
+    try:
+        text = path.read_text(errors="replace")
+    except FileNotFoundError:
+        return None
+    except OSError:
+        text = ""
+    first = " ".join(text.split())[:MOST]
+    return first or f"the file {NAME}"
+
+
+def obey(ledger: Ledger, folder: Path) -> None:
+    """Throw the ledger's kill switch if the file stands in the folder."""
+    reason = reason_in(folder)
+    if reason is not None and ledger.killed() is None:
+        ledger.kill(reason, by=f"the file {NAME}")

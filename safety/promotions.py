@@ -1,0 +1,92 @@
+"""Promotions in the ledger: which champion took whose place, within the caller's transaction."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import sqlalchemy as sa
+
+from safety import audit, schema, sweeps
+from safety.clock import Clock
+from safety.errors import KeyReused
+from safety.improvement import Mode, Promotion, judge_promotion
+from safety.lease import KILLED
+from safety.rules import judge
+from safety.verdict import Allow, Deny, Hold, Verdict
+
+_table = schema.promotions
+
+
+def candidate(
+    connection: sa.Connection, clock: Clock, sweep: str, key: str, old: float, new: float, mode: Mode
+) -> Promotion:
+    """What a sweep would promote now.
+
+    Raises:
+        LedgerError: there is no such sweep.
+    """
+    lineage = sweeps.find(connection, sweep).lineage
+    return Promotion(lineage=lineage, key=key, at_ms=clock.wall_ms(), old=old, new=new, mode=mode)
+
+
+def of_lineage(connection: sa.Connection, lineage: str) -> list[Promotion]:
+    """The promotions of a lineage, in order."""
+    rows = connection.execute(sa.select(_table).where(_table.c.lineage == lineage).order_by(_table.c.id))
+    return [_promotion(row) for row in rows]
+
+
+def _promotion(row: sa.Row[tuple[object, ...]]) -> Promotion:
+    return Promotion(
+        lineage=row.lineage, key=row.key, at_ms=row.at_ms, old=row.old, new=row.new, mode=row.mode
+    )
+
+
+def judged(connection: sa.Connection, clock: Clock, sweep: str, wanted: Promotion) -> Verdict:
+    """The verdict of the limits of every sweep of the lineage; what isn't allowed is recorded.
+
+    A denial is an incident that shuts the lineage down: its sweeps are frozen, and none can be opened.
+    """
+    siblings = sweeps.of_lineage(connection, wanted.lineage)
+    history = of_lineage(connection, wanted.lineage)
+    # one sweep's loose limits are no way around another's
+    policies = {sibling.limits.digest: sibling.limits for sibling in siblings}
+    verdict = _strictest([judge_promotion(limits, history, wanted) for limits in policies.values()])
+    if isinstance(verdict, Allow):
+        return verdict
+    kind = "incident" if isinstance(verdict, Deny) else "hold"
+    detail = {"reason": verdict.reason, "lineage": wanted.lineage}
+    audit.note(connection, clock, kind, sweep=sweep, key=wanted.key, rule=verdict.rule, detail=detail)
+    if isinstance(verdict, Deny):
+        sweeps.shut_down(connection, clock, wanted.lineage, verdict.reason)
+    return verdict
+
+
+def _strictest(verdicts: list[Verdict]) -> Verdict:
+    """Deny over Hold over Allow; of several holds the longest, and a human's above any time."""
+    holds = [verdict for verdict in verdicts if isinstance(verdict, Hold)]
+    longest = sorted(holds, key=lambda hold: hold.until_ms or math.inf, reverse=True)
+    return judge([*longest, *(verdict for verdict in verdicts if isinstance(verdict, Deny))])
+
+
+def promote(connection: sa.Connection, clock: Clock, sweep: str, wanted: Promotion) -> Verdict:
+    """Judge a promotion, and write it down where it is allowed; the same again is allowed as it was.
+
+    Raises:
+        KeyReused: its key was used for another promotion.
+    """
+    known = connection.execute(sa.select(_table).where(_table.c.key == wanted.key)).first()
+    if known:
+        if replace(_promotion(known), at_ms=wanted.at_ms) != wanted:
+            raise KeyReused(f"{wanted.key}: this key was used for another promotion")
+        return Allow()
+    found = sweeps.find(connection, sweep)
+    if found.state in ("frozen", KILLED):
+        return Deny(found.state, f"sweep {sweep} is {found.state}: {found.reason}")
+    verdict = judged(connection, clock, sweep, wanted)
+    if isinstance(verdict, Allow):
+        values = {name: getattr(wanted, name) for name in ("lineage", "key", "at_ms", "old", "new", "mode")}
+        connection.execute(_table.insert().values(**values, sweep=sweep))
+        detail = {"lineage": wanted.lineage, "old": wanted.old, "new": wanted.new, "mode": wanted.mode}
+        audit.note(connection, clock, "promote", sweep=sweep, key=wanted.key, detail=detail)
+    return verdict

@@ -1,0 +1,124 @@
+"""Versions of the cluster's limits in the ledger: each tighter than the one before, hashed and signed."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import rfc8785
+import sqlalchemy as sa
+
+from safety import audit, schema
+from safety.clock import Clock
+from safety.errors import LooserLimits
+from safety.identity import Identity, is_signed
+from safety.limits import Limits
+from safety.tightening import changed_fields, fields_of, looser_fields
+
+_table = schema.limit_versions
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Version:
+    """Limits that bind every sweep of the ledger from then on.
+
+    Attributes:
+        number: from 1.
+        limits: in canonical JSON.
+        digest: of the limits.
+        previous: digest of the version before it; "" for none.
+        by: who asked for it.
+        at_ms: Unix time in milliseconds.
+        public: key of the signer, 64 hexadecimal digits; "" where nobody signed.
+        signature: of `message`, hexadecimal.
+    """
+
+    number: int
+    limits: str
+    digest: str
+    previous: str
+    by: str
+    at_ms: int
+    public: str = ""
+    signature: str = ""
+
+    @property
+    def message(self) -> bytes:
+        """What is signed: canonical JSON (RFC 8785); the digest stands for the limits."""
+        names = ("number", "digest", "previous", "by", "at_ms", "public")
+        return rfc8785.dumps({name: getattr(self, name) for name in names})
+
+    @property
+    def is_authentic(self) -> bool:
+        """Whether the limits are those of the digest, and the signature its signer's."""
+        hashed = hashlib.sha256(self.limits.encode()).hexdigest()
+        return hashed == self.digest and is_signed(self.public, _bytes(self.signature), self.message)
+
+
+def _bytes(digits: str) -> bytes:
+    try:
+        return bytes.fromhex(digits)
+    except ValueError:
+        return b""
+
+
+def all_of(connection: sa.Connection) -> list[Version]:
+    """Every version, in order."""
+    return [
+        Version(**row) for row in connection.execute(sa.select(_table).order_by(_table.c.number)).mappings()
+    ]
+
+
+def add(
+    connection: sa.Connection, clock: Clock, limits: Limits, by: str, identity: Identity | None
+) -> Version:
+    """Write the next version; the same limits again are the version that is there.
+
+    Raises:
+        LooserLimits: a field is looser than the version in force.
+    """
+    known = all_of(connection)
+    last = known[-1] if known else None
+    if last and last.digest == limits.digest:
+        return last
+    before = Limits.model_validate_json(last.limits) if last else None
+    _check(before, limits)
+    version = Version(
+        number=len(known) + 1,
+        limits=limits.canonical,
+        digest=limits.digest,
+        previous=last.digest if last else "",
+        by=by,
+        at_ms=clock.wall_ms(),
+        public=identity.public if identity else "",
+    )
+    signature = identity.sign(version.message).hex() if identity else ""
+    _write(connection, version, signature)
+    changed = list(changed_fields(before, limits)) if before else list(fields_of(limits))
+    detail = {"version": version.number, "policy": version.digest, "by": by, "fields": changed}
+    audit.note(connection, clock, "tighten", detail={**detail, "signature": signature})
+    return all_of(connection)[-1]
+
+
+def _write(connection: sa.Connection, version: Version, signature: str) -> None:
+    names = ("number", "limits", "digest", "previous", "by", "at_ms", "public")
+    values = {name: getattr(version, name) for name in names}
+    connection.execute(_table.insert().values(**values, signature=signature))
+
+
+def _check(before: Limits | None, limits: Limits) -> None:
+    looser = looser_fields(before, limits) if before else ()
+    if before and looser:
+        name = looser[0]
+        raise LooserLimits(
+            f"{name}: {_value(limits, name)} is asked for and {_value(before, name)} is in force; loosening "
+            "takes an approval, which this version can't take yet"
+        )
+
+
+def _value(limits: Limits, name: str) -> object:
+    known = fields_of(limits)
+    if name in known:
+        return "no limit" if known[name] is None else known[name]
+    section, _, domain = name.rpartition("max_performance.")
+    return known[f"{section}max_performance"].get(domain, "no ceiling")

@@ -1,0 +1,276 @@
+"""The kernel's timer, parents and children, in real processes."""
+
+import ctypes
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from safety import KernelTimer, kernel, undertaker
+from tests.safety.fakes import dies
+
+ARMED = """
+import re, signal, time
+from safety import KernelTimer
+timer = KernelTimer()
+timer.arm(0.25)
+print("spinning", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "spin",
+    [
+        "sum(range(10**12))",
+        "re.match('(a+)+$', 'a' * 60 + 'b')",
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: pass",
+        "time.sleep(60)",
+        "for n in set(range(1, 65)) - {9, 19, 32, 33}: signal.signal(n, signal.SIG_IGN)\ntime.sleep(60)",
+        "signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))\ntime.sleep(60)",
+        "import ctypes; ctypes.PyDLL(None).sleep(60)",
+        "import os; os.kill(os.getpid(), signal.SIGSTOP)",
+    ],
+)
+def test_a_process_that_never_comes_back_to_python_dies_at_its_deadline(spin):
+    code, seconds = dies(ARMED + spin, within=10)
+    assert code == -9
+    assert 0.1 < seconds < 2
+
+
+def test_a_timer_that_is_armed_anew_counts_anew():
+    _, seconds = dies(ARMED + "time.sleep(0.1); timer.arm(0.5); time.sleep(60)", within=10)
+    assert 0.5 < seconds < 2.5
+
+
+def test_a_timer_that_is_disarmed_ends_nothing():
+    code, seconds = dies(ARMED + "timer.disarm(); time.sleep(0.4)", within=10)
+    assert code == 0
+    assert seconds > 0.35
+
+
+def test_a_deadline_that_is_past_already_ends_the_process_at_once():
+    code, seconds = dies(ARMED + "timer.arm(60); timer.arm(-3); time.sleep(60)", within=10)
+    assert (code, seconds < 2) == (-9, True)
+
+
+def test_a_thrown_switch_is_a_kill():
+    code, _ = dies(ARMED + "timer.throw()", within=10)
+    assert code == -9
+
+
+def test_a_thrown_switch_kills_this_process_and_no_other(monkeypatch):
+    killed = []
+    monkeypatch.setattr(os, "kill", lambda *what: killed.append(what))
+    KernelTimer().throw()
+    assert killed == [(os.getpid(), signal.SIGKILL)]
+
+
+def test_a_child_that_was_forked_has_a_timer_of_its_own():
+    program = """
+import os, sys, time
+from safety import KernelTimer
+timer = KernelTimer()
+timer.arm(60)
+if os.fork() == 0:
+    timer.arm(0.2)
+    print("spinning", flush=True)
+    time.sleep(60)
+_, status = os.wait()
+sys.exit(os.waitstatus_to_exitcode(status) + 100)
+"""
+    assert dies(program, within=10)[0] == 91
+
+
+def test_a_kernel_that_gives_no_timer_lets_nothing_compute(monkeypatch):
+    monkeypatch.setattr(kernel, "_CLOCK", 12345)
+    with pytest.raises(OSError, match="the kernel gives no timer: Invalid argument"):
+        KernelTimer().arm(1)
+
+
+def test_where_there_is_no_such_timer_an_alarm_stands_in(monkeypatch):
+    armed = []
+    monkeypatch.setattr(signal, "setitimer", lambda *what: armed.append(what))
+    monkeypatch.setattr(ctypes, "CDLL", no_library)
+    timer = KernelTimer()
+    timer.arm(60)
+    timer.disarm()
+    assert armed == [(signal.ITIMER_REAL, 60), (signal.ITIMER_REAL, 0)]
+
+
+def no_library(name: str | None, **_options: object) -> object:
+    if name is None:
+        return object()
+    raise OSError(name)
+
+
+# --- parents
+
+
+def test_a_parent_that_runs_is_told_from_one_that_stands_still_or_is_gone(tmp_path):
+    said = tmp_path / "said"
+    parent = f"""
+import os, time
+from pathlib import Path
+from safety import kernel
+child = os.fork()
+if child:
+    print("spinning", flush=True)
+    time.sleep(60)
+runs = kernel.parent_runs()
+orphan = False
+while not orphan:
+    orphan = os.getppid() != runs.args[0]
+    Path({str(said)!r}).write_text(str(runs()))
+    time.sleep(0.01)
+"""
+    process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True)
+    try:
+        process.stdout.readline()
+        becomes(said, "True")
+        process.send_signal(signal.SIGSTOP)
+        becomes(said, "False")
+        process.send_signal(signal.SIGCONT)
+        becomes(said, "True")
+        process.kill()  # and nobody reaps it yet
+        becomes(said, "False")
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def becomes(path: Path, text: str) -> None:
+    until = time.monotonic() + 10
+    while not path.exists() or path.read_text() != text:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_a_parent_is_believed_to_run_where_the_system_does_not_tell(monkeypatch):
+    runs = kernel.parent_runs()
+    monkeypatch.setattr(Path, "exists", lambda _path: False)
+    assert runs()
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    assert not runs()
+
+
+# --- children
+
+PARENT = """
+import ctypes, os, subprocess, sys, time
+from pathlib import Path
+from multiprocessing import get_context
+from safety import KernelTimer, kernel
+
+
+kernel.bury_children()
+sleeping = ["sleep", "1000"]
+children = [subprocess.Popen(sleeping).pid, subprocess.Popen(sleeping, start_new_session=True).pid]
+for method in ("fork", "forkserver"):
+    process = get_context(method).Process(target=time.sleep, args=(1000,))
+    process.start()
+    children.append(process.pid)
+Path(sys.argv[1]).write_text(" ".join(map(str, children)))
+print("spinning", flush=True)
+{end}
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "leads"),
+    [
+        ("os.kill(os.getpid(), 9)", True),
+        ("KernelTimer().arm(0.1); time.sleep(60)", True),
+        ("ctypes.PyDLL(None)._exit(0)", False),
+    ],
+)
+def test_however_a_worker_ends_its_children_end_with_it(tmp_path, end, leads):
+    pids = tmp_path / "pids"
+    command = [sys.executable, "-c", PARENT.format(end=end), str(pids)]
+    process = subprocess.Popen(command, start_new_session=leads, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "spinning\n"
+    process.wait(10)
+    process.stdout.close()
+    ended(pids)
+
+
+def ended(pids: Path) -> None:
+    children = [int(pid) for pid in pids.read_text().split()]
+    until = time.monotonic() + 5
+    while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in children):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_a_torch_data_loader_ends_with_its_worker(tmp_path):
+    pids = tmp_path / "pids"
+    program = f"""
+import os, time
+from pathlib import Path
+from torch.utils.data import DataLoader
+from safety import kernel
+
+
+class Endless:
+    def __len__(self):
+        return 1000
+    def __getitem__(self, index):
+        if index > 2:
+            time.sleep(1000)
+        return index
+
+
+kernel.bury_children()
+loader = iter(DataLoader(Endless(), num_workers=2))
+next(loader)
+Path({str(pids)!r}).write_text(" ".join(str(worker.pid) for worker in loader._workers))
+print("spinning", flush=True)
+os.kill(os.getpid(), 9)
+"""
+    assert dies(program, within=20)[0] == -9
+    ended(pids)
+
+
+def test_an_undertaker_buries_a_group_and_whoever_carries_the_mark(monkeypatch):
+    other = {**os.environ, undertaker.MARK: "one"}
+    strangers = {**os.environ, undertaker.MARK: "another"}
+    member = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    marked = subprocess.Popen(["sleep", "1000"], env=other)
+    stranger = subprocess.Popen(["sleep", "1000"], env=strangers)
+    try:
+        monkeypatch.setattr(os, "getppid", iter([7, 7, 1]).__next__)
+        undertaker.wait_for(7)
+        undertaker.bury(member.pid, "one")
+        assert (member.wait(5), marked.wait(5), stranger.poll()) == (-9, -9, None)
+        undertaker.bury(member.pid, "one")
+    finally:
+        for process in (member, marked, stranger):
+            process.kill()
+            process.wait()
+
+
+def test_an_undertaker_is_run_as_a_file(monkeypatch):
+    member = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    # not this process's parent: what it waits for has ended
+    monkeypatch.setattr(sys, "argv", ["undertaker.py", str(member.pid), "nobody's"])
+    runpy.run_path(undertaker.__file__, run_name="__main__")
+    assert member.wait(5) == -9
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_a_worker_leads_a_group_of_its_own_and_marks_what_it_starts(monkeypatch, leads):
+    happened = []
+    monkeypatch.setenv(undertaker.MARK, "")
+    monkeypatch.setattr(os, "getpgrp", lambda: os.getpid() if leads else 1)
+    monkeypatch.setattr(os, "setpgid", lambda *what: happened.append(what))
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **_options: happened.append(command))
+    kernel.bury_children()
+    *led, command = happened
+    assert led == ([] if leads else [(0, 0)])
+    assert command[-3:] == [undertaker.__file__, str(os.getpid()), os.environ[undertaker.MARK]]

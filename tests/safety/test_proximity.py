@@ -1,0 +1,110 @@
+"""Warnings of trials that come near a capability ceiling."""
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from safety import Allow, Deny, Governor, Ledger, Nearness, Report, proximity
+from tests.safety.fakes import claim, limits, measured, request
+
+LIMITS = limits()
+
+
+def level(score, ceiling=0.95):
+    bounds = LIMITS.bounds.model_copy(update={"max_performance": {"reasoning": ceiling}})
+    near = proximity(LIMITS.model_copy(update={"bounds": bounds}), {"reasoning": score})
+    return near[0].level if near else 0
+
+
+@pytest.mark.parametrize(("score", "expected"), [(0.76, 80), (0.855, 90), (0.9025, 95), (0.95, 95), (0.1, 0)])
+def test_a_level_is_reached_exactly_at_it_and_not_before(score, expected):
+    assert level(score) == expected
+    if expected and score < 0.95:
+        assert level(math.nextafter(score, 0)) < expected
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_a_higher_score_never_has_a_lower_level(one, other):
+    assert level(min(one, other)) <= level(max(one, other))
+
+
+def test_a_ceiling_of_zero_is_reached_by_zero():
+    assert level(0.0, ceiling=0.0) == 95
+    assert Nearness(domain="d", score=0.0, ceiling=0.0, level=95).share == 1.0
+
+
+def test_only_domains_with_a_ceiling_and_a_number_come_near():
+    assert proximity(LIMITS, {"language": 1.0, "reasoning": None}) == ()
+    assert proximity(LIMITS, {"reasoning": 0.912}) == (
+        Nearness(domain="reasoning", score=0.912, ceiling=0.95, level=95),
+    )
+
+
+# --- in the ledger
+
+
+@pytest.fixture
+def report(governor):
+    """Begins the trial `s/1` and gives what reports a score in `reasoning`."""
+    governor.admit(request())
+    governor.activate("s/1", "d1", "w1", measured(claim()))
+    return lambda score, of=governor: of.report("s/1", Report(score=0.5, domains={"reasoning": score}))
+
+
+def warned(ledger):
+    return [json.loads(entry.detail)["level"] for _, entry, _ in ledger.audit() if entry.kind == "warning"]
+
+
+def test_each_level_is_warned_of_once_for_a_trial(report, ledger):
+    for score in (0.5, 0.77, 0.78, 0.86, 0.77, 0.86, 0.94, 0.95):
+        assert report(score) == Allow()
+    assert warned(ledger) == [80, 90, 95]
+    entry = next(entry for _, entry, _ in ledger.audit() if entry.kind == "warning")
+    assert (entry.sweep, entry.key, entry.rule) == ("s", "s/1", "max_performance.reasoning")
+    assert entry.detail == '{"ceiling":0.95,"level":80,"score":0.77}'
+
+
+def test_levels_that_are_leapt_over_are_not_made_up_for(report, ledger):
+    for score in (0.94, 0.8, 0.87):
+        report(score)
+    assert warned(ledger) == [95]
+
+
+def test_a_restart_of_the_governor_does_not_warn_again(report, ledger, url, clock):
+    report(0.9)
+    again = Ledger(url, clock.clock())
+    report(0.9, Governor(again))
+    again.close()
+    assert warned(ledger) == [90]
+
+
+def test_another_trial_and_another_domain_are_warned_of_by_themselves(report, governor, ledger):
+    report(0.9)
+    governor.admit(request("s/2"))
+    governor.activate("s/2", "d1", "w1", measured(claim()))
+    governor.report("s/2", Report(score=0.5, domains={"reasoning": 0.9}))
+    assert warned(ledger) == [90, 90]
+
+
+def test_what_is_denied_is_an_incident_and_no_warning(report, ledger):
+    assert isinstance(report(0.96), Deny)
+    assert warned(ledger) == []
+
+
+def test_the_status_tells_the_nearest_approach_of_the_sweep(report, governor, ledger):
+    for score in (0.91, 0.93, 0.92, 0.4):
+        report(score)
+    ledger.open_sweep("t", limits())
+    assert governor.status("t").near == ()
+    assert governor.status("s").near == (Nearness(domain="reasoning", score=0.93, ceiling=0.95, level=95),)
+
+
+def test_of_several_trials_the_best_counts(report, governor, ledger):
+    report(0.93)
+    governor.admit(request("s/2"))
+    governor.activate("s/2", "d1", "w1", measured(claim()))
+    governor.report("s/2", Report(score=0.5, domains={"reasoning": 0.8}))
+    assert [near.score for near in ledger.nearest("s")] == [0.93]
