@@ -15,7 +15,7 @@ import typer
 from rsi_ray.audit_page import page
 from rsi_ray.errors import RunError
 from rsi_ray.ledgers import RUNS
-from rsi_ray.oversight import Storage, Url, open_ledger, own_folder
+from rsi_ray.oversight import Storage, Url, open_ledger
 from rsi_ray.runs import versions_here, versions_of_run
 from safety import Ledger, system_clock
 from safety import audit as chain
@@ -26,7 +26,7 @@ from safety.history import history
 from safety.identity import KEY_FILE, identity_in, public_key
 from safety.notary import places_of
 from safety.report import Software, report_on, utc
-from safety.schema import without_password
+from safety.schema import state_folder, without_password
 from safety.snapshot import take
 from safety.unverified import Evidence
 
@@ -96,7 +96,7 @@ def _witness(ledger: Ledger, storage: Path, places: list[Path] | None, key: str 
         public = None if key is None else public_key(key.lower())
     except ValueError as error:
         raise RunError(f"--public-key {key}: {error}") from None
-    folder = own_folder(ledger.url, storage)
+    folder = state_folder(ledger.url, storage)
     kept = {place: place.read() for place in places_of(ledger.url, folder, places or ())}
     return Witness(kept=kept, public=public or _key_beside(folder), pinned=key is not None)
 

@@ -188,7 +188,7 @@ def _decisions(block: Element, report: Mapping[str, Any]) -> None:
 def _drills(block: Element, report: Mapping[str, Any]) -> None:
     columns = [
         *_WHEN,
-        ("Canary", lambda row: row["detail"].get("target")),
+        ("Canary", lambda row: row["detail"].get("canary")),
         ("Node", lambda row: row["detail"].get("node")),
         ("Latency, ms", lambda row: row["detail"].get("latency_ms")),
         ("In time", lambda row: {True: "yes", False: "no"}.get(row["detail"].get("ok"))),

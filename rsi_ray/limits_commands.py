@@ -13,9 +13,10 @@ from typing import Annotated, Any
 import typer
 
 from rsi_ray.ledgers import RUNS
-from rsi_ray.oversight import Storage, Url, Who, open_ledger, own_folder
+from rsi_ray.oversight import Storage, Url, Who, open_ledger
 from safety import Version, limits_from_yaml
 from safety.identity import identity_in
+from safety.schema import state_folder
 
 limits = typer.Typer(no_args_is_help=True, help="The limits of every sweep: they only become tighter.")
 
@@ -49,7 +50,7 @@ def tighten(
     """Bind every sweep to these limits where they are tighter than its own; running trials too."""
     wanted = limits_from_yaml(file)
     with open_ledger(ledger, storage) as opened:
-        identity = identity_in(own_folder(opened.url, storage))
+        identity = identity_in(state_folder(opened.url, storage))
         version = opened.tighten(wanted, by or getpass.getuser(), identity)
     typer.echo(f"{_line(version)}\nIt binds every sweep; a trial over it ends at its next renewal")
 

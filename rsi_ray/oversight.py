@@ -55,14 +55,9 @@ def open_ledger(url: str | None, storage: Path) -> Iterator[Ledger]:
         ledger.close()
 
 
-def own_folder(url: str, storage: Path) -> Path:
-    """Where a ledger's key and checkpoints lie: beside its file, or in the storage where it is no file."""
-    return state_folder(url, storage)
-
-
 def _sign(ledger: Ledger, storage: Path) -> None:
     """Sign the audit's end, where this user may: a governor that is dead can't."""
-    folder = own_folder(ledger.url, storage)
+    folder = state_folder(ledger.url, storage)
     if not (folder / KEY_FILE).exists():
         return
     try:

@@ -15,6 +15,7 @@ import pytest
 from rsi_ray.audit_page import page
 from rsi_ray.runs import versions_of_run
 from safety import Allow, Deny, Ledger
+from safety.drills import Canary
 from safety.identity import KEY_FILE, identity_in
 from safety.notary import Notary, places_of
 from tests.conftest import Command
@@ -352,3 +353,10 @@ def test_a_sweeps_name_leads_to_no_folder_elsewhere(tmp_path: Path):
     assert versions_of_run(tmp_path, "x") == {"python": "3"}
     assert versions_of_run(tmp_path / "y", "../x") == {}
     assert versions_of_run(tmp_path, "nul\0") == {}
+
+
+def test_a_drill_is_reported_canary_by_canary(ledger: Ledger, command: Printed, tmp_path: Path):
+    ledger.record_drill([Canary(node="n1", kind="stuck", latency_ms=917)], 2000, by="ann")
+    command("report", "--out", str(tmp_path / "board"))
+    html = (tmp_path / "board.html").read_text()
+    assert ("stuck" in html, "n1" in html, "917" in html) == (True, True, True)
