@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -192,6 +193,15 @@ def kill_raylet(run: Run, host: Host, within: float) -> Deaths:
 def kill_gcs(cluster: Cluster) -> None:
     """The cluster's control store is killed. What runs goes on for a while: nobody is told."""
     os.kill(cluster.gcs(), signal.SIGKILL)
+
+
+def may_freeze() -> bool:
+    """Whether `read_only` is possible here: it takes root, and a file system with attributes."""
+    with tempfile.NamedTemporaryFile() as file:
+        frozen = subprocess.run(["chattr", "+i", file.name], capture_output=True).returncode == 0
+        if frozen:
+            subprocess.run(["chattr", "-i", file.name], check=True)
+    return frozen
 
 
 @contextmanager

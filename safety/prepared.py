@@ -5,7 +5,8 @@ SQLAlchemy takes 50 to 170 us to find a statement it has compiled; SQLite runs i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -28,29 +29,34 @@ class Prepared:
 
     def rows(self, connection: sa.Connection, **values: object) -> list[Any]:
         """Every row that is found, as plain tuples."""
-        found: list[Any] = self._executed(connection, values).fetchall()
+        with self._executed(connection, values) as cursor:
+            found: list[Any] = cursor.fetchall()
         return found
 
     def first(self, connection: sa.Connection, **values: object) -> Any:
         """The first row as a tuple; None where there is none."""
-        return self._executed(connection, values).fetchone()
+        with self._executed(connection, values) as cursor:
+            return cursor.fetchone()
 
     def change(self, connection: sa.Connection, **values: object) -> int:
         """Write; the number of rows that were changed."""
-        changed: int = self._executed(connection, values).rowcount
+        with self._executed(connection, values) as cursor:
+            changed: int = cursor.rowcount
         return changed
 
     def change_each(self, connection: sa.Connection, values: Iterable[Values]) -> None:
         """Write once for each of these."""
         text = self._text(connection)
-        cursor = connection.connection.cursor()
-        cursor.executemany(text.sql, [text.bound(each) for each in values])
+        with closing(connection.connection.cursor()) as cursor:
+            cursor.executemany(text.sql, [text.bound(each) for each in values])
 
-    def _executed(self, connection: sa.Connection, values: Values) -> Any:
+    @contextmanager
+    def _executed(self, connection: sa.Connection, values: Values) -> Iterator[Any]:
         text = self._text(connection)
-        cursor = connection.connection.cursor()
-        cursor.execute(text.sql, text.bound(values))
-        return cursor
+        # SQLite keeps a connection open whose cursors aren't closed, and an error would hold this one
+        with closing(connection.connection.cursor()) as cursor:
+            cursor.execute(text.sql, text.bound(values))
+            yield cursor
 
     def _text(self, connection: sa.Connection) -> _Text:
         dialect = connection.dialect

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,10 +14,15 @@ from safety.errors import LedgerError, LedgerUnavailable
 
 
 class _Shared(threading.local):
-    """The transaction that a thread's calls share, if they do; and why the database has given it up."""
+    """The transaction that a thread's calls share, if they do; and why the database has given it up.
+
+    Attributes:
+        stale: a connection of this thread was opened while the database could not be written to.
+    """
 
     connection: sa.Connection | None = None
     broken = ""
+    stale = False
 
 
 class Transactions:
@@ -77,28 +82,41 @@ class Transactions:
 
     @contextmanager
     def _begun(self) -> Iterator[sa.Connection]:
-        with self._told(), self._engine.begin() as connection:
-            self._shared.broken = ""
-            yield connection
+        with self._told(), self._engine.connect() as connection, self._renewed(connection):
+            with connection.begin():
+                self._shared.broken = ""
+                yield connection
+
+    @contextmanager
+    def _renewed(self, connection: sa.Connection) -> Iterator[None]:
+        """Open no more of the connections that were opened read-only: they stay so, and keep others so."""
+        try:
+            with self._told():
+                yield
+        finally:
+            if self._shared.stale:
+                self._shared.stale = False
+                connection.invalidate()
+                self._engine.dispose()
 
     @contextmanager
     def _alone(self, connection: sa.Connection) -> Iterator[None]:
         """Undo what is done within where it raises, and nothing else of the transaction."""
-        cursor = connection.connection.cursor()
-        cursor.execute("SAVEPOINT call")
-        try:
-            yield
-        except BaseException as error:
+        with closing(connection.connection.cursor()) as cursor:
+            cursor.execute("SAVEPOINT call")
             try:
-                cursor.execute("ROLLBACK TO SAVEPOINT call")
-            except self._driver_error:
-                # the database gave the whole transaction up: on a full disk, SQLite does
-                self._shared.broken = f"ledger {self._name}: {error}"
+                yield
+            except BaseException as error:
+                try:
+                    cursor.execute("ROLLBACK TO SAVEPOINT call")
+                except self._driver_error:
+                    # the database gave the whole transaction up: on a full disk, SQLite does
+                    self._shared.broken = f"ledger {self._name}: {error}"
+                    raise
                 raise
-            raise
-        finally:
-            if not self._shared.broken:
-                cursor.execute("RELEASE SAVEPOINT call")
+            finally:
+                if not self._shared.broken:
+                    cursor.execute("RELEASE SAVEPOINT call")
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -110,6 +128,6 @@ class Transactions:
             cause = getattr(error, "orig", None) or error
             passes = isinstance(cause, self._passing)
             if passes and "readonly" in str(cause):
-                self._engine.dispose()  # what was opened read-only stays so when its file no longer is
+                self._shared.stale = True
             kind = LedgerUnavailable if passes else LedgerError
             raise kind(f"ledger {self._name}: {cause}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rsi_ray.rehearsal import summary
-from safety import endings
+from safety import budgets
 from safety.simulation import SCENARIOS, Plan, rehearse
 from tests.conftest import Command
 
@@ -29,13 +29,13 @@ def test_every_scenario_is_rehearsed_where_none_is_named(command_here: Command):
 def test_a_violation_is_told_with_the_command_that_shows_it_again(
     command_here: Command, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(endings, "_is_near", lambda clock, boot, until_ms: False)
-    code, printed, _ = command_here("simulate", "--scenario", "calm", "--seed", "7", "--events", "300")
+    monkeypatch.setattr(budgets, "whole", lambda claim: {})
+    code, printed, _ = command_here("simulate", "--scenario", "crashes", "--seed", "7", "--events", "150")
     told, again = printed.splitlines()
     assert code == 1
-    assert told.startswith("calm, seed 7, event ")
-    assert ": I5: " in told
-    options = "--scenario calm --seed 7 --workers 8 --sweeps 2 --events 300 --seeds 1"
+    assert told.startswith("crashes, seed 7, event ")
+    assert ": I2: " in told
+    options = "--scenario crashes --seed 7 --workers 8 --sweeps 2 --events 150 --seeds 1"
     assert again == f"Again: rsi-ray simulate {options}"
     assert command_here(*again.split()[2:])[1] == printed
 

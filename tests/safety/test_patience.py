@@ -1,12 +1,16 @@
+import shutil
 import sqlite3
+from contextlib import nullcontext
+from pathlib import Path
 
 import cloudpickle
 import pytest
 
+from bench.faults import may_freeze, read_only
 from safety import Allow, Deny, GovernorUnreachable, LeaseLost, Ledger, LedgerError, Report, Usage
 from safety.errors import LedgerUnavailable
 from safety.patience import RETRY_SECONDS, SILENCE_SECONDS, Patient
-from tests.safety.fakes import FakeAuthority, claim, measured, request
+from tests.safety.fakes import FakeAuthority, claim, limits, measured, request
 
 
 class Seconds:
@@ -145,9 +149,26 @@ def test_a_ledger_that_is_locked_for_too_long_is_unavailable_and_answers_when_it
     other.close()
 
 
-def test_a_ledger_that_was_opened_read_only_is_opened_anew(ledger):
-    with ledger._transactions._engine.connect() as connection:
-        connection.connection.execute("PRAGMA query_only = ON")
-    with pytest.raises(LedgerUnavailable, match="attempt to write a readonly database"):
-        ledger.pulse("s")
-    assert ledger.pulse("s") == "open"
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.skipif(not may_freeze(), reason="no file may be made read-only for root here")
+def test_a_ledger_that_was_opened_read_only_is_opened_anew(tmp_path, clock, together):
+    left = left_by_one_killed(tmp_path, clock)
+    with read_only(left):
+        opened = Ledger(f"sqlite:///{left}", clock.clock())
+        for _ in range(2):
+            with pytest.raises(LedgerUnavailable, match="attempt to write a readonly database"):
+                with opened.together() if together else nullcontext():
+                    opened.pulse("s")
+    assert opened.pulse("s") == "open"
+    opened.close()
+
+
+def left_by_one_killed(folder, clock):
+    """A ledger's file as a process leaves it that could not close it, with its log and its index."""
+    ledger = Ledger(f"sqlite:///{folder / 'ledger.db'}", clock.clock())
+    ledger.open_sweep("s", limits(cluster={"trials": 10}))
+    (folder / "left").mkdir()
+    for file in folder.glob("ledger.db*"):
+        shutil.copy(file, folder / "left")
+    ledger.close()
+    return folder / "left" / "ledger.db"
