@@ -82,10 +82,10 @@ class Transactions:
 
     @contextmanager
     def _begun(self) -> Iterator[sa.Connection]:
-        with self._told(), self._engine.connect() as connection, self._renewed(connection):
-            with connection.begin():
-                self._shared.broken = ""
-                yield connection
+        connected = self._engine.connect
+        with self._told(), connected() as connection, self._renewed(connection), connection.begin():
+            self._shared.broken = ""
+            yield connection
 
     @contextmanager
     def _renewed(self, connection: sa.Connection) -> Iterator[None]:

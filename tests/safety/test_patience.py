@@ -1,7 +1,6 @@
 import shutil
 import sqlite3
 from contextlib import nullcontext
-from pathlib import Path
 
 import cloudpickle
 import pytest
@@ -156,9 +155,9 @@ def test_a_ledger_that_was_opened_read_only_is_opened_anew(tmp_path, clock, toge
     with read_only(left):
         opened = Ledger(f"sqlite:///{left}", clock.clock())
         for _ in range(2):
-            with pytest.raises(LedgerUnavailable, match="attempt to write a readonly database"):
-                with opened.together() if together else nullcontext():
-                    opened.pulse("s")
+            refused = pytest.raises(LedgerUnavailable, match="attempt to write a readonly database")
+            with refused, opened.together() if together else nullcontext():
+                opened.pulse("s")
     assert opened.pulse("s") == "open"
     opened.close()
 
