@@ -6,7 +6,7 @@ from safety import Governor, Ledger
 from tests import postgresql
 from tests.safety.fakes import FakeClock, limits
 
-DATABASES = ("sqlite", "postgresql")
+DATABASES = ("sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql))
 # the suites that every database of a ledger has to pass
 CONTRACTS = ("audit", "drills", "governor", "group_commit", "latch", "ledger", "races", "readmit")
 

@@ -126,6 +126,7 @@ def test_a_digest_tells_partials_and_numbers_that_are_not_finite_apart():
     assert len(set(digests)) == len(values) - 1
 
 
+@pytest.mark.processes
 def test_a_digest_of_a_set_and_of_odd_names_is_the_same_in_every_process():
     config = "{'a': {'x', 'y', 'z', 'w', 3}, 'b': {('x', 1): 2, 3: 4}}"
     code = f"from safety.lease import object_digest; print(object_digest({config}))"

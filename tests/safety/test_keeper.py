@@ -314,12 +314,14 @@ with keeper.computing():
 """
 
 
+@pytest.mark.processes
 def test_a_worker_whose_governor_is_silent_dies_at_the_end_of_its_lease_though_it_holds_the_gil():
     code, seconds = dies(LEASED, within=10)
     assert code == -9
     assert seconds < 2
 
 
+@pytest.mark.processes
 def test_a_worker_whose_lease_is_revoked_dies_before_its_end():
     revoked = LEASED.replace('[GovernorUnreachable("silent")] * 1000, ttl_ms=600', "[], ttl_ms=1500")
     code, seconds = dies(revoked.replace("sum(range(10**12))", "import time; time.sleep(60)"), within=10)

@@ -15,6 +15,8 @@ import pytest
 from safety import KernelTimer, kernel, undertaker
 from tests.safety.fakes import dies
 
+pytestmark = pytest.mark.processes
+
 ARMED = """
 import re, signal, time
 from safety import KernelTimer

@@ -327,6 +327,7 @@ TestLedger.settings = settings(
 )
 
 
+@pytest.mark.postgresql
 class TestLedgerOnPostgresql(PostgresqlMachine.TestCase):
     settings = settings(TestLedger.settings, max_examples=8)
 

@@ -2,6 +2,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import safety
 from safety import system_clock
 
@@ -17,6 +19,7 @@ def test_every_public_name_is_there():
     assert len(safety.__all__) == len(set(safety.__all__))
 
 
+@pytest.mark.processes
 def test_importing_safety_loads_neither_torch_nor_ray_nor_the_other_packages():
     strangers = {"torch", "ray", "optuna", "search_spaces", "rsi_ray"}
     program = f"import safety, sys; print({{name.split('.')[0] for name in sys.modules}} & {strangers})"

@@ -11,6 +11,8 @@ from tests.safety import racers
 from tests.safety.fakes import GFLOP, FakeClock, amounts, request
 from tests.safety.racers import shared
 
+pytestmark = pytest.mark.processes
+
 SPAWN = multiprocessing.get_context("spawn")
 
 

@@ -24,6 +24,7 @@ def test_memory_that_is_written_is_counted():
     del held
 
 
+@pytest.mark.processes
 def test_what_a_child_and_its_child_take_for_themselves_is_counted():
     nested = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {HOLDS_60_MB!r}])"
     before = resident_bytes()
@@ -87,6 +88,7 @@ def observed(keeper):
     return [what[3] for what in keeper.authority.asked if what[0] == "observe"]
 
 
+@pytest.mark.processes
 def test_a_process_that_takes_more_than_was_reserved_tells_and_dies(watched):
     keeper = watched()
     begin(keeper)
@@ -178,6 +180,7 @@ with keeper.computing():
 """
 
 
+@pytest.mark.processes
 def test_a_real_process_is_killed_before_it_takes_much_more():
     done = subprocess.run(
         [sys.executable, "-c", TAKER], capture_output=True, text=True, timeout=60, check=False

@@ -80,6 +80,7 @@ def test_the_same_seed_is_the_same_sequence_of_events_and_the_same_audit():
     assert other.digest != first.digest
 
 
+@pytest.mark.processes
 def test_another_process_replays_a_seed_exactly():
     program = (
         "from safety.simulation import Plan, rehearse; "
