@@ -5,7 +5,7 @@ SQLAlchemy takes 50 to 170 us to find a statement it has compiled; SQLite runs i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any, NamedTuple
 
@@ -43,12 +43,6 @@ class Prepared:
         with self._executed(connection, values) as cursor:
             changed: int = cursor.rowcount
         return changed
-
-    def change_each(self, connection: sa.Connection, values: Iterable[Values]) -> None:
-        """Write once for each of these."""
-        text = self._text(connection)
-        with closing(connection.connection.cursor()) as cursor:
-            cursor.executemany(text.sql, [text.bound(each) for each in values])
 
     @contextmanager
     def _executed(self, connection: sa.Connection, values: Values) -> Iterator[Any]:

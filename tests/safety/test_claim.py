@@ -126,6 +126,11 @@ def test_a_digest_tells_partials_and_numbers_that_are_not_finite_apart():
     assert len(set(digests)) == len(values) - 1
 
 
+def test_a_digest_of_a_set_is_that_of_its_members_in_any_order():
+    assert object_digest({"a": {1, 2, 3}}) == object_digest({"a": frozenset([3, 2, 1])})
+    assert object_digest({"a": {1, 2, 3}}) != object_digest({"a": {1, 2}})
+
+
 @pytest.mark.processes
 def test_a_digest_of_a_set_and_of_odd_names_is_the_same_in_every_process():
     config = "{'a': {'x', 'y', 'z', 'w', 3}, 'b': {('x', 1): 2, 3: 4}}"

@@ -181,7 +181,7 @@ def test_a_pulse_answers_the_state_and_reaps(governor, ledger, clock):
     assert governor.pulse("s") == "open"
     assert ledger.lease("s/1").state == "forfeited"
     governor.freeze("s", "why")
-    assert governor.pulse("s") == "frozen"
+    assert governor.pulse("s") == governor.state("s") == "frozen"
 
 
 def test_the_status_tells_state_reason_and_both_scopes(governor):

@@ -723,6 +723,12 @@ def test_a_database_that_can_not_be_opened_is_told_in_one_line_without_its_passw
     assert "\n" not in str(caught.value)
 
 
+def test_a_database_of_a_kind_that_keeps_no_ledgers_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(schema, "_SETTINGS", {"postgresql": None})
+    with pytest.raises(LedgerError, match=r"ledger\.db: expected a database of postgresql$"):
+        Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+
+
 def test_a_file_that_is_no_database_is_told_and_left_as_it_is(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("dear diary, " * 100)

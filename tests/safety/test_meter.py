@@ -5,7 +5,7 @@ import pytest
 from safety import meter
 from safety.meter import BUILT_IN, Counted, Meters, found_meters, when_imported
 
-LIBRARY = "a_library_of_this_test"
+LIBRARY, OTHER = "a_library_of_this_test", "another_one"
 made = []
 
 
@@ -20,12 +20,14 @@ class FakeMeter:
 
 @pytest.fixture(autouse=True)
 def library(tmp_path, monkeypatch):
-    (tmp_path / f"{LIBRARY}.py").write_text("ready = True")
+    for name in (LIBRARY, OTHER):
+        (tmp_path / f"{name}.py").write_text("ready = True")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, LIBRARY, raising=False)
     made.clear()
     yield
-    sys.modules.pop(LIBRARY, None)
+    for name in (LIBRARY, OTHER):
+        sys.modules.pop(name, None)
     sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, meter._Watcher)]
 
 
@@ -43,6 +45,7 @@ def test_a_library_that_is_imported_already_is_told_of_at_once():
 def test_a_library_is_told_of_when_it_has_run_and_works_as_ever():
     heard = []
     when_imported(LIBRARY, lambda: heard.append(sys.modules[LIBRARY].ready))
+    __import__(OTHER)
     assert heard == []
     module = imports()
     assert (heard, module.ready) == ([True], True)

@@ -59,7 +59,9 @@ OTHERS = {
     "readmit": (request(),),
     "activate": ("s/1", "d1", "w1", None),
     "confirm": (1, 1, measured(claim())),
+    "observe": (1, 1, 0),
     "renew": (1, 1),
+    "state": ("s",),
 }
 
 
