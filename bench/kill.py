@@ -12,22 +12,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-
-import ray
 
 from bench import faults
 from bench.beating import ENOUGH, Settings, ended_in, settings_in
 from bench.faults import Deaths, Sweeps, alive_in, deaths_in, eventually
-from bench.hosts import ROOT, Cluster, ClusterError, cluster, end_of_logs, network, obstacle
+from bench.hosts import Cluster, ClusterError, cluster, end_of_logs, network, obstacle
+from bench.place import Place, one_ray
 from bench.ways import BY, REASON, WAYS, Way, lift
 from safety import Ledger
 
@@ -35,43 +30,6 @@ from safety import Ledger
 CONCURRENT = (2, 1)
 # to be seen to be late, beyond lease and grace
 LATE_SECONDS = 30
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where drivers run.
-
-    Attributes:
-        address: of a Ray that is up.
-        folder: for whatever they leave.
-        start: runs a command where a driver would.
-    """
-
-    address: str
-    folder: Path
-    start: Callable[..., subprocess.Popen[bytes]]
-
-    @property
-    def ledger(self) -> Path:
-        """File of the ledger."""
-        return self.folder / "ledger" / "ledger.db"
-
-
-@contextmanager
-def one_ray() -> Iterator[Place]:
-    """A Ray of this machine alone."""
-    with tempfile.TemporaryDirectory() as made:
-        ray.init(address="local", num_cpus=sum(CONCURRENT), log_to_driver=False)
-        folder, address = Path(made), ray.get_runtime_context().gcs_address
-        try:
-            yield Place(address=address, folder=folder, start=partial(_start, folder))
-        finally:
-            ray.shutdown()
-
-
-def _start(folder: Path, *command: str) -> subprocess.Popen[bytes]:
-    with (folder / f"{time.monotonic_ns()}.log").open("wb") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
 
 
 class Drivers:
@@ -109,7 +67,7 @@ class Drivers:
     def _tell(self, driver: Path, number: int, folder: Path, concurrent: int) -> None:
         settings = Settings(
             folder=str(folder),
-            ledger=f"sqlite:///{self._place.ledger}",
+            ledger=self._place.ledger_url,
             sweep=f"{folder.name}-{driver.name}",
             concurrent=concurrent,
             lease_seconds=self._lease,
@@ -221,7 +179,7 @@ def measured(repetitions: int, lease: int, grace: int, local: bool) -> dict[str,
     """What the last line says."""
     reason = "--local" if local else obstacle()
     if reason:
-        with one_ray() as place:
+        with one_ray(sum(CONCURRENT)) as place:
             found = summary(all_well(place, repetitions, lease, grace))
         return {**found, "hosts": 1, "worst_fault_s": None, "faults": {}, "no_faults": reason}
     with network(3) as hosts, cluster(hosts) as made:
