@@ -1,7 +1,8 @@
 """A sweep of trials that beat: each process leaves its name, its children, and when it last computed.
 
 `python -m bench.beating settings.json address` runs it on the Ray of that address. Trials go on until the
-file `enough` is there.
+file `enough` is there. Given a folder instead, it runs one sweep after another, each as soon as its settings
+are there, until that folder has the file.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -180,11 +182,35 @@ def run(settings: Settings) -> dict[str, Any]:
     return {"ended": len(results) - results.num_errors, "failed": results.num_errors}
 
 
+def settings_in(folder: Path, number: int) -> Path:
+    """Where a driver of several sweeps finds the settings of one of them."""
+    return folder / f"{number}.json"
+
+
+def ended_in(folder: Path, number: int) -> Path:
+    """The file that is there when a driver of several sweeps has ended one of them."""
+    return folder / f"{number}.ended"
+
+
+def run_in_turn(folder: Path) -> None:
+    """Run each sweep whose settings come, until enough of them have."""
+    for number in count():
+        while not settings_in(folder, number).exists():
+            if (folder / ENOUGH).exists():
+                return
+            time.sleep(0.02)
+        run(Settings(**json.loads(settings_in(folder, number).read_text())))
+        ended_in(folder, number).touch()
+
+
 def main() -> None:
-    """Run what a file says; the last line is JSON."""
-    settings = Settings(**json.loads(Path(sys.argv[1]).read_text()))
+    """Run what a file or a folder says; of a file, the last line is JSON."""
+    told = Path(sys.argv[1])
     ray.init(address=sys.argv[2], log_to_driver=False)
-    print(json.dumps(run(settings)))
+    if told.is_dir():
+        run_in_turn(told)
+    else:
+        print(json.dumps(run(Settings(**json.loads(told.read_text())))))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from bench.beating import ENOUGH, STICK, Settings, Worker, last_beat, workers
@@ -39,8 +39,7 @@ class Run:
 
     def alive(self, host: Host | None = None) -> list[Worker]:
         """Workers that are not dead, of one host or of all; a process that is stuck or stopped isn't."""
-        found = [worker for worker in workers(self.folder) if host is None or worker.address == host.address]
-        return [worker for worker in found if state_of(worker.pid) not in ("Z", "X", "")]
+        return [worker for worker in alive_in(self.folder) if host is None or worker.address == host.address]
 
     def wait_for(self, count: int = 1, host: Host | None = None) -> list[Worker]:
         """So many workers that live.
@@ -68,6 +67,52 @@ class Run:
         (self.folder / ENOUGH).touch()
         if self.driver.wait(WAIT_SECONDS):
             raise ClusterError(f"the driver failed: {self.cluster.logs()}")
+
+
+@dataclass(kw_only=True)
+class Sweeps:
+    """Sweeps on one cluster and ledger, each begun when the driver of the one before has ended.
+
+    Attributes:
+        cluster: that is up.
+        ledger: file.
+        lease_seconds: of the limits.
+        grace_seconds: of the limits.
+        runs: so far.
+    """
+
+    cluster: Cluster
+    ledger: Path
+    lease_seconds: int
+    grace_seconds: int
+    runs: list[Run] = field(default_factory=list)
+
+    def run(self) -> Run:
+        """The sweep that runs, or a new one."""
+        if not self.runs or self.runs[-1].driver.poll() is not None:
+            name = f"sweep-{len(self.runs)}"
+            settings = Settings(
+                folder=str(self.cluster.folder / name),
+                ledger=f"sqlite:///{self.ledger}",
+                sweep=name,
+                lease_seconds=self.lease_seconds,
+                grace_seconds=self.grace_seconds,
+                retries=-1,
+                children=True,
+            )
+            self.runs.append(Run(self.cluster, settings))
+        return self.runs[-1]
+
+    def all_beat(self) -> Run:
+        """The sweep that runs, with a worker on every host."""
+        run = self.run()
+        run.wait_for(len(self.cluster.hosts))
+        return run
+
+
+def alive_in(folder: Path) -> list[Worker]:
+    """Workers whose marks lie in a folder and who are not dead."""
+    return [worker for worker in workers(folder) if state_of(worker.pid) not in ("Z", "X", "")]
 
 
 def eventually(condition: Callable[[], object], what: str, seconds: float = WAIT_SECONDS) -> None:
@@ -101,11 +146,16 @@ class Deaths:
 
 
 def deaths(run: Run, doomed: Iterable[Worker], fault: Callable[[], object], within: float) -> Deaths:
-    """Let a fault happen, and watch workers and their children die of it.
+    """Let a fault happen, and watch workers of a sweep and their children die of it.
 
     Raises:
         TimeoutError: some live so many seconds later.
     """
+    return deaths_in(run.folder, doomed, fault, within)
+
+
+def deaths_in(folder: Path, doomed: Iterable[Worker], fault: Callable[[], object], within: float) -> Deaths:
+    """The same for workers of any sweep whose marks lie in a folder."""
     doomed = tuple(doomed)
     watched = Watched(pid for worker in doomed for pid in (worker.pid, *worker.children))
     try:
@@ -114,7 +164,7 @@ def deaths(run: Run, doomed: Iterable[Worker], fault: Callable[[], object], with
         died = watched.seconds_to_death(since, within)
     finally:
         watched.close()
-    beats = [last_beat(run.folder, worker.pid) - since for worker in doomed]
+    beats = [last_beat(folder, worker.pid) - since for worker in doomed]
     return Deaths(workers=doomed, since=since, seconds=max(died.values()), beat_seconds=max(beats))
 
 

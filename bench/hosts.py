@@ -212,8 +212,7 @@ class Cluster:
 
     def logs(self) -> str:
         """The end of what the last of this cluster's processes have written."""
-        latest = sorted(self.folder.glob("*.log"), key=lambda path: path.stat().st_mtime)[-2:]
-        return "\n".join(path.read_text()[-3000:] for path in latest)
+        return end_of_logs(self.folder)
 
     def run(self, host: Host, *command: str) -> subprocess.Popen[bytes]:
         """Start a process on a host, with a log of its own."""
@@ -233,6 +232,12 @@ class Cluster:
     def governor(self) -> int:
         """Process of the governor's actor."""
         return self.head.pid_of("ray::GovernorActor")
+
+
+def end_of_logs(folder: Path) -> str:
+    """The end of what the last of the processes whose logs lie in a folder have written."""
+    latest = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)[-2:]
+    return "\n".join(path.read_text()[-3000:] for path in latest)
 
 
 @contextmanager

@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from bench import faults
-from bench.beating import Settings, Worker, last_beat
-from bench.faults import Deaths, Run, eventually
-from bench.hosts import Cluster, cluster, network, obstacle
+from bench.beating import Worker, last_beat
+from bench.faults import Deaths, Sweeps, eventually
+from bench.hosts import cluster, network, obstacle
 from safety import Budget, Lease, LeaseLost, Ledger, Usage, leases
 from safety.audit import Entry
 
@@ -34,39 +34,15 @@ GFLOP_OF_A_TRIAL = 100_000
 LEDGER_BYTES = 8_000_000
 
 
-@dataclass
-class Hosts:
-    """A cluster of three hosts, its ledger on a small disk, and the sweep that runs on it."""
+@dataclass(kw_only=True)
+class Hosts(Sweeps):
+    """Sweeps on a cluster of three hosts, with the ledger on a small disk."""
 
-    cluster: Cluster
-    disk: Path
     latencies: dict[str, float] = field(default_factory=dict)
-    runs: list[Run] = field(default_factory=list)
 
     @property
-    def ledger(self) -> Path:
-        return self.disk / "ledger.db"
-
-    def run(self) -> Run:
-        """The sweep that runs, or a new one."""
-        if not self.runs or self.runs[-1].driver.poll() is not None:
-            name = f"sweep-{len(self.runs)}"
-            settings = Settings(
-                folder=str(self.cluster.folder / name),
-                ledger=f"sqlite:///{self.ledger}",
-                sweep=name,
-                lease_seconds=LEASE,
-                grace_seconds=GRACE,
-                retries=-1,
-                children=True,
-            )
-            self.runs.append(Run(self.cluster, settings))
-        return self.runs[-1]
-
-    def all_beat(self) -> Run:
-        run = self.run()
-        run.wait_for(len(self.cluster.hosts))
-        return run
+    def disk(self) -> Path:
+        return self.ledger.parent
 
     def note(self, fault: str, found: Deaths, within: float) -> Deaths:
         self.latencies[fault] = round(max(found.seconds, self.latencies.get(fault, 0)), 2)
@@ -125,7 +101,8 @@ def hosts(request: pytest.FixtureRequest) -> Iterator[Hosts]:
     if reason:
         pytest.skip(f"needs hosts of its own: {reason}")
     with network(3) as made, small_disk(Path(f"/tmp/{made[0].space}-ledger")) as disk, cluster(made) as ray:
-        found = Hosts(ray, disk)
+        ledger = disk / "ledger.db"
+        found = Hosts(cluster=ray, ledger=ledger, lease_seconds=LEASE, grace_seconds=GRACE)
         yield found
     reporter = request.config.pluginmanager.getplugin("terminalreporter")
     told = json.dumps({"lease_s": LEASE, "grace_s": GRACE, "dead_after_s": found.latencies})
