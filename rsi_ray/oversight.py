@@ -37,13 +37,13 @@ app = typer.Typer(
 HOMES = {
     "kill": "rsi_ray.oversight",
     "unkill": "rsi_ray.oversight",
+    "serve": "rsi_ray.console.command",
     "status": "rsi_ray.status_command",
 }
 
 
-@contextmanager
-def open_ledger(url: str | None, storage: Path) -> Iterator[Ledger]:
-    """A ledger that is there already: a new one would watch over nothing.
+def ledger_url(url: str | None, storage: Path) -> str:
+    """Where a ledger is that is there already: a new one would watch over nothing.
 
     Raises:
         RunError: there is none.
@@ -52,7 +52,17 @@ def open_ledger(url: str | None, storage: Path) -> Iterator[Ledger]:
     path = sqlite_path(url)
     if path is not None and not path.is_file():
         raise RunError(f"ledger {path}: no such file; expected a run's ledger, by --ledger URL or --storage")
-    ledger = Ledger(url)
+    return url
+
+
+@contextmanager
+def open_ledger(url: str | None, storage: Path) -> Iterator[Ledger]:
+    """A ledger that is there already.
+
+    Raises:
+        RunError: there is none.
+    """
+    ledger = Ledger(ledger_url(url, storage))
     try:
         yield ledger
     finally:

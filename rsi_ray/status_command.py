@@ -29,6 +29,7 @@ from safety.ungoverned import TuneActor, incident, ungoverned
 FAILURE = 1
 # between two looks: what begins or ends meanwhile is in one of them alone
 LOOK_SECONDS = 1.0
+NOT_LOOKED: dict[str, Any] = {"looked": False, "why_not": "nobody asked for it"}
 
 Address = Annotated[
     str | None, typer.Option(help="Ray cluster to look at; RAY_ADDRESS or the one that runs here if left out")
@@ -59,7 +60,7 @@ def show(
         told = status_of(opened, storage)
         if not as_json:  # a cluster may be slow to answer, or not to
             typer.echo("\n".join(lines(told)))
-        ray = {"looked": False} if ledger_only else _ray(opened, storage, address)
+        ray = NOT_LOOKED if ledger_only else _ray(opened, storage, address)
     if as_json:
         typer.echo(json.dumps({**told, "ray": ray}, sort_keys=True))
     elif not ledger_only:
