@@ -65,4 +65,6 @@ def _listening(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family)
     except OSError as error:
-        raise RunError(f"serve: {host} port {port}: can't be listened at: {error.strerror}") from None
+        # Python adds the address to the words of the system
+        cause = str(error.strerror or error).partition(" (while")[0]
+        raise RunError(f"serve: {host} port {port}: can't be listened at: {cause}") from None
