@@ -12,6 +12,7 @@ from aiohttp import web
 
 from rsi_ray.console.rules import MOST_BODY_BYTES, kill_request, refusal
 from rsi_ray.console.switch import RemoteSwitch
+from rsi_ray.printable import printable
 from safety.errors import DocumentError, SafetyError
 
 BODY_SECONDS = 10.0
@@ -38,9 +39,8 @@ def application(switch: RemoteSwitch, token: str, names: Collection[str] = ()) -
         refused = refusal(request.headers.get("Host"), authorization, names, token)
         if refused is None:
             return await _told(request, handler)
-        log.warning(
-            "%s %s of %s is refused: %s", request.method, request.path, request.remote, refused.reason
-        )
+        path = printable(request.path)
+        log.warning("%s %s of %s is refused: %s", request.method, path, request.remote, refused.reason)
         return _error(refused.status, refused.reason)
 
     app = web.Application(middlewares=[guarded], client_max_size=MOST_BODY_BYTES)

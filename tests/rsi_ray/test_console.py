@@ -284,6 +284,16 @@ def test_a_kill_on_a_full_disk_becomes_an_empty_file(serve: Serve, tmp_path: Pat
     assert (code, told["kill_file"], file_there) == (503, str(folder / KILL_FILE), True)
 
 
+def test_a_refusal_is_one_line_of_the_log_whatever_was_asked_for(ledger: Ledger, serve: Serve):
+    server = serve()
+    assert server.ask("GET", "/a%0Aforged%1B", Authorization="Bearer x")[0] == 401
+    server.process.send_signal(signal.SIGTERM)
+    _, errors = server.process.communicate(timeout=10)
+    assert errors == (
+        "GET /a\\nforged\\x1b of 127.0.0.1 is refused: Authorization: expected Bearer and the token\n"
+    )
+
+
 def test_sigterm_ends_it_cleanly(ledger: Ledger, serve: Serve):
     server = serve()
     assert server.kill(reason="fire")[0] == 200
