@@ -16,6 +16,7 @@ from rsi_ray.audit_page import page
 from rsi_ray.errors import RunError
 from rsi_ray.ledgers import RUNS
 from rsi_ray.oversight import Storage, Url, open_ledger
+from rsi_ray.printable import printable
 from rsi_ray.runs import versions_here, versions_of_run
 from safety import Ledger, system_clock
 from safety import audit as chain
@@ -190,7 +191,7 @@ def _line(seq: int, entry: chain.Entry) -> str:
     text = (
         f"{seq:6}  {utc(entry.at_ms)}  {entry.kind:12} {place:34} {', '.join(filter(None, words))}".rstrip()
     )
-    return _printable(text)
+    return printable(text)
 
 
 def _words(detail: Mapping[str, Any]) -> Iterator[str]:
@@ -200,11 +201,6 @@ def _words(detail: Mapping[str, Any]) -> Iterator[str]:
             yield from _words(value)
         elif value not in (0, ""):
             yield f"{name} {str(value)[:12] if name in ('digest', 'policy') else value}"
-
-
-def _printable(text: str) -> str:
-    """A reason comes from outside: what would steer the terminal is spelled out."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 @audit.command()

@@ -16,7 +16,9 @@ USAGE, FAILURE, INTERRUPTED = 2, 1, 130
 
 def app() -> typer.Typer:
     """The commands: those that train are loaded where one of them is named; a kill must not wait."""
-    if sys.argv[1:2] and sys.argv[1] in oversight.NAMES:
+    home = oversight.HOMES.get(sys.argv[1]) if sys.argv[1:2] else None
+    if home:
+        import_module(home)
         return oversight.app
     found: typer.Typer = import_module("rsi_ray.commands").app
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -39,6 +40,8 @@ FAILURE, INTERRUPTED = 1, 130
 BESIDE = "beside"
 
 app = oversight.app
+for home in oversight.HOMES.values():
+    import_module(home)
 app.add_typer(audit_commands.audit, name="audit")
 app.add_typer(limits_commands.limits, name="limits")
 app.command()(rehearsal.simulate)

@@ -33,13 +33,17 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Governed architecture search on Ray.",
 )
-# of the commands that load neither torch nor Ray
-NAMES = ("kill", "unkill")
+# where the commands are that load neither torch nor Ray; each is there once its module is imported
+HOMES = {
+    "kill": "rsi_ray.oversight",
+    "unkill": "rsi_ray.oversight",
+    "serve": "rsi_ray.console.command",
+    "status": "rsi_ray.status_command",
+}
 
 
-@contextmanager
-def open_ledger(url: str | None, storage: Path) -> Iterator[Ledger]:
-    """A ledger that is there already: a new one would watch over nothing.
+def ledger_url(url: str | None, storage: Path) -> str:
+    """Where a ledger is that is there already: a new one would watch over nothing.
 
     Raises:
         RunError: there is none.
@@ -48,14 +52,24 @@ def open_ledger(url: str | None, storage: Path) -> Iterator[Ledger]:
     path = sqlite_path(url)
     if path is not None and not path.is_file():
         raise RunError(f"ledger {path}: no such file; expected a run's ledger, by --ledger URL or --storage")
-    ledger = Ledger(url)
+    return url
+
+
+@contextmanager
+def open_ledger(url: str | None, storage: Path) -> Iterator[Ledger]:
+    """A ledger that is there already.
+
+    Raises:
+        RunError: there is none.
+    """
+    ledger = Ledger(ledger_url(url, storage))
     try:
         yield ledger
     finally:
         ledger.close()
 
 
-def _sign(ledger: Ledger, storage: Path) -> None:
+def sign(ledger: Ledger, storage: Path) -> None:
     """Sign the audit's end, where this user may: a governor that is dead can't."""
     folder = state_folder(ledger.url, storage)
     if not (folder / KEY_FILE).exists():
@@ -73,7 +87,7 @@ def kill(reason: Reason, ledger: Url = None, storage: Storage = Path(RUNS), by: 
     """Stop every sweep on a ledger, and let none begin until `unkill`."""
     with open_ledger(ledger, storage) as opened:
         held = opened.kill(reason, by or getpass.getuser())
-        _sign(opened, storage)
+        sign(opened, storage)
     typer.echo(
         f"Killed: {held} leases are revoked; every worker is being ended, and nothing runs on "
         "this ledger until `rsi-ray unkill`"
@@ -88,5 +102,5 @@ def unkill(reason: Reason, ledger: Url = None, storage: Storage = Path(RUNS), by
         if standing.exists():
             raise RunError(f"unkill: {standing} stands there and kills again; take it away first")
         lifted = opened.unkill(reason, by or getpass.getuser())
-        _sign(opened, storage)
+        sign(opened, storage)
     typer.echo("Sweeps may run again" if lifted else "The kill switch was not thrown")

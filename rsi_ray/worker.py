@@ -19,7 +19,7 @@ from safety import (
     Usage,
     request_digest,
 )
-from safety.governance import REFUSED, told
+from safety.governance import REFUSED, marker, told
 from safety.resources import resident_bytes
 from safety.trainable import is_own_process, keeper_of_this_process
 
@@ -158,5 +158,5 @@ class Candidate(Trainable):
             self._keeper.leave()
 
     def __repr__(self) -> str:
-        """Shown in the dashboard."""
-        return f"Candidate({self._sweep}/{self.trial_id})" if hasattr(self, "_sweep") else "Candidate"
+        """Shown by Ray; by this it is known as governed while it holds no lease."""
+        return marker(self._sweep, self.trial_id) if hasattr(self, "_sweep") else "Candidate"

@@ -165,6 +165,12 @@ def hash_of(connection: sa.Connection, seq: int) -> str | None:
     return connection.execute(sa.select(table.c.hash).where(table.c.seq == seq)).scalar()
 
 
+def knows(connection: sa.Connection, kind: str, rule: str, key: str) -> bool:
+    """Whether there is a row of this kind, rule and key."""
+    same = _table.c.kind == kind, _table.c.rule == rule, _table.c.key == key
+    return connection.execute(sa.select(_table.c.seq).where(*same).limit(1)).first() is not None
+
+
 def follows(row: Row, previous: str, expected: int) -> bool:
     """Whether a row is of this number and comes after the one with this hash."""
     seq, entry, row_hash = row

@@ -203,6 +203,11 @@ def of_sweep(connection: sa.Connection, sweep: str) -> list[Budget]:
     return _budgets(_rows(connection, sweep))
 
 
+def of_scope(connection: sa.Connection, scope: str) -> list[Budget]:
+    """The budgets of the cluster or of one sweep."""
+    return sorted(_budgets(_OF_SCOPE.rows(connection, scope=scope)), key=lambda budget: budget.resource)
+
+
 def _budgets(rows: list[Any]) -> list[Budget]:
     # the columns of the table are the fields of a budget
     names = [column.name for column in _table.columns]

@@ -12,7 +12,11 @@ from safety.clock import Clock
 from safety.prepared import Prepared
 
 _table = schema.drills
-_LATEST = Prepared(sa.select(_table.c.missed).order_by(_table.c.id.desc()).limit(1))
+_LATEST = Prepared(
+    sa.select(_table.c.at_ms, _table.c.target_ms, _table.c.missed, _table.c.by)
+    .order_by(_table.c.id.desc())
+    .limit(1)
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +36,23 @@ class Canary:
     def is_in_time(self, target_ms: int) -> bool:
         """Whether it was dead by then."""
         return self.latency_ms is not None and self.latency_ms <= target_ms
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drill:
+    """A drill that is over.
+
+    Attributes:
+        at_ms: Unix time in milliseconds.
+        target_ms: from the switch to the last death.
+        missed: how it failed; "" where it did not.
+        by: who asked for it.
+    """
+
+    at_ms: int
+    target_ms: int
+    missed: str
+    by: str
 
 
 def missed(canaries: Sequence[Canary], target_ms: int) -> str:
@@ -62,7 +83,13 @@ def record(
     return failure
 
 
+def latest(connection: sa.Connection) -> Drill | None:
+    """The drill that counts; None where there was none."""
+    row = _LATEST.first(connection)
+    return None if row is None else Drill(at_ms=row[0], target_ms=row[1], missed=row[2], by=row[3])
+
+
 def standing(connection: sa.Connection) -> str:
     """How the latest drill failed; "" where it passed, or where there was none."""
-    row = _LATEST.first(connection)
-    return "" if row is None else str(row[0])
+    drill = latest(connection)
+    return "" if drill is None else drill.missed

@@ -2,6 +2,7 @@
 
 SafetyError
 ├── CheckpointError        signed ends of the audit can't be read
+├── ClusterUnreachable     a Ray cluster doesn't say what runs on it
 ├── DocumentError          a file or mapping from outside is not what was expected (a usage error)
 ├── LedgerError            the ledger can't be opened, read or written
 │   ├── KeyReused          an idempotency key came again with another request
@@ -22,6 +23,10 @@ class SafetyError(Exception):
 
 class CheckpointError(SafetyError):
     """What was signed of the audit can't be read."""
+
+
+class ClusterUnreachable(SafetyError):
+    """A Ray cluster gave no answer, or no whole one."""
 
 
 class DocumentError(SafetyError):

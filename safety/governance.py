@@ -19,6 +19,7 @@ LEASE = "lease"
 REFUSED = "lease_refused"
 # Tune gives some of its plugins a flat result
 _FLAT = f"{LEASE}/"
+_MARKER = "Governed("
 
 Price = Callable[[Mapping[str, Any]], Claim]
 Metric = str | Sequence[str] | None
@@ -112,6 +113,17 @@ class Governance:
     def forget(self, trial_id: str) -> None:
         """A trial's lease is over, or may be: ask again before it runs again."""
         self.heard.admitted.pop(self.key(trial_id), None)
+
+
+def marker(sweep: str, trial: str) -> str:
+    """What a governed worker calls itself on its cluster."""
+    return f"{_MARKER}{sweep}/{trial})"
+
+
+def sweep_of_marker(says: str) -> str | None:
+    """The sweep that a worker says it works for; None where it says none."""
+    sweep, slash, _ = says.removeprefix(_MARKER).rpartition("/")
+    return sweep if slash and says.startswith(_MARKER) else None
 
 
 def told(grant: Grant, usage: Usage) -> dict[str, Any]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import stat
-import tempfile
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
@@ -13,6 +10,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from safety.errors import IdentityError
+from safety.private_file import read_private, write_new
 
 KEY_FILE, PUBLIC_FILE = "governor.key", "governor.pub"
 
@@ -48,10 +46,10 @@ def identity_in(folder: Path) -> Identity:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            _write(path, _new_key())
+            write_new(path, _new_key())
         identity = Identity(_read(path))
         if not (folder / PUBLIC_FILE).exists():
-            _write(folder / PUBLIC_FILE, identity.public.encode(), mode=0o644)
+            write_new(folder / PUBLIC_FILE, identity.public.encode(), mode=0o644)
         return identity
     except OSError as error:
         raise IdentityError(f"{path}: cannot be used: {error.strerror}") from None
@@ -92,28 +90,10 @@ def _new_key() -> bytes:
     return Ed25519PrivateKey.generate().private_bytes(*encoding)
 
 
-def _write(path: Path, content: bytes, *, mode: int = 0o600) -> None:
-    """Write a new file, whole or not at all; of several writers at once, one wins."""
-    number, own = tempfile.mkstemp(dir=path.parent)
-    with open(number, "wb") as file:
-        os.fchmod(number, mode)
-        file.write(content)
-        file.flush()
-        os.fsync(number)
-    try:
-        os.link(own, path)
-    except FileExistsError:  # another one was faster; its file stays
-        pass
-    finally:
-        os.unlink(own)
-
-
 def _read(path: Path) -> Ed25519PrivateKey:
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & 0o077:
-        raise IdentityError(f"{path}: others may read it (mode {mode:o}); expected mode 600")
+    content = read_private(path)
     try:
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        key = serialization.load_pem_private_key(content, password=None)
     except (ValueError, TypeError):
         key = None
     if not isinstance(key, Ed25519PrivateKey):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from safety.ledger import Ledger
+from safety.private_file import write_new
 
 NAME = "KILL"
 # of what the file says; the audit is no place for a book
@@ -22,6 +23,20 @@ def reason_in(folder: Path) -> str | None:
         text = ""
     first = " ".join(text.split())[:MOST]
     return first or f"the file {NAME}"
+
+
+def put(folder: Path, reason: str) -> Path:
+    """Put the file there; one that stands there already stays as it is.
+
+    Raises:
+        OSError: not even an empty one can be put there.
+    """
+    path = folder / NAME
+    try:
+        write_new(path, " ".join(reason.split()).encode("utf-8", "replace"), mode=0o644)
+    except OSError:  # a full disk may still have room for a name
+        path.touch()
+    return path
 
 
 def obey(ledger: Ledger, folder: Path) -> None:

@@ -29,6 +29,7 @@ from safety.improvement import Mode, Promotion
 from safety.latch import Latch
 from safety.lease import KILLED, OPEN_STATES, Grant, Lease, Request, is_lasting
 from safety.limits import Limits
+from safety.overview import Overview, overview
 from safety.proximity import Nearness
 from safety.sweeps import Sweep
 from safety.transactions import Transactions
@@ -353,6 +354,15 @@ class Ledger:
             note = {"sweep": sweep, "key": key, "rule": denial.rule}
             audit.note(connection, self._clock, kind, **note, detail={"reason": denial.reason})
 
+    def note_once(self, key: str, denial: Deny) -> bool:
+        """Record an incident of no sweep; whether it is new: the same rule and key are recorded once."""
+        with self._transaction() as connection:
+            if audit.knows(connection, "incident", denial.rule, key):
+                return False
+            detail = {"reason": denial.reason}
+            audit.note(connection, self._clock, "incident", key=key, rule=denial.rule, detail=detail)
+            return True
+
     def reap(self) -> int:
         """End leases that nobody looks after; the number ended.
 
@@ -398,6 +408,11 @@ class Ledger:
         """How near a sweep has come to its capability ceilings; see `proximity.nearest`."""
         with self._transaction() as connection:
             return proximity.nearest(connection, sweep)
+
+    def overview(self) -> Overview:
+        """What it binds and what runs under it now; no writer waits for this."""
+        with self.reading() as connection:
+            return overview(connection)
 
     def open_leases(self, sweep: str) -> list[Lease]:
         """Leases of a sweep that hold budget."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from safety.claim import Measured, Usage
 from safety.errors import GovernorUnreachable, LedgerUnavailable
@@ -18,6 +18,9 @@ from safety.verdict import Verdict
 SILENCE_SECONDS = 600.0
 RETRY_SECONDS = 0.5
 
+# a question that comes every second and is always written down
+_WRITES = "pulse"
+
 Answer = TypeVar("Answer")
 
 logger = logging.getLogger(__name__)
@@ -27,7 +30,8 @@ class Patient:
     """Asks again and again where no answer comes; every question of the authority is safe to repeat.
 
     Meanwhile nothing is admitted or renewed: workers die at their leases' ends. What a request for admission
-    does, its asker knows: it holds.
+    does, its asker knows: it holds. The log has one warning when the sweep begins to stand still, and one
+    when it goes on.
 
     Args:
         authority: who answers.
@@ -45,25 +49,45 @@ class Patient:
     ) -> None:
         self._authority, self._stop_asked = authority, stop_asked
         self._clock, self._sleep = clock, sleep
+        # the question that was met with silence first, and when
+        self._silent: tuple[str, float] | None = None
 
-    def _patiently(self, ask: Callable[[], Answer]) -> Answer:
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle the wiring: the moment of a silence means nothing to another process."""
+        return {**self.__dict__, "_silent": None}
+
+    def _patiently(self, question: str, ask: Callable[[], Answer]) -> Answer:
         asked = self._clock()
         while True:
             try:
-                return ask()
-            except (GovernorUnreachable, LedgerUnavailable) as error:
+                return self._alerting(question, ask)
+            except (GovernorUnreachable, LedgerUnavailable):
                 if self._stop_asked() or self._clock() - asked >= SILENCE_SECONDS:
                     raise
-                logger.warning("the sweep stands still: %s", error)
             self._sleep(RETRY_SECONDS)
+
+    def _alerting(self, question: str, ask: Callable[[], Answer]) -> Answer:
+        """Ask once; a standstill is told when it begins, and when it is over."""
+        try:
+            answer = ask()
+        except (GovernorUnreachable, LedgerUnavailable) as error:
+            if self._silent is None:
+                self._silent = question, self._clock()
+                logger.warning("the sweep stands still: %s", error)
+            raise
+        # a ledger that can't be written still answers what only reads it
+        if self._silent and question in (self._silent[0], _WRITES):
+            logger.warning("the sweep goes on after %.0f s", self._clock() - self._silent[1])
+            self._silent = None
+        return answer
 
     def admit(self, request: Request) -> Verdict:
         """Judge a claim and reserve it."""
-        return self._authority.admit(request)
+        return self._alerting("admit", lambda: self._authority.admit(request))
 
     def readmit(self, request: Request) -> Verdict:
         """Judge and reserve the claim of a trial that may have held another lease."""
-        return self._authority.readmit(request)
+        return self._alerting("readmit", lambda: self._authority.readmit(request))
 
     def activate(self, key: str, digest: str, holder: str, measured: Measured | None) -> Grant:
         """Begin a lease: a worker's question, which has a deadline."""
@@ -83,23 +107,23 @@ class Patient:
 
     def settle(self, lease: int, fence: int, usage: Usage) -> None:
         """End a lease."""
-        self._patiently(lambda: self._authority.settle(lease, fence, usage))
+        self._patiently("settle", lambda: self._authority.settle(lease, fence, usage))
 
     def report(self, key: str, report: Report) -> Verdict:
         """Judge one report of a running trial."""
-        return self._patiently(lambda: self._authority.report(key, report))
+        return self._patiently("report", lambda: self._authority.report(key, report))
 
     def void(self, key: str, reason: str) -> None:
         """Give back a lease that never began."""
-        self._patiently(lambda: self._authority.void(key, reason))
+        self._patiently("void", lambda: self._authority.void(key, reason))
 
     def fail(self, sweep: str, key: str, reason: str) -> None:
         """Record that a trial failed."""
-        self._patiently(lambda: self._authority.fail(sweep, key, reason))
+        self._patiently("fail", lambda: self._authority.fail(sweep, key, reason))
 
     def verdict(self, key: str) -> Verdict:
         """What was decided of a trial in the end."""
-        return self._patiently(lambda: self._authority.verdict(key))
+        return self._patiently("verdict", lambda: self._authority.verdict(key))
 
     def state(self, sweep: str) -> str:
         """Whether a sweep is open, frozen, closed or killed; asked once: who asks does so again soon."""
@@ -107,4 +131,4 @@ class Patient:
 
     def pulse(self, sweep: str) -> str:
         """Say that the driver is alive."""
-        return self._patiently(lambda: self._authority.pulse(sweep))
+        return self._patiently("pulse", lambda: self._authority.pulse(sweep))

@@ -13,7 +13,7 @@ from ray.tune import Trainable
 from ray.tune.result import RESULT_DUPLICATE
 
 from safety.errors import LeaseLost
-from safety.governance import REFUSED
+from safety.governance import REFUSED, marker
 from safety.governor import Authority
 from safety.keeper import LeaseKeeper
 from safety.kernel import KernelTimer, bury_children, parent_runs
@@ -146,6 +146,10 @@ class Leased(Trainable):
         finally:
             if is_own_process():
                 self._tenure.leave()
+
+    def __repr__(self) -> str:
+        """Shown by Ray; by this it is known as governed while it holds no lease."""
+        return marker(self.terms.sweep, self.trial_id)
 
 
 def leased(trainable: type[Trainable], name: str, terms: Terms) -> type[Trainable]:

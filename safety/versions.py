@@ -69,6 +69,12 @@ def all_of(connection: sa.Connection) -> list[Version]:
     ]
 
 
+def latest(connection: sa.Connection) -> Version | None:
+    """The version in force; None where there is none."""
+    row = connection.execute(sa.select(_table).order_by(_table.c.number.desc()).limit(1)).mappings().first()
+    return None if row is None else Version(**row)
+
+
 def add(
     connection: sa.Connection, clock: Clock, limits: Limits, by: str, identity: Identity | None
 ) -> Version:

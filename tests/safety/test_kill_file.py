@@ -1,7 +1,7 @@
 import pytest
 
 from safety import Allow, Deny
-from safety.kill_file import MOST, NAME, obey, reason_in
+from safety.kill_file import MOST, NAME, obey, put, reason_in
 from tests.safety.fakes import kinds, request
 
 
@@ -39,3 +39,16 @@ def test_whatever_it_holds_it_kills(tmp_path, content, reason):
 def test_one_that_can_not_be_read_kills(tmp_path):
     (tmp_path / NAME).mkdir()
     assert reason_in(tmp_path) == "the file KILL"
+
+
+def test_it_is_put_there_with_a_reason_in_one_line_and_kept_if_it_stands(ledger, tmp_path):
+    assert put(tmp_path, "smoke\nin \ud800 rack 4") == tmp_path / NAME
+    put(tmp_path, "another")
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith("ledger")] == [NAME]
+    obey(ledger, tmp_path)
+    assert ledger.killed().reason == "smoke in ? rack 4"
+
+
+def test_where_not_even_an_empty_one_can_be_put_it_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        put(tmp_path / "none", "smoke")

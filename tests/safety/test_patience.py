@@ -115,6 +115,52 @@ def test_a_refusal_is_an_answer(patient, authority, seconds, error):
     assert seconds.now == 0
 
 
+@pytest.mark.parametrize("error", [GovernorUnreachable("silent"), LedgerUnavailable("silent")])
+def test_a_standstill_is_told_once_and_how_long_it_was_when_it_is_over(
+    patient, authority, seconds, caplog, error
+):
+    authority.silent, seconds.then = error, answer_at(authority, 30)
+    patient.pulse("s")
+    patient.pulse("s")
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
+    assert caplog.messages == ["the sweep stands still: silent", "the sweep goes on after 30 s"]
+    authority.silent, seconds.then = error, answer_at(authority, 40)
+    patient.settle(1, 1, Usage())
+    assert caplog.messages[2:] == ["the sweep stands still: silent", "the sweep goes on after 10 s"]
+
+
+@pytest.mark.parametrize("admits", ["admit", "readmit"])
+def test_admissions_that_hold_are_of_the_same_standstill(patient, authority, seconds, caplog, admits):
+    authority.silent = GovernorUnreachable("silent")
+    for _ in range(9):
+        with pytest.raises(GovernorUnreachable):
+            getattr(patient, admits)(request())
+    seconds.then = answer_at(authority, 5)
+    patient.pulse("s")
+    assert getattr(patient, admits)(request()) == Allow()
+    assert caplog.messages == ["the sweep stands still: silent", "the sweep goes on after 5 s"]
+
+
+def test_an_answer_that_needs_no_writing_is_no_end_of_a_standstill(patient, authority, caplog):
+    authority.silent = LedgerUnavailable("full")
+    with pytest.raises(LedgerUnavailable):
+        patient.admit(request())
+    authority.silent = None
+    patient.report("s/1", REPORT)
+    assert caplog.messages == ["the sweep stands still: full"]
+    patient.admit(request())
+    assert caplog.messages[1:] == ["the sweep goes on after 0 s"]
+
+
+def test_a_standstill_is_not_pickled(patient, authority, caplog):
+    authority.silent = GovernorUnreachable("silent")
+    with pytest.raises(GovernorUnreachable):
+        patient.admit(request())
+    authority.silent = None
+    cloudpickle.loads(cloudpickle.dumps(patient)).pulse("s")
+    assert caplog.messages == ["the sweep stands still: silent"]
+
+
 def test_patience_has_an_end(patient, authority, seconds):
     authority.silent = GovernorUnreachable("silent")
     with pytest.raises(GovernorUnreachable):

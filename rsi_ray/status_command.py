@@ -1,0 +1,157 @@
+"""The command that shows what runs on a cluster and its ledger, and what runs there beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import psutil
+import typer
+
+from rsi_ray import oversight
+from rsi_ray.errors import RunError
+from rsi_ray.ledgers import RUNS, from_anywhere
+from rsi_ray.oversight import Storage, Url, open_ledger, sign
+from rsi_ray.printable import printable
+from rsi_ray.status import lines, status
+from safety import Ledger, SafetyError, system_clock
+from safety.errors import ClusterUnreachable
+from safety.kill_file import reason_in
+from safety.schema import state_folder, without_password
+from safety.ungoverned import TuneActor, incident, ungoverned
+
+FAILURE = 1
+# between two looks: what begins or ends meanwhile is in one of them alone
+LOOK_SECONDS = 1.0
+NOT_LOOKED: dict[str, Any] = {"looked": False, "why_not": "nobody asked for it"}
+
+Address = Annotated[
+    str | None, typer.Option(help="Ray cluster to look at; RAY_ADDRESS or the one that runs here if left out")
+]
+LedgerOnly = Annotated[bool, typer.Option("--ledger-only", help="look at no Ray cluster")]
+AsJson = Annotated[bool, typer.Option("--json", help="one JSON object")]
+
+
+def status_of(ledger: Ledger, storage: Path) -> dict[str, Any]:
+    """What a ledger and the folder of its governor say."""
+    folder = state_folder(ledger.url, storage)
+    url = without_password(ledger.url)
+    return status(ledger.overview(), system_clock(), url=url, kill_file=reason_in(folder))
+
+
+@oversight.app.command(name="status")
+def show(
+    ledger: Url = None,
+    storage: Storage = Path(RUNS),
+    address: Address = None,
+    ledger_only: LedgerOnly = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what runs on a ledger, and the trials on the Ray cluster that hold no lease of it."""
+    if ledger_only and address is not None:
+        raise RunError("status: expected one of --address and --ledger-only")
+    with open_ledger(ledger, storage) as opened:
+        told = status_of(opened, storage)
+        if not as_json:  # a cluster may be slow to answer, or not to
+            typer.echo("\n".join(lines(told)))
+        ray = NOT_LOOKED if ledger_only else _ray(opened, storage, address)
+    if as_json:
+        typer.echo(json.dumps({**told, "ray": ray}, sort_keys=True))
+    elif not ledger_only:
+        typer.echo("\n".join(_cluster(ray)))
+    _end(ray, address)
+
+
+def _end(ray: Mapping[str, Any], address: str | None) -> None:
+    """One line for what an operator must do something about."""
+    problem = ""
+    if ray.get("ungoverned"):
+        problem = f"{len(ray['ungoverned'])} processes of Ray Tune's trials hold no lease of this ledger"
+    elif address and not ray["looked"]:
+        problem = ray["why_not"]
+    if problem:
+        typer.echo(f"rsi-ray: {printable(problem)}", err=True)
+        raise typer.Exit(FAILURE)
+
+
+def _address_here() -> str | None:
+    """Of the cluster to look at if nobody names one: "auto" where Ray has to find it; None for none."""
+    named = os.environ.get("RAY_ADDRESS")
+    if named:
+        return named
+    # its name, and not Ray, which takes a second to load
+    return "auto" if any(one.info["name"] == "gcs_server" for one in psutil.process_iter(["name"])) else None
+
+
+def _ray(ledger: Ledger, storage: Path, asked: str | None) -> dict[str, Any]:
+    """What runs on a cluster, or why that is not known."""
+    address = asked or _address_here()
+    if address is None:
+        return {"looked": False, "why_not": "none was named, and none runs here"}
+    try:
+        found, strangers = _look(ledger, address)
+    except ClusterUnreachable as error:
+        return {"looked": False, "why_not": str(error)}
+    told = _recorded(ledger, storage, strangers)
+    return {"looked": True, "governed": found - len(strangers), "ungoverned": told}
+
+
+def _look(ledger: Ledger, address: str) -> tuple[int, list[TuneActor]]:
+    """The number of Tune's actors, and those that are ungoverned whenever one looks.
+
+    Raises:
+        ClusterUnreachable: the cluster doesn't say, or its governor keeps another ledger.
+    """
+    cluster_at = import_module("safety.cluster").cluster_at
+    cluster = cluster_at(None if address == "auto" else address)
+    own = f"Governor({without_password(from_anywhere(ledger.url))})"
+    if cluster.governor not in ("", own):
+        raise ClusterUnreachable(f"another ledger is the cluster's: {cluster.governor} runs there, not {own}")
+    strangers = _strangers(ledger, cluster.actors)
+    if strangers:
+        time.sleep(LOOK_SECONDS)
+        before = {one.actor for one in strangers}
+        cluster = cluster_at(None if address == "auto" else address)
+        strangers = [one for one in _strangers(ledger, cluster.actors) if one.actor in before]
+    return len(cluster.actors), strangers
+
+
+def _strangers(ledger: Ledger, actors: tuple[TuneActor, ...]) -> list[TuneActor]:
+    running = ledger.overview().sweeps
+    holders = frozenset[str]().union(*(sweep.holders for sweep in running))
+    return list(ungoverned(actors, holders, {sweep.sweep.name for sweep in running}))
+
+
+def _recorded(ledger: Ledger, storage: Path, strangers: list[TuneActor]) -> list[dict[str, Any]]:
+    """Each with whether it is in the audit: a ledger that can't be written keeps nobody from being told."""
+    if not strangers:
+        return []
+    told = []
+    for one in strangers:
+        try:
+            ledger.note_once(one.actor, incident(one))
+            audited = True
+        except SafetyError as error:
+            audited = False
+            typer.echo(f"rsi-ray: not recorded in the audit: {error}", err=True)
+        told.append({**asdict(one), "audited": audited})
+    sign(ledger, storage)
+    return told
+
+
+def _cluster(ray: Mapping[str, Any]) -> list[str]:
+    if not ray["looked"]:
+        return [printable(f"The Ray cluster was not looked at: {ray['why_not']}")]
+    rows = [
+        f"  UNGOVERNED {one['says'] or one['class_name']}: actor {one['actor']}, class {one['class_name']}, "
+        f"process {one['pid']} on {one['node']}, job {one['job']}"
+        for one in ray["ungoverned"]
+    ]
+    head = f"Ray cluster: {ray['governed']} processes of governed trials, {len(rows)} of others"
+    return [printable(line) for line in (head, *rows)]
