@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from safety.approval import Champion
 from safety.budgets import Budget
 from safety.claim import Measured, Usage
 from safety.drills import Canary
@@ -226,9 +227,18 @@ class Governor:
         """Judge a sweep's best against what it would replace; see `Ledger.judge_improvement`."""
         return self._ledger.judge_improvement(sweep, old, new, mode)
 
-    def promote(self, sweep: str, key: str, old: float, new: float, mode: Mode = "max") -> Verdict:
+    def promote(
+        self,
+        sweep: str,
+        key: str,
+        old: float,
+        new: float,
+        mode: Mode = "max",
+        champion: Champion | None = None,
+        request: str = "",
+    ) -> Verdict:
         """Record that a champion takes another's place, if it may; see `Ledger.promote`."""
-        return self._ledger.promote(sweep, key, old, new, mode)
+        return self._ledger.promote(sweep, key, old, new, mode, champion, request)
 
     def fail(self, sweep: str, key: str, reason: str) -> None:
         """Record that a trial failed by itself; its lease is not touched."""

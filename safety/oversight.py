@@ -7,16 +7,20 @@ from contextlib import AbstractContextManager
 
 import sqlalchemy as sa
 
-from safety import audit, budgets, drills, endings, latch, leases, promotions, sweeps, versions
+from safety import approvals, audit, budgets, drills, endings, latch, leases, promotions, sweeps, versions
+from safety.approval import Act, Champion, Decision, require_reachable
+from safety.approval import Request as ApprovalRequest
+from safety.approvals import Asked
 from safety.clock import Clock, system_clock
 from safety.drills import Canary
+from safety.errors import ApprovalMissing, ApprovalRefused
 from safety.identity import Identity
 from safety.improvement import Mode, Promotion
 from safety.latch import Latch
 from safety.lease import KILLED
-from safety.limits import Limits
+from safety.limits import Approval, Limits
 from safety.transactions import Transactions
-from safety.verdict import Verdict
+from safety.verdict import Allow, Verdict
 from safety.versions import Version
 
 
@@ -77,14 +81,50 @@ class Oversight:
 
         Raises:
             LooserLimits: the first field that is looser, with both values.
+            LedgerError: too few of its approvers are named by the open sweeps' limits too.
         """
         with self._transaction() as connection:
             version = versions.add(connection, self._clock, limits, by, identity)
+            require_reachable(sweeps.approval_in_force(connection))
             budgets.adopt_cluster(connection, limits)
             for name in sweeps.all_names(connection):
                 budgets.adopt(connection, name, sweeps.find(connection, name).limits, keep=True)
                 endings.revoke_over(connection, self._clock, name)
             return version
+
+    def loosen(self, limits: Limits, by: str, identity: Identity | None = None) -> Version:
+        """Bind every sweep to these limits, which allow more than the version in force, if that is approved.
+
+        What is not approved is asked for. A sweep's own limits still hold where they are tighter.
+
+        Args:
+            limits: looser than the version in force in one field at least.
+            by: who asks for it.
+            identity: signs the version.
+
+        Raises:
+            ApprovalMissing: it is asked for now, or was, and not approved.
+            LooserLimits: there is no version that names approvers.
+            LedgerError: nothing in them is looser, or too few of its approvers are left.
+        """
+        with self._transaction() as connection:
+            last = versions.newest(connection)
+            act = versions.loosening(last, limits)
+            asked, verdict = self._allow(connection, act, by, limits.canonical, f"version {act.generation}")
+            if isinstance(verdict, Allow):
+                version = versions.add(connection, self._clock, limits, by, identity, asked.request.digest)
+                require_reachable(sweeps.approval_in_force(connection))
+                self._adopt_looser(connection)
+                return version
+        raise _missing(asked, verdict)
+
+    def _adopt_looser(self, connection: sa.Connection) -> None:
+        strictest = sweeps.strictest(connection)
+        if strictest:
+            budgets.loosen(connection, budgets.CLUSTER, strictest.cluster)
+        for name in sweeps.all_names(connection):
+            budgets.loosen(connection, budgets.scopes(name)[1], sweeps.find(connection, name).limits.sweep)
+            endings.revoke_over(connection, self._clock, name)  # it may be tighter in another field
 
     def versions(self) -> list[Version]:
         """The versions of the limits that bind every sweep, in order."""
@@ -109,9 +149,37 @@ class Oversight:
             return len(held)
 
     def unkill(self, reason: str, by: str) -> bool:
-        """Lift the kill switch; whether it was thrown. What it ended stays ended."""
+        """Lift the kill switch; whether it was thrown. What it ended stays ended.
+
+        Where the limits in force name approvers, it is asked for until enough of them approve.
+
+        Raises:
+            ApprovalMissing: it is asked for now, or was, and not approved.
+        """
         with self._transaction() as connection:
-            return latch.lift(connection, self._clock, reason, by)
+            thrown = latch.standing(connection) is not None
+            if not (thrown and sweeps.approval_in_force(connection).is_named):
+                return latch.lift(connection, self._clock, reason, by)
+            version = versions.newest(connection)
+            act = Act(
+                kind="unkill",
+                # an approval lifts no kill that came after it
+                subject=audit.hash_of_newest(connection, "kill"),
+                policy=version.digest if version else "",
+            )
+            asked, verdict = self._allow(connection, act, by, reason, "unkill")
+            if isinstance(verdict, Allow):
+                return latch.lift(connection, self._clock, reason, by, asked.request.digest)
+        raise _missing(asked, verdict)  # within, what was asked would be rolled back
+
+    def _allow(
+        self, connection: sa.Connection, act: Act, by: str, about: str, used_for: str
+    ) -> tuple[Asked, Verdict]:
+        """Ask for an act's approval, and use it up where it is there."""
+        approval = sweeps.approval_in_force(connection)
+        asked = approvals.ask(connection, self._clock, act, approval, by, about)
+        name = asked.request.digest
+        return asked, approvals.use(connection, self._clock, name, act, approval, used_for)
 
     def killed(self) -> Latch | None:
         """The kill switch as it was thrown; None where it isn't."""
@@ -131,17 +199,86 @@ class Oversight:
             candidate = promotions.candidate(connection, self._clock, sweep, "", old, new, mode)
             return promotions.judged(connection, self._clock, sweep, candidate)
 
-    def promote(self, sweep: str, key: str, old: float, new: float, mode: Mode = "max") -> Verdict:
+    def promote(
+        self,
+        sweep: str,
+        key: str,
+        old: float,
+        new: float,
+        mode: Mode = "max",
+        champion: Champion | None = None,
+        request: str = "",
+    ) -> Verdict:
         """Judge and, where it is allowed, record that a champion takes another's place; twice is once.
+
+        Args:
+            sweep: that promotes.
+            key: of the promotion.
+            old: score of the champion before it.
+            new: its own score.
+            mode: whether a larger or a smaller score is better.
+            champion: its artifact, hashed right before, and what else an approval must be for.
+            request: digest of the request whose approval is used up, where the limits ask for one.
 
         Raises:
             KeyReused: the key was used for another promotion.
         """
         with self._transaction() as connection:
             candidate = promotions.candidate(connection, self._clock, sweep, key, old, new, mode)
-            return promotions.promote(connection, self._clock, sweep, candidate)
+            return promotions.promote(connection, self._clock, sweep, candidate, champion, request)
+
+    def ask_promotion(self, sweep: str, champion: Champion, by: str, about: str) -> ApprovalRequest:
+        """Ask people to approve a promotion; see `promotions.ask`."""
+        with self._transaction() as connection:
+            return promotions.ask(connection, self._clock, sweep, champion, by, about).request
 
     def promotions(self, lineage: str) -> list[Promotion]:
         """The promotions of a lineage, in order."""
         with self._transaction() as connection:
             return promotions.of_lineage(connection, lineage)
+
+    # --- approvals
+
+    def decide(self, decision: Decision) -> None:
+        """Write an approver's decision down; reject wins over approve.
+
+        Raises:
+            ApprovalRefused: it doesn't count; the audit says so.
+            LedgerError: there is no such request.
+        """
+        with self._transaction() as connection:
+            denial = approvals.decide(connection, self._clock, decision)
+        if denial:
+            raise ApprovalRefused(denial.reason)
+
+    def requests(self) -> list[tuple[Asked, Verdict]]:
+        """Every request for an approval, and whether it is approved now."""
+        with self._transaction() as connection:
+            return [(asked, self._standing(connection, asked)) for asked in approvals.all_of(connection)]
+
+    def request(self, name: str) -> tuple[Asked, Verdict]:
+        """One of them, by its digest or the beginning of it.
+
+        Raises:
+            LedgerError: there is none, or there are several.
+        """
+        with self._transaction() as connection:
+            asked = approvals.find(connection, name)
+            return asked, self._standing(connection, asked)
+
+    def _standing(self, connection: sa.Connection, asked: Asked) -> Verdict:
+        approval = sweeps.approval_in_force(connection, asked.request.act.sweep)
+        return approvals.standing(asked, approval, self._clock.wall_ms())
+
+    def approval(self, sweep: str = "") -> Approval:
+        """Who approves for all sweeps, or for the lineage of one."""
+        with self._transaction() as connection:
+            return sweeps.approval_in_force(connection, sweep)
+
+
+def _missing(asked: Asked, verdict: Verdict) -> ApprovalMissing:
+    name, reason = asked.request.name, getattr(verdict, "reason", "")
+    return ApprovalMissing(
+        f"{asked.request.act.kind}: {reason}; `rsi-ray approvals show {name}` says what it is, and "
+        f"`rsi-ray approvals approve {name} --key FILE --reason WHY` approves; then try again"
+    )
