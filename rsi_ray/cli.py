@@ -7,11 +7,13 @@ from importlib import import_module
 
 import typer
 
-from rsi_ray import oversight
+from rsi_ray import approval_commands, oversight
 from rsi_ray.errors import UsageError
 from safety import DocumentError, SafetyError
 
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130
+
+oversight.app.add_typer(approval_commands.approvals, name="approvals")
 
 
 def app() -> typer.Typer:

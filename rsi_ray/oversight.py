@@ -34,7 +34,7 @@ app = typer.Typer(
     help="Governed architecture search on Ray.",
 )
 # of the commands that load neither torch nor Ray
-NAMES = ("kill", "unkill")
+NAMES = ("kill", "unkill", "approvals")
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def open_ledger(url: str | None, storage: Path) -> Iterator[Ledger]:
         ledger.close()
 
 
-def _sign(ledger: Ledger, storage: Path) -> None:
+def sign(ledger: Ledger, storage: Path) -> None:
     """Sign the audit's end, where this user may: a governor that is dead can't."""
     folder = state_folder(ledger.url, storage)
     if not (folder / KEY_FILE).exists():
@@ -73,7 +73,7 @@ def kill(reason: Reason, ledger: Url = None, storage: Storage = Path(RUNS), by: 
     """Stop every sweep on a ledger, and let none begin until `unkill`."""
     with open_ledger(ledger, storage) as opened:
         held = opened.kill(reason, by or getpass.getuser())
-        _sign(opened, storage)
+        sign(opened, storage)
     typer.echo(
         f"Killed: {held} leases are revoked; every worker is being ended, and nothing runs on "
         "this ledger until `rsi-ray unkill`"
@@ -82,11 +82,13 @@ def kill(reason: Reason, ledger: Url = None, storage: Storage = Path(RUNS), by: 
 
 @app.command()
 def unkill(reason: Reason, ledger: Url = None, storage: Storage = Path(RUNS), by: Who = None) -> None:
-    """Lift the kill switch; what it stopped is gone on with by `run --resume`."""
+    """Lift the kill switch, if the approvers that the limits name agree; `run --resume` goes on."""
     with open_ledger(ledger, storage) as opened:
         standing = state_folder(opened.url, storage) / KILL_FILE
         if standing.exists():
             raise RunError(f"unkill: {standing} stands there and kills again; take it away first")
-        lifted = opened.unkill(reason, by or getpass.getuser())
-        _sign(opened, storage)
+        try:
+            lifted = opened.unkill(reason, by or getpass.getuser())
+        finally:
+            sign(opened, storage)
     typer.echo("Sweeps may run again" if lifted else "The kill switch was not thrown")

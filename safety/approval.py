@@ -96,6 +96,12 @@ class Request:
         return hashlib.sha256(rfc8785.dumps(asdict(self))).hexdigest()
 
     @property
+    def shows_its_subject(self) -> bool:
+        """Whether the limits that people are shown are those that they are asked for."""
+        shown = hashlib.sha256(self.about.encode()).hexdigest()
+        return self.act.kind != "loosen" or shown == self.act.subject
+
+    @property
     def name(self) -> str:
         """The beginning of its digest, for people."""
         return self.digest[:SHOWN]
@@ -160,13 +166,13 @@ def _shown(value: object) -> str:
     return str(value)[:SHOWN] or "none"
 
 
-def is_open(request: Request, now_ms: int) -> Deny | None:
-    """Why a request can be decided no more, by its time; None where it can."""
+def closed(request: Request, now_ms: int) -> Deny | None:
+    """Why a request can't be decided, by itself and the time; None where it can."""
+    if not request.shows_its_subject:
+        return Deny("approval.forged", f"request {request.name} shows other limits than it asks for")
     if request.at_ms <= now_ms < request.expires_ms:
         return None
-    return Deny(
-        "approval.expired", f"request {request.name} has expired: it was open until its hours were over"
-    )
+    return Deny("approval.expired", f"request {request.name} can be decided within its hours only")
 
 
 def refusal(request: Request, decision: Decision, approval: Approval, now_ms: int) -> Deny | None:
@@ -185,7 +191,7 @@ def refusal(request: Request, decision: Decision, approval: Approval, now_ms: in
         return Deny("approval.forged", f"{decision.by} has not signed this answer to {request.name}")
     if _is_own(request, decision, approval):
         return Deny("approval.proposer", f"{decision.by} asks for it, and the limits let no proposer approve")
-    return is_open(request, now_ms)
+    return closed(request, now_ms)
 
 
 def _is_own(request: Request, decision: Decision, approval: Approval) -> bool:
@@ -202,9 +208,9 @@ def judged(request: Request, decisions: Sequence[Decision], approval: Approval, 
         approval: who may approve, by the limits in force.
         now_ms: Unix time in milliseconds.
     """
-    closed = is_open(request, now_ms)
-    if closed:
-        return closed
+    denial = closed(request, now_ms)
+    if denial:
+        return denial
     counted = {
         decision.by: decision
         for decision in sorted(decisions, key=lambda one: one.answer)  # reject comes last, and stays

@@ -86,7 +86,7 @@ def tightest(one: Limits, other: Limits) -> Limits:
         name: TIGHTER[name](value, asked[name]) if name in TIGHTER else value
         for name, value in fields_of(one).items()
     }
-    sections = {
+    sections: dict[str, Any] = {
         section: model.model_construct(
             **{name: values.pop(f"{section}.{name}") for name in model.model_fields}
         )

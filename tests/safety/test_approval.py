@@ -145,6 +145,16 @@ def test_the_order_of_approvers_is_no_other_policy():
     assert one.digest == other.digest != given(approvers={"ann": "0" * 64}).digest
 
 
+def test_a_request_that_shows_other_limits_than_it_asks_for_is_approved_by_nothing():
+    shown = limits_from_dict({"bounds": {"max_params": 1, "max_flops": 1, "max_memory": 1}})
+    act = Act(kind="loosen", subject=shown.digest)
+    honest = replace(REQUEST, act=act, about=shown.canonical)
+    assert verdict(said("ann", request=honest), of=honest) == Allow()
+    lying = replace(honest, about="{}")
+    assert refusal(lying, said("ann", request=lying), ONE, 1_000).rule == "approval.forged"
+    assert verdict(said("ann", request=lying), of=lying).rule == "approval.forged"
+
+
 # --- the artifact's file
 
 
