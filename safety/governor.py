@@ -8,6 +8,7 @@ from functools import partial
 from typing import Protocol
 
 from safety.approval import Champion
+from safety.approval import Request as ApprovalRequest
 from safety.budgets import Budget
 from safety.claim import Measured, Usage
 from safety.drills import Canary
@@ -239,6 +240,10 @@ class Governor:
     ) -> Verdict:
         """Record that a champion takes another's place, if it may; see `Ledger.promote`."""
         return self._ledger.promote(sweep, key, old, new, mode, champion, request)
+
+    def ask_promotion(self, sweep: str, champion: Champion, by: str, about: str) -> ApprovalRequest:
+        """Ask people to approve a promotion; see `Ledger.ask_promotion`."""
+        return self._ledger.ask_promotion(sweep, champion, by, about)
 
     def fail(self, sweep: str, key: str, reason: str) -> None:
         """Record that a trial failed by itself; its lease is not touched."""

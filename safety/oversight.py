@@ -114,14 +114,13 @@ class Oversight:
             if isinstance(verdict, Allow):
                 version = versions.add(connection, self._clock, limits, by, identity, asked.request.digest)
                 require_reachable(sweeps.approval_in_force(connection))
-                self._adopt_looser(connection)
+                self._adopt_looser(connection, limits)
                 return version
         raise _missing(asked, verdict)
 
-    def _adopt_looser(self, connection: sa.Connection) -> None:
-        strictest = sweeps.strictest(connection)
-        if strictest:
-            budgets.loosen(connection, budgets.CLUSTER, strictest.cluster)
+    def _adopt_looser(self, connection: sa.Connection, limits: Limits) -> None:
+        strictest = sweeps.strictest(connection) or limits
+        budgets.loosen(connection, budgets.CLUSTER, strictest.cluster)
         for name in sweeps.all_names(connection):
             budgets.loosen(connection, budgets.scopes(name)[1], sweeps.find(connection, name).limits.sweep)
             endings.revoke_over(connection, self._clock, name)  # it may be tighter in another field
