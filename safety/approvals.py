@@ -90,7 +90,7 @@ def decide(connection: sa.Connection, clock: Clock, decision: Decision) -> Deny 
     approval = sweeps.approval_in_force(connection, request.act.sweep)
     denial = _settled(asked, decision, approval, clock.wall_ms())
     note = {"sweep": request.act.sweep, "key": request.digest}
-    told = {"by": readable(decision.by), "reason": readable(decision.reason), "signature": decision.signature}
+    told = {"by": decision.by, "reason": decision.reason, "signature": decision.signature}
     if denial:
         detail = {**told, "answer": decision.answer, "reason": denial.reason}
         audit.note(connection, clock, "deny", **note, rule=denial.rule, detail=detail)
@@ -124,14 +124,15 @@ def use(
         approval: who may approve, by the limits in force.
         used_for: names what is done.
     """
-    try:
-        asked = find(connection, name)
-    except LedgerError as error:
-        return _refused(connection, clock, name, act, Deny("approval.unknown", str(error)))
+    row = connection.execute(sa.select(_requests).where(_requests.c.digest == name)).first()
+    if row is None:
+        denial = Deny("approval.unknown", f"request {name!r:.80} is not in the ledger")
+        return _refused(connection, clock, name, act, denial)
+    asked = _asked(connection, row)
     verdict = _usable(asked, act, approval, clock.wall_ms())
     if not isinstance(verdict, Allow):
-        return _refused(connection, clock, asked.request.digest, act, verdict)
-    mine = _requests.update().where(_requests.c.digest == asked.request.digest)
+        return _refused(connection, clock, name, act, verdict)
+    mine = _requests.update().where(_requests.c.digest == name)
     connection.execute(mine.values(used_for=used_for))
     return verdict
 
