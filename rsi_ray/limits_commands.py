@@ -1,4 +1,4 @@
-"""Commands for the limits that bind every sweep of a ledger: show their versions, make them tighter."""
+"""Commands for the limits that bind every sweep of a ledger: show their versions, tighten and loosen them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Annotated, Any
 import typer
 
 from rsi_ray.ledgers import RUNS
-from rsi_ray.oversight import Storage, Url, Who, open_ledger
+from rsi_ray.oversight import Storage, Url, Who, open_ledger, sign
 from safety import Version, limits_from_yaml
 from safety.identity import identity_in
 from safety.schema import state_folder
 
-limits = typer.Typer(no_args_is_help=True, help="The limits of every sweep: they only become tighter.")
+limits = typer.Typer(no_args_is_help=True, help="The limits of every sweep: looser ones take an approval.")
 
 
 @limits.command()
@@ -53,6 +53,26 @@ def tighten(
         identity = identity_in(state_folder(opened.url, storage))
         version = opened.tighten(wanted, by or getpass.getuser(), identity)
     typer.echo(f"{_line(version)}\nIt binds every sweep; a trial over it ends at its next renewal")
+
+
+@limits.command()
+def loosen(
+    file: Annotated[Path, typer.Argument(help="YAML file of limits, whole")],
+    ledger: Url = None,
+    storage: Storage = Path(RUNS),
+    by: Who = None,
+) -> None:
+    """Ask for looser limits; called again when the approvers agree, it binds every sweep to them."""
+    wanted = limits_from_yaml(file)
+    with open_ledger(ledger, storage) as opened:
+        identity = identity_in(state_folder(opened.url, storage))
+        try:
+            version = opened.loosen(wanted, by or getpass.getuser(), identity)
+        finally:
+            sign(opened, storage)
+    typer.echo(
+        f"{_line(version)}\nIt binds every sweep; where a sweep's own limits are tighter, they still hold"
+    )
 
 
 def _line(version: Version) -> str:

@@ -35,6 +35,7 @@ app = typer.Typer(
 )
 # where the commands are that load neither torch nor Ray; each is there once its module is imported
 HOMES = {
+    "approvals": "rsi_ray.approval_commands",
     "kill": "rsi_ray.oversight",
     "unkill": "rsi_ray.oversight",
     "serve": "rsi_ray.console.command",
@@ -96,11 +97,13 @@ def kill(reason: Reason, ledger: Url = None, storage: Storage = Path(RUNS), by: 
 
 @app.command()
 def unkill(reason: Reason, ledger: Url = None, storage: Storage = Path(RUNS), by: Who = None) -> None:
-    """Lift the kill switch; what it stopped is gone on with by `run --resume`."""
+    """Lift the kill switch, if the approvers that the limits name agree; `run --resume` goes on."""
     with open_ledger(ledger, storage) as opened:
         standing = state_folder(opened.url, storage) / KILL_FILE
         if standing.exists():
             raise RunError(f"unkill: {standing} stands there and kills again; take it away first")
-        lifted = opened.unkill(reason, by or getpass.getuser())
-        sign(opened, storage)
+        try:
+            lifted = opened.unkill(reason, by or getpass.getuser())
+        finally:
+            sign(opened, storage)
     typer.echo("Sweeps may run again" if lifted else "The kill switch was not thrown")

@@ -45,8 +45,18 @@ parameters.
 """,
     "limits": """\
 `max_generations`, `min_improvement`, `require_approval` and `bounds` are the keys of a `safety_config` dict
-in Python, which `safety.limits_from_dict` reads. The first three are for the loop over generations; they
-bind nothing before there is one.
+in Python, which `safety.limits_from_dict` reads. The first three are for the loop over generations; the first
+two bind nothing before there is one, the third binds whoever has the ledger promote a champion.
+""",
+    "limits.approval": """\
+An approver makes a key by `rsi-ray approvals key --out FILE` and gives away what is printed. The first
+approvers of a ledger are named by whoever tightens its limits first; from then on a change of them is a
+loosening, but for one that takes an approver out or raises the quorum. Several limits count together: an
+approver is one whom all of them name that name any, the quorum is the largest, the hours are the fewest.
+For the kill switch these are the version that binds every sweep and the limits of each open sweep; for
+looser limits the same, where that version names approvers; for a champion the limits of its lineage's
+sweeps. Limits that would leave fewer approvers than must agree don't come into force. Who asks is told by
+`--by` or taken from the user, and is not proven.
 """,
     "limits.cluster": """\
 A budget of the cluster is one account in the ledger: all sweeps that name the same ledger spend from it.

@@ -7,11 +7,16 @@ when it is asked for.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from safety.approval import Act, Champion, Decision
+from safety.artifact import artifact_digest
 from safety.budgets import Budget
 from safety.claim import Claim, Measured, Usage
 from safety.clock import Clock, system_clock
 from safety.document import Document, StrictModel, read_yaml, validate
 from safety.errors import (
+    ApprovalMissing,
+    ApprovalRefused,
+    ArtifactError,
     DocumentError,
     GovernorUnreachable,
     KeyReused,
@@ -28,7 +33,7 @@ from safety.keeper import LeaseKeeper, Switch
 from safety.kernel import KernelTimer
 from safety.lease import Grant, Lease, Request, request_digest
 from safety.ledger import Ledger
-from safety.limits import Bounds, Budgets, Limits, limits_from_dict, limits_from_yaml
+from safety.limits import Approval, Bounds, Budgets, Limits, limits_from_dict, limits_from_yaml
 from safety.proximity import Nearness, proximity
 from safety.rules import Report, judge, judge_claim, judge_report
 from safety.tightening import looser_fields, tightest
@@ -39,13 +44,20 @@ if TYPE_CHECKING:
     from safety.tuner import govern
 
 __all__ = [
+    "Act",
     "Allow",
+    "Approval",
+    "ApprovalMissing",
+    "ApprovalRefused",
+    "ArtifactError",
     "Authority",
     "Bounds",
     "Budget",
     "Budgets",
+    "Champion",
     "Claim",
     "Clock",
+    "Decision",
     "Deny",
     "Document",
     "DocumentError",
@@ -76,6 +88,7 @@ __all__ = [
     "Usage",
     "Verdict",
     "Version",
+    "artifact_digest",
     "govern",
     "improvement",
     "judge",

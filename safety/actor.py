@@ -12,6 +12,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
 from safety.answers import Question, Signed, asked, opened, read, sealed
+from safety.approval import Champion
 from safety.claim import Measured, Usage
 from safety.drills import Canary
 from safety.errors import GovernorUnreachable, IdentityError, LedgerError, SafetyError
@@ -199,9 +200,18 @@ class GovernorClient:
         verdict: Verdict = self._ask("judge_improvement", sweep, old, new, mode)
         return verdict
 
-    def promote(self, sweep: str, key: str, old: float, new: float, mode: Mode = "max") -> Verdict:
+    def promote(
+        self,
+        sweep: str,
+        key: str,
+        old: float,
+        new: float,
+        mode: Mode = "max",
+        champion: Champion | None = None,
+        request: str = "",
+    ) -> Verdict:
         """Record that a champion takes another's place, if it may."""
-        verdict: Verdict = self._ask("promote", sweep, key, old, new, mode)
+        verdict: Verdict = self._ask("promote", sweep, key, old, new, mode, champion, request)
         return verdict
 
     def fail(self, sweep: str, key: str, reason: str) -> None:

@@ -159,6 +159,13 @@ def _head(connection: sa.Connection, where: sa.ColumnElement[bool]) -> Head | No
     return None if found is None else Head(seq=found[0], hash=found[1], ledger=found[2])
 
 
+def hash_of_newest(connection: sa.Connection, kind: str) -> str:
+    """Hash of the newest row of a kind; "" where there is none."""
+    table = schema.audit
+    query = sa.select(table.c.hash).where(table.c.kind == kind).order_by(table.c.seq.desc()).limit(1)
+    return connection.execute(query).scalar() or ""
+
+
 def hash_of(connection: sa.Connection, seq: int) -> str | None:
     """Hash of a row; None where there is none of this number."""
     table = schema.audit

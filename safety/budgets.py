@@ -152,6 +152,14 @@ def _adopt(connection: sa.Connection, scope: str, wanted: Budgets, *, keep: bool
             )
 
 
+def loosen(connection: sa.Connection, scope: str, wanted: Budgets) -> None:
+    """Set the caps of a scope to what an approval allows; what is out already stays within them."""
+    for budget in _budgets(_OF_SCOPE.rows(connection, scope=scope)):
+        target = targets(wanted)[budget.resource]
+        cap = max(target, budget.spent + budget.held)
+        connection.execute(_row(scope, budget.resource).values(target=target, cap=cap))
+
+
 def room(connection: sa.Connection, sweep: str, charges: Mapping[str, int]) -> Verdict:
     """Whether the charges fit: Hold while others hold the room, Deny where it is spent."""
     verdict: Verdict = Allow()

@@ -25,6 +25,7 @@ _MOST = 2**53 - 1
 SIGNED = (
     "settle",
     "forfeit",
+    "loosen",
     "approve",
     "reject",
     "promote",

@@ -1,10 +1,13 @@
 """The tree of errors of this package.
 
 SafetyError
+├── ArtifactError          an artifact's file can't be read, or is none
 ├── CheckpointError        signed ends of the audit can't be read
 ├── ClusterUnreachable     a Ray cluster doesn't say what runs on it
 ├── DocumentError          a file or mapping from outside is not what was expected (a usage error)
 ├── LedgerError            the ledger can't be opened, read or written
+│   ├── ApprovalMissing    it takes an approval, which is asked for and not given yet
+│   ├── ApprovalRefused    a decision doesn't count: forged, too late, by the proposer, by no approver
 │   ├── KeyReused          an idempotency key came again with another request
 │   ├── LeaseLost          the lease is over for this holder: fenced, revoked, expired or frozen
 │   │   └── LeaseSettled   it ended as it should: somebody has settled it
@@ -21,6 +24,10 @@ class SafetyError(Exception):
     """Base of every error that this package raises on purpose."""
 
 
+class ArtifactError(SafetyError):
+    """An artifact's file that can't be read, or a link to one."""
+
+
 class CheckpointError(SafetyError):
     """What was signed of the audit can't be read."""
 
@@ -35,6 +42,14 @@ class DocumentError(SafetyError):
 
 class LedgerError(SafetyError):
     """The ledger can't do what was asked; nothing was changed."""
+
+
+class ApprovalMissing(LedgerError):
+    """It takes an approval; people are asked for it."""
+
+
+class ApprovalRefused(LedgerError):
+    """A decision that doesn't count; it is in the audit."""
 
 
 class KeyReused(LedgerError):

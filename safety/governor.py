@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from safety.approval import Champion
+from safety.approval import Request as ApprovalRequest
 from safety.budgets import Budget
 from safety.claim import Measured, Usage
 from safety.drills import Canary
@@ -226,9 +228,22 @@ class Governor:
         """Judge a sweep's best against what it would replace; see `Ledger.judge_improvement`."""
         return self._ledger.judge_improvement(sweep, old, new, mode)
 
-    def promote(self, sweep: str, key: str, old: float, new: float, mode: Mode = "max") -> Verdict:
+    def promote(
+        self,
+        sweep: str,
+        key: str,
+        old: float,
+        new: float,
+        mode: Mode = "max",
+        champion: Champion | None = None,
+        request: str = "",
+    ) -> Verdict:
         """Record that a champion takes another's place, if it may; see `Ledger.promote`."""
-        return self._ledger.promote(sweep, key, old, new, mode)
+        return self._ledger.promote(sweep, key, old, new, mode, champion, request)
+
+    def ask_promotion(self, sweep: str, champion: Champion, by: str, about: str) -> ApprovalRequest:
+        """Ask people to approve a promotion; see `Ledger.ask_promotion`."""
+        return self._ledger.ask_promotion(sweep, champion, by, about)
 
     def fail(self, sweep: str, key: str, reason: str) -> None:
         """Record that a trial failed by itself; its lease is not touched."""

@@ -24,7 +24,7 @@ ENDINGS = ("settle", "forfeit", "void")
 # rows that are listed, and in which lists
 _LISTED = {
     **dict.fromkeys(INCIDENTS, ("incidents",)),
-    **dict.fromkeys(("approve", "reject"), ("approvals",)),
+    **dict.fromkeys(("ask", "approve", "reject", "loosen"), ("approvals",)),
     "kill": ("incidents", "switch"),
     "unkill": ("approvals", "switch"),
     "drill": ("drills",),

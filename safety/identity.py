@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -53,6 +54,35 @@ def identity_in(folder: Path) -> Identity:
         return identity
     except OSError as error:
         raise IdentityError(f"{path}: cannot be used: {error.strerror}") from None
+
+
+def identity_of(path: Path) -> Identity:
+    """The key in a file.
+
+    Raises:
+        IdentityError: it isn't there, others may read it, or it is no such key.
+    """
+    try:
+        return Identity(_read(path))
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL
+        raise IdentityError(f"{str(path)!a}: cannot be read: {getattr(error, 'strerror', error)}") from None
+
+
+def make_identity(path: Path) -> Identity:
+    """A new key in a new file that its owner alone reads.
+
+    Raises:
+        IdentityError: something is there already, or nothing can be written there.
+    """
+    try:
+        if os.path.lexists(path):
+            raise IdentityError(f"{path}: there already; a key is never written over")
+        write_new(path, _new_key())
+    except (OSError, ValueError) as error:
+        raise IdentityError(
+            f"{str(path)!a}: cannot be written: {getattr(error, 'strerror', error)}"
+        ) from None
+    return identity_of(path)
 
 
 def public_in(folder: Path) -> str | None:

@@ -42,20 +42,22 @@ def throw(connection: sa.Connection, clock: Clock, reason: str, by: str) -> None
 
     What is no text in them is no reason not to: it is replaced.
     """
-    reason, by = _text(reason), _text(by)
+    reason, by = readable(reason), readable(by)
     if standing(connection) is None:
         values = {"id": _ROW, "reason": reason, "by": by, "at_ms": clock.wall_ms()}
         connection.execute(_table.insert().values(**values))
     audit.note(connection, clock, "kill", detail={"reason": reason, "by": by})
 
 
-def _text(said: str) -> str:
+def readable(said: str) -> str:
+    """What is said, with what is no text in it replaced."""
     return said.encode("utf-8", "replace").decode().replace("\0", "?")
 
 
-def lift(connection: sa.Connection, clock: Clock, reason: str, by: str) -> bool:
-    """Lift the switch; whether it was thrown."""
+def lift(connection: sa.Connection, clock: Clock, reason: str, by: str, request: str = "") -> bool:
+    """Lift the switch; whether it was thrown. The audit names the request that was approved for it."""
     thrown = connection.execute(_table.delete()).rowcount > 0
     if thrown:
-        audit.note(connection, clock, "unkill", detail={"reason": reason, "by": by})
+        told = {"reason": reason, "by": by}
+        audit.note(connection, clock, "unkill", detail={**told, "request": request} if request else told)
     return thrown

@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Mapping
 
 import sqlalchemy as sa
 
-from safety import (
-    audit,
-    budgets,
-    drills,
-    endings,
-    latch,
-    leases,
-    promotions,
-    proximity,
-    sweeps,
-    versions,
-)
+from safety import audit, budgets, endings, leases, proximity, sweeps
 from safety.budgets import Budget
 from safety.claim import Claim, Usage
-from safety.clock import Clock, system_clock
-from safety.drills import Canary
 from safety.errors import LeaseLost, LeaseSettled
-from safety.identity import Identity
-from safety.improvement import Mode, Promotion
-from safety.latch import Latch
-from safety.lease import KILLED, OPEN_STATES, Grant, Lease, Request, is_lasting
+from safety.lease import OPEN_STATES, Grant, Lease, Request, is_lasting
 from safety.limits import Limits
+from safety.oversight import Oversight
 from safety.overview import Overview, overview
 from safety.proximity import Nearness
 from safety.sweeps import Sweep
-from safety.transactions import Transactions
 from safety.verdict import Allow, Deny, Hold, Verdict
-from safety.versions import Version
 
 __all__ = ["Ledger", "Sweep"]
 
@@ -47,29 +29,13 @@ def _allowed(limits: Limits, claim: Claim) -> Verdict:
     return Allow()
 
 
-class Ledger:
+class Ledger(Oversight):
     """The lease protocol over a database; every method is one transaction.
 
     Args:
         url: SQLAlchemy URL, `sqlite:///path` by default use.
         clock: the clocks of this host.
     """
-
-    def __init__(self, url: str, clock: Clock | None = None) -> None:
-        self.url = url
-        self._transactions = Transactions(url)
-        self._clock = clock or system_clock()
-
-    def close(self) -> None:
-        """Give the connections back."""
-        self._transactions.close()
-
-    def together(self) -> AbstractContextManager[None]:
-        """One transaction for everything that this thread does within; see `Transactions.together`."""
-        return self._transactions.together()
-
-    def _transaction(self) -> AbstractContextManager[sa.Connection]:
-        return self._transactions.one()
 
     # --- sweeps and their limits
 
@@ -94,32 +60,6 @@ class Ledger:
             endings.revoke_over(connection, self._clock, name)
             return in_force
 
-    def tighten(self, limits: Limits, by: str, identity: Identity | None = None) -> Version:
-        """Bind every sweep to these limits where they are tighter than its own, running trials too.
-
-        A trial whose claim is over them is renewed no more.
-
-        Args:
-            limits: no looser than the version before them in any field.
-            by: who asks for it.
-            identity: signs the version.
-
-        Raises:
-            LooserLimits: the first field that is looser, with both values.
-        """
-        with self._transaction() as connection:
-            version = versions.add(connection, self._clock, limits, by, identity)
-            budgets.adopt_cluster(connection, limits)
-            for name in sweeps.all_names(connection):
-                budgets.adopt(connection, name, sweeps.find(connection, name).limits, keep=True)
-                endings.revoke_over(connection, self._clock, name)
-            return version
-
-    def versions(self) -> list[Version]:
-        """The versions of the limits that bind every sweep, in order."""
-        with self._transaction() as connection:
-            return versions.all_of(connection)
-
     def sweep(self, name: str) -> Sweep:
         """A sweep's limits and state.
 
@@ -140,36 +80,6 @@ class Ledger:
         with self._transaction() as connection:
             sweeps.freeze(connection, self._clock, name, reason)
 
-    def kill(self, reason: str, by: str) -> int:
-        """Throw the kill switch of every sweep: nothing is admitted, begun or renewed until it is lifted.
-
-        Twice is once, and both are in the audit.
-
-        Returns:
-            The number of leases that held budget.
-        """
-        with self._transaction() as connection:
-            latch.throw(connection, self._clock, reason, by)
-            held = leases.open_ones(connection)
-            for lease in held:
-                endings.revoke(connection, self._clock, lease, KILLED, reason)
-            return len(held)
-
-    def unkill(self, reason: str, by: str) -> bool:
-        """Lift the kill switch; whether it was thrown. What it ended stays ended."""
-        with self._transaction() as connection:
-            return latch.lift(connection, self._clock, reason, by)
-
-    def killed(self) -> Latch | None:
-        """The kill switch as it was thrown; None where it isn't."""
-        with self._transaction() as connection:
-            return latch.standing(connection)
-
-    def record_drill(self, canaries: Sequence[Canary], target_ms: int, by: str) -> str:
-        """Write down what a kill drill measured; how it failed, after which no sweep is opened, or ""."""
-        with self._transaction() as connection:
-            return drills.record(connection, self._clock, canaries, target_ms, by)
-
     def close_sweep(self, name: str, usage: Mapping[str, Usage]) -> None:
         """End a sweep whose workers are dead: void what never began, settle the rest.
 
@@ -185,29 +95,6 @@ class Ledger:
                 cut = endings.cut_short(self._clock, lease, usage.get(lease.trial, Usage()))
                 leases.end(connection, self._clock, lease, "settled", cut.charges(lease.claim))
             sweeps.close(connection, self._clock, name)
-
-    # --- promotions
-
-    def judge_improvement(self, sweep: str, old: float, new: float, mode: Mode = "max") -> Verdict:
-        """Judge a sweep's best against its lineage's history; see `promotions.judged`."""
-        with self._transaction() as connection:
-            candidate = promotions.candidate(connection, self._clock, sweep, "", old, new, mode)
-            return promotions.judged(connection, self._clock, sweep, candidate)
-
-    def promote(self, sweep: str, key: str, old: float, new: float, mode: Mode = "max") -> Verdict:
-        """Judge and, where it is allowed, record that a champion takes another's place; twice is once.
-
-        Raises:
-            KeyReused: the key was used for another promotion.
-        """
-        with self._transaction() as connection:
-            candidate = promotions.candidate(connection, self._clock, sweep, key, old, new, mode)
-            return promotions.promote(connection, self._clock, sweep, candidate)
-
-    def promotions(self, lineage: str) -> list[Promotion]:
-        """The promotions of a lineage, in order."""
-        with self._transaction() as connection:
-            return promotions.of_lineage(connection, lineage)
 
     # --- leases
 
@@ -423,23 +310,6 @@ class Ledger:
         """The budgets that a sweep draws on: the cluster's and its own."""
         with self._transaction() as connection:
             return budgets.of_sweep(connection, sweep)
-
-    def reading(self) -> AbstractContextManager[sa.Connection]:
-        """One state of the ledger, to read from; it keeps no writer waiting.
-
-        Raises:
-            LedgerError: within it, the database can't be read.
-        """
-        return self._transactions.reading()
-
-    def audit_stream(self) -> Iterator[audit.Row]:
-        """All audit rows in order, as `audit.verify` takes them, a page at a time."""
-        return audit.stream(self.reading)
-
-    def audit(self) -> list[tuple[int, audit.Entry, str]]:
-        """All audit rows in order, as `audit.verify` takes them."""
-        with self._transaction() as connection:
-            return audit.rows(connection)
 
 
 def _admitted(sweep: Sweep, request: Request, judge: Judge) -> Verdict:

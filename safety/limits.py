@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from safety.document import Document, StrictModel, flop_count, read_yaml, validate, whole_number
+from safety.identity import public_key
 
 Size = Annotated[int, BeforeValidator(whole_number), Field(ge=1)]
 Amount = Annotated[int, BeforeValidator(whole_number)]
 Flops = Annotated[int, BeforeValidator(flop_count)]
 Score = Annotated[float, Field(ge=0, le=1)]
+
+
+def _person(name: str) -> str:
+    if not re.fullmatch(r"[\w.@+-]{1,100}", name):
+        raise ValueError("expected a name of letters, digits and . @ + - _")
+    return name
+
+
+Person = Annotated[str, AfterValidator(_person)]
+PublicKey = Annotated[str, BeforeValidator(public_key)]
 
 
 class Bounds(StrictModel):
@@ -40,6 +52,48 @@ class Budgets(StrictModel):
     wall_seconds: Amount | None = Field(
         default=None, description="wall-clock time summed over trials, seconds"
     )
+
+
+class Approval(StrictModel):
+    """Whose approvals lift the kill switch, loosen limits and promote a champion."""
+
+    approvers: dict[Person, PublicKey] | None = Field(
+        default=None,
+        description="public key of each approver, 64 hexadecimal digits, by name; none: whoever has the "
+        "ledger lifts the switch, and nobody loosens limits",
+    )
+    quorum: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=1, description="number of approvers that must agree"
+    )
+    hours: Annotated[int, Field(ge=1, le=8760)] = Field(
+        default=24, description="hours until a request and its approvals expire"
+    )
+    proposer_may_approve: bool = Field(
+        default=False, description="whether the approval of whoever asks counts"
+    )
+
+    @model_validator(mode="after")
+    def _can_be_given(self) -> Approval:
+        if self.is_named and len(set(self.keys.values())) < len(self.keys):
+            raise ValueError("expected a key of their own for each approver")
+        if not self.is_reachable:
+            raise ValueError(f"expected a quorum of at most the {len(self.keys)} approvers that are named")
+        return self
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """Public key of each approver."""
+        return self.approvers or {}
+
+    @property
+    def is_named(self) -> bool:
+        """Whether approvers are named at all; it may be that none of them is left."""
+        return self.approvers is not None
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether so many approvers are named as must agree."""
+        return self.quorum <= (len(self.keys) if self.is_named else 1)
 
 
 class Limits(StrictModel):
@@ -75,6 +129,7 @@ class Limits(StrictModel):
         default_factory=Budgets, description="budgets shared by every sweep on the ledger"
     )
     sweep: Budgets = Field(default_factory=Budgets, description="budgets of this sweep alone")
+    approval: Approval = Field(default_factory=Approval, description="who approves, and how many of them")
     lease_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(
         default=15, description="seconds that a worker may compute without a renewed lease"
     )
@@ -89,10 +144,12 @@ class Limits(StrictModel):
 
     @property
     def canonical(self) -> str:
-        """JSON of every field in the order of declaration; domains sorted."""
+        """JSON of every field in the order of declaration; domains and approvers sorted."""
         performance = dict(sorted(self.bounds.max_performance.items()))
         bounds = self.bounds.model_copy(update={"max_performance": performance})
-        return self.model_copy(update={"bounds": bounds}).model_dump_json()
+        approvers = dict(sorted(self.approval.keys.items())) if self.approval.is_named else None
+        approval = self.approval.model_copy(update={"approvers": approvers})
+        return self.model_copy(update={"bounds": bounds, "approval": approval}).model_dump_json()
 
 
 def limits_from_yaml(path: Path) -> Limits:

@@ -70,7 +70,7 @@ def overview(connection: sa.Connection) -> Overview:
         closed=connection.scalar(sa.select(sa.func.count()).select_from(schema.sweeps).where(closed)) or 0,
         budgets=budgets.of_scope(connection, CLUSTER),
         drill=drills.latest(connection),
-        version=versions.latest(connection),
+        version=versions.newest(connection),
     )
 
 

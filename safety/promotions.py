@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import sqlalchemy as sa
 
-from safety import audit, schema, sweeps
+from safety import approvals, audit, schema, sweeps
+from safety.approval import Champion
+from safety.approvals import Asked
 from safety.clock import Clock
-from safety.errors import KeyReused
+from safety.errors import KeyReused, LedgerError
 from safety.improvement import Mode, Promotion, judge_promotion
 from safety.lease import KILLED
 from safety.rules import judge
+from safety.sweeps import Sweep
 from safety.verdict import Allow, Deny, Hold, Verdict
 
 _table = schema.promotions
@@ -69,24 +72,89 @@ def _strictest(verdicts: list[Verdict]) -> Verdict:
     return judge([*longest, *(verdict for verdict in verdicts if isinstance(verdict, Deny))])
 
 
-def promote(connection: sa.Connection, clock: Clock, sweep: str, wanted: Promotion) -> Verdict:
+def promote(
+    connection: sa.Connection,
+    clock: Clock,
+    sweep: str,
+    wanted: Promotion,
+    champion: Champion | None,
+    request: str,
+) -> Verdict:
     """Judge a promotion, and write it down where it is allowed; the same again is allowed as it was.
+
+    Args:
+        connection: of the caller's transaction.
+        clock: of this host.
+        sweep: that promotes.
+        wanted: its scores.
+        champion: its artifact.
+        request: digest of the request that was approved for it; "" for none.
 
     Raises:
         KeyReused: its key was used for another promotion.
     """
     known = connection.execute(sa.select(_table).where(_table.c.key == wanted.key)).first()
     if known:
-        if replace(_promotion(known), at_ms=wanted.at_ms) != wanted:
-            raise KeyReused(f"{wanted.key}: this key was used for another promotion")
+        _require_same(connection, known, wanted, champion)
         return Allow()
     found = sweeps.find(connection, sweep)
     if found.state in ("frozen", KILLED):
         return Deny(found.state, f"sweep {sweep} is {found.state}: {found.reason}")
     verdict = judged(connection, clock, sweep, wanted)
     if isinstance(verdict, Allow):
+        verdict = _approved(connection, clock, found, wanted.key, champion, request)
+    if isinstance(verdict, Allow):
         values = {name: getattr(wanted, name) for name in ("lineage", "key", "at_ms", "old", "new", "mode")}
         connection.execute(_table.insert().values(**values, sweep=sweep))
         detail = {"lineage": wanted.lineage, "old": wanted.old, "new": wanted.new, "mode": wanted.mode}
+        if champion:
+            detail |= {**asdict(champion), "request": request}
         audit.note(connection, clock, "promote", sweep=sweep, key=wanted.key, detail=detail)
     return verdict
+
+
+def _require_same(
+    connection: sa.Connection, known: sa.Row[tuple[object, ...]], wanted: Promotion, champion: Champion | None
+) -> None:
+    approved = approvals.act_of_use(connection, _use(wanted.key))
+    other = champion and approved and champion.act(approved.sweep, approved.policy) != approved
+    if other or replace(_promotion(known), at_ms=wanted.at_ms) != wanted:
+        raise KeyReused(f"{wanted.key}: this key was used for another promotion")
+
+
+def _use(key: str) -> str:
+    return f"promotion {key}"
+
+
+def _approved(
+    connection: sa.Connection, clock: Clock, sweep: Sweep, key: str, champion: Champion | None, request: str
+) -> Verdict:
+    """Use up the approval of a promotion, where the limits of a sweep of the lineage ask for one."""
+    siblings = sweeps.of_lineage(connection, sweep.lineage)
+    if not any(sibling.limits.require_approval for sibling in siblings):
+        return Allow()
+    if champion is None or not request:
+        verdict = Hold("require_approval", f"{key}: the limits ask for an approval, and none was shown")
+        detail = {"reason": verdict.reason}
+        audit.note(connection, clock, "hold", sweep=sweep.name, key=key, rule=verdict.rule, detail=detail)
+        return verdict
+    act, approval = (
+        champion.act(sweep.name, sweep.limits.digest),
+        sweeps.approval_in_force(connection, sweep.name),
+    )
+    return approvals.use(connection, clock, request, act, approval, _use(key))
+
+
+def ask(
+    connection: sa.Connection, clock: Clock, sweep: str, champion: Champion, by: str, about: str
+) -> Asked:
+    """Ask people to approve a promotion under the limits that are in force now.
+
+    Raises:
+        LedgerError: there is no such sweep, or the limits name no approvers.
+    """
+    approval = sweeps.approval_in_force(connection, sweep)
+    if not approval.is_named:
+        raise LedgerError(f"sweep {sweep}: its limits name no approvers; expected some under `approval`")
+    act = champion.act(sweep, sweeps.find(connection, sweep).limits.digest)
+    return approvals.ask(connection, clock, act, approval, by, about)

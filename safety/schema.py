@@ -157,6 +157,36 @@ drills = _table(
     sa.Column("by", sa.Text, nullable=False),
 )
 
+# what people are asked; `used_for` names what its approval was used up by, once
+approval_requests = _table(
+    "approval_requests",
+    sa.Column("id", Int64, primary_key=True),
+    sa.Column("digest", sa.Text, unique=True, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("parent", sa.Text, nullable=False),
+    sa.Column("generation", Int64, nullable=False),
+    sa.Column("policy", sa.Text, nullable=False),
+    sa.Column("evidence", sa.Text, nullable=False),
+    sa.Column("sweep", sa.Text, nullable=False),
+    sa.Column("about", sa.Text, nullable=False),
+    sa.Column("by", sa.Text, nullable=False),
+    sa.Column("at_ms", Int64, nullable=False),
+    sa.Column("expires_ms", Int64, nullable=False),
+    sa.Column("used_for", sa.Text, nullable=False, default=""),
+)
+
+# each approver decides once
+approval_decisions = _table(
+    "approval_decisions",
+    sa.Column("request", sa.Text, sa.ForeignKey("approval_requests.digest"), primary_key=True),
+    sa.Column("by", sa.Text, primary_key=True),
+    sa.Column("answer", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("public", sa.Text, nullable=False),
+    sa.Column("signature", sa.Text, nullable=False),
+)
+
 audit = _table(
     "audit",
     sa.Column("seq", Int64, primary_key=True, autoincrement=False),

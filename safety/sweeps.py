@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import sqlalchemy as sa
 
 from safety import audit, budgets, drills, latch, schema
+from safety.approval import require_reachable
 from safety.clock import Clock
 from safety.errors import LedgerError
 from safety.lease import KILLED
-from safety.limits import Limits
+from safety.limits import Approval, Limits
 from safety.prepared import Prepared
 from safety.tightening import changed_fields, looser_fields, tightest
 
@@ -83,6 +84,22 @@ def _in_force(own: str, everywhere: str | None) -> Limits:
     return limits if everywhere is None else tightest(limits, Limits.model_validate_json(everywhere))
 
 
+def strictest(connection: sa.Connection) -> Limits | None:
+    """The limits of every sweep and those of each sweep that is open, the strictest of all; None for none."""
+    own = sa.select(_policies.c.limits).join(_table).where(_table.c.state == "open").distinct()
+    texts = [*connection.scalars(own), *connection.scalars(_newest)]
+    return reduce(tightest, [Limits.model_validate_json(text) for text in texts]) if texts else None
+
+
+def approval_in_force(connection: sa.Connection, sweep: str = "") -> Approval:
+    """Who approves for all sweeps, or for one: whom all limits name that bind them, or its lineage."""
+    if sweep:
+        lineage = find(connection, sweep).lineage
+        return reduce(tightest, [one.limits for one in of_lineage(connection, lineage)]).approval
+    found = strictest(connection)
+    return found.approval if found else Approval()
+
+
 def all_names(connection: sa.Connection) -> list[str]:
     """Names of all sweeps."""
     return list(connection.scalars(sa.select(_table.c.name).order_by(_table.c.name)))
@@ -113,8 +130,8 @@ def bind(
 
     Raises:
         LooserLimits: a new sweep's cap above the cluster's.
-        LedgerError: the sweep is frozen or of another lineage, its lineage shut down, the cluster killed, or
-            its kill switch proven too slow.
+        LedgerError: the sweep is frozen or of another lineage, its lineage shut down, the cluster killed, its
+            kill switch proven too slow, or too few of the approvers are named by the other limits too.
     """
     failure = "" if is_drill else drills.standing(connection)
     if failure:
@@ -136,6 +153,8 @@ def bind(
         connection.execute(_table.insert().values(**row, lineage=lineage))
     change(connection, name, state="open")
     see(connection, clock, name)
+    if limits.approval.is_named:
+        require_reachable(approval_in_force(connection))
     in_force = find(connection, name).limits
     budgets.adopt(connection, name, in_force, keep=known is not None)
     audit.note(connection, clock, "open_sweep", sweep=name, detail={"policy": limits.digest})
@@ -154,6 +173,7 @@ def _tighten(connection: sa.Connection, clock: Clock, name: str, policy: str, li
     both = tightest(before, limits)
     if both.digest == policy:
         return
+    require_reachable(both.approval)
     _store(connection, both)
     change(connection, name, policy=both.digest)
     detail = {"policy": both.digest, "before": policy, "fields": list(changed_fields(before, both))}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from operator import or_
+from operator import and_, or_
 from typing import Any
 
-from safety.limits import Bounds, Budgets, Limits
+from safety.limits import Approval, Bounds, Budgets, Limits
 
 # the more of it, the sooner somebody steps in
 _EXCESS = ("throttle", "hold", "shutdown")
@@ -28,6 +28,13 @@ def _ceilings(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str,
     }
 
 
+def _in_both(one: Mapping[str, str] | None, other: Mapping[str, str] | None) -> Mapping[str, str] | None:
+    """Approvers whom both name, with the same key; None is no approvers at all."""
+    if one is None or other is None:
+        return other if one is None else one
+    return dict(one.items() & other.items())
+
+
 # the tighter of two values; a field that isn't here can't be changed at all
 TIGHTER: dict[str, Callable[[Any, Any], Any]] = {
     "max_generations": min,
@@ -38,6 +45,10 @@ TIGHTER: dict[str, Callable[[Any, Any], Any]] = {
     "on_excess": _sternest,
     "runaway_factor": min,
     "runaway_length": min,
+    "approval.approvers": _in_both,
+    "approval.quorum": max,
+    "approval.hours": min,
+    "approval.proposer_may_approve": and_,
     "lease_seconds": min,
     "grace_seconds": min,
     "bounds.max_params": min,
@@ -46,7 +57,12 @@ TIGHTER: dict[str, Callable[[Any, Any], Any]] = {
     "bounds.max_performance": _ceilings,
     **{f"{scope}.{name}": _least for scope in ("cluster", "sweep") for name in Budgets.model_fields},
 }
-_SECTIONS: dict[str, type[Bounds] | type[Budgets]] = {"bounds": Bounds, "cluster": Budgets, "sweep": Budgets}
+_SECTIONS: dict[str, type[Approval] | type[Bounds] | type[Budgets]] = {
+    "approval": Approval,
+    "bounds": Bounds,
+    "cluster": Budgets,
+    "sweep": Budgets,
+}
 
 
 def fields_of(limits: Limits) -> dict[str, Any]:
@@ -70,11 +86,14 @@ def tightest(one: Limits, other: Limits) -> Limits:
         name: TIGHTER[name](value, asked[name]) if name in TIGHTER else value
         for name, value in fields_of(one).items()
     }
-    sections = {
-        section: {name: values.pop(f"{section}.{name}") for name in model.model_fields}
+    sections: dict[str, Any] = {
+        section: model.model_construct(
+            **{name: values.pop(f"{section}.{name}") for name in model.model_fields}
+        )
         for section, model in _SECTIONS.items()
     }
-    return Limits.model_validate({**values, **sections})
+    # each value was checked before; yet of approvers fewer may be left than must agree
+    return Limits.model_construct(**values, **sections)
 
 
 def looser_fields(old: Limits, new: Limits) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Versions of the cluster's limits in the ledger: each tighter than the one before, hashed and signed."""
+"""Versions of the cluster's limits in the ledger: each hashed and signed, looser by an approval alone."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import rfc8785
 import sqlalchemy as sa
 
 from safety import audit, schema
+from safety.approval import Act
 from safety.clock import Clock
-from safety.errors import LooserLimits
+from safety.errors import LedgerError, LooserLimits
 from safety.identity import Identity, is_signed
 from safety.limits import Limits
 from safety.tightening import changed_fields, fields_of, looser_fields
@@ -43,6 +44,11 @@ class Version:
     signature: str = ""
 
     @property
+    def parsed(self) -> Limits:
+        """The limits."""
+        return Limits.model_validate_json(self.limits)
+
+    @property
     def message(self) -> bytes:
         """What is signed: canonical JSON (RFC 8785); the digest stands for the limits."""
         names = ("number", "digest", "previous", "by", "at_ms", "public")
@@ -69,16 +75,29 @@ def all_of(connection: sa.Connection) -> list[Version]:
     ]
 
 
-def latest(connection: sa.Connection) -> Version | None:
+def newest(connection: sa.Connection) -> Version | None:
     """The version in force; None where there is none."""
     row = connection.execute(sa.select(_table).order_by(_table.c.number.desc()).limit(1)).mappings().first()
     return None if row is None else Version(**row)
 
 
 def add(
-    connection: sa.Connection, clock: Clock, limits: Limits, by: str, identity: Identity | None
+    connection: sa.Connection,
+    clock: Clock,
+    limits: Limits,
+    by: str,
+    identity: Identity | None,
+    request: str = "",
 ) -> Version:
     """Write the next version; the same limits again are the version that is there.
+
+    Args:
+        connection: of the caller's transaction.
+        clock: of this host.
+        limits: of the version.
+        by: who asks for it.
+        identity: signs it.
+        request: whose approval lets it be looser; "" for none.
 
     Raises:
         LooserLimits: a field is looser than the version in force.
@@ -87,8 +106,9 @@ def add(
     last = known[-1] if known else None
     if last and last.digest == limits.digest:
         return last
-    before = Limits.model_validate_json(last.limits) if last else None
-    _check(before, limits)
+    before = last.parsed if last else None
+    if before and not request:
+        _require_tighter(before, limits)
     version = Version(
         number=len(known) + 1,
         limits=limits.canonical,
@@ -102,8 +122,36 @@ def add(
     _write(connection, version, signature)
     changed = list(changed_fields(before, limits)) if before else list(fields_of(limits))
     detail = {"version": version.number, "policy": version.digest, "by": by, "fields": changed}
-    audit.note(connection, clock, "tighten", detail={**detail, "signature": signature})
+    if request:
+        detail |= {"request": request, "looser": list(looser_fields(before, limits)) if before else []}
+    kind = "loosen" if request else "tighten"
+    audit.note(connection, clock, kind, detail={**detail, "signature": signature})
     return all_of(connection)[-1]
+
+
+def loosening(last: Version | None, limits: Limits) -> Act:
+    """What it takes an approval for to put these limits in the place of a version.
+
+    Raises:
+        LooserLimits: there is no version, or it names nobody who could approve.
+        LedgerError: nothing in them is looser.
+    """
+    if last is None:
+        raise LooserLimits("no version of the limits binds every sweep; expected one that names approvers")
+    if not last.parsed.approval.is_named:
+        raise LooserLimits(
+            f"version {last.number} of the limits names no approvers, so that nobody loosens it"
+        )
+    if not looser_fields(last.parsed, limits):
+        told = "`rsi-ray limits tighten` takes them without an approval"
+        raise LedgerError(f"nothing in these limits is looser than version {last.number}; {told}")
+    return Act(
+        kind="loosen",
+        subject=limits.digest,
+        parent=last.digest,
+        generation=last.number + 1,
+        policy=last.digest,
+    )
 
 
 def _write(connection: sa.Connection, version: Version, signature: str) -> None:
@@ -112,18 +160,20 @@ def _write(connection: sa.Connection, version: Version, signature: str) -> None:
     connection.execute(_table.insert().values(**values, signature=signature))
 
 
-def _check(before: Limits | None, limits: Limits) -> None:
-    looser = looser_fields(before, limits) if before else ()
-    if before and looser:
+def _require_tighter(before: Limits, limits: Limits) -> None:
+    looser = looser_fields(before, limits)
+    if looser:
         name = looser[0]
         raise LooserLimits(
             f"{name}: {_value(limits, name)} is asked for and {_value(before, name)} is in force; loosening "
-            "takes an approval, which this version can't take yet"
+            "takes an approval: ask for it with `rsi-ray limits loosen`"
         )
 
 
 def _value(limits: Limits, name: str) -> object:
     known = fields_of(limits)
+    if name == "approval.approvers":
+        return ", ".join(f"{who} {key[:8]}" for who, key in sorted(limits.approval.keys.items())) or "nobody"
     if name in known:
         return "no limit" if known[name] is None else known[name]
     section, _, domain = name.rpartition("max_performance.")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from random import Random
 
 from safety.errors import LooserLimits, SafetyError
+from safety.simulation.approvers import Approvers
 from safety.simulation.candidates import tightened
 from safety.simulation.driver import Driver, Policy
 from safety.simulation.network import Network
@@ -27,6 +28,7 @@ class Fate:
     policy: Policy
     drivers: list[Driver]
     workers: list[Worker]
+    approvers: Approvers
 
     def plan(self, scenario: Scenario) -> None:
         """Plan the first time of all that happens in a scenario."""
@@ -134,3 +136,7 @@ class Fate:
             self.network.operate("open_sweep", f"looser-{self.timeline.now}", looser)
         except SafetyError as error:
             self.network.tally["looser limits refused"] += isinstance(error, LooserLimits)
+
+    def champion_is_proposed(self) -> None:
+        """Somebody asks for the promotion of a champion."""
+        self.approvers.propose()

@@ -52,6 +52,14 @@ class LatchChange:
 
 
 @dataclass(frozen=True, slots=True)
+class PromotionChange:
+    """A champion took another's place."""
+
+    key: str
+    sweep: str
+
+
+@dataclass(frozen=True, slots=True)
 class AuditRow:
     """A row was added to the audit."""
 
@@ -68,12 +76,13 @@ class Rewritten:
     table: str
 
 
-Change = BudgetChange | LeaseChange | SweepChange | LatchChange | AuditRow | Rewritten
+Change = BudgetChange | LeaseChange | SweepChange | LatchChange | PromotionChange | AuditRow | Rewritten
 KINDS: dict[str, type[Change]] = {
     "budget": BudgetChange,
     "lease": LeaseChange,
     "sweep": SweepChange,
     "latch": LatchChange,
+    "promotion": PromotionChange,
     "audit": AuditRow,
     "rewritten": Rewritten,
 }
@@ -112,6 +121,7 @@ def _triggers() -> str:
     made += _trigger("latch", "INSERT", _padded("'latch'", "1")) + _trigger(
         "latch", "DELETE", _padded("'latch'", "0")
     )
+    made += _trigger("promotions", "INSERT", _padded("'promotion'", "new.key", "new.sweep"))
     made += _trigger("audit", "INSERT", _padded("'audit'", "new.seq", "new.kind", "new.sweep", "new.key"))
     rewritten = _padded("'rewritten'", "'audit'")
     return made + _trigger("audit", "UPDATE", rewritten) + _trigger("audit", "DELETE", rewritten)

@@ -1,6 +1,6 @@
 """What must hold after every event of a rehearsal, checked against what the database tells of each change.
 
-I1 to I9 are the invariants of the ledger:
+I1 to I10 are the invariants of the ledger:
 
 - I1 spent + held is within the cap, and an admission within what the limits name;
 - I2 held is the sum of the open leases, spent of the closed ones;
@@ -10,7 +10,8 @@ I1 to I9 are the invariants of the ledger:
 - I6 every change of state has its row in the audit, and the audit only grows;
 - I7 spent never falls;
 - I8 what fails grants nothing, and fails as it should;
-- I9 no cap is raised.
+- I9 no cap is raised;
+- I10 nothing is promoted that people have not approved: exactly it, enough of them, in time, once.
 
 "kill": while the switch is thrown nothing is admitted, begun or renewed, and only `unkill` lifts it.
 "ceiling": nothing over one is admitted, let go on or promoted.
@@ -32,10 +33,12 @@ from safety.simulation.feed import (
     Change,
     LatchChange,
     LeaseChange,
+    PromotionChange,
     Rewritten,
     SweepChange,
 )
 from safety.simulation.model import OPEN, Amounts, Model, Place
+from safety.simulation.promotions import People
 from safety.simulation.storage import Failure, SharedMemory
 from safety.simulation.timeline import Host
 from safety.simulation.transitions import Transitions
@@ -64,7 +67,8 @@ class Invariants:
 
     def __init__(self, storage: SharedMemory, host: Host, may_compute: Callable[[int], bool]) -> None:
         self.model = Model()
-        self._storage = storage
+        self.people = People()
+        self._storage, self._host = storage, host
         self._transitions = Transitions(self.model, host, may_compute)
         self._found: dict[Place, BudgetChange] = {}
         self._last_row = 0
@@ -73,6 +77,7 @@ class Invariants:
             LeaseChange: self._transitions.follow,
             SweepChange: self._sweep,
             LatchChange: self._latch,
+            PromotionChange: self._promotion,
             AuditRow: self._audit,
             Rewritten: self._rewritten,
         }
@@ -92,6 +97,7 @@ class Invariants:
         for place in {(c.scope, c.resource): c for c in changes if isinstance(c, BudgetChange)}:
             self._require_sums(place)
         self._require_answer(call, answer)
+        self.people.hear(call, answer)
         return changes
 
     def computes(self, lease: int, fence: int) -> None:
@@ -177,6 +183,9 @@ class Invariants:
         told = "was thrown" if row.thrown else "was lifted"
         require(call.method == wanted, "kill", f"the switch {told} by {call.method}")
         self.model.killed = bool(row.thrown)
+
+    def _promotion(self, call: Call, row: PromotionChange) -> None:
+        self.people.follow(call, row, self.model.limits[row.sweep], self._host)
 
     def _audit(self, _call: Call, row: AuditRow) -> None:
         self._last_row += 1
@@ -265,6 +274,8 @@ def _require_audit(changes: Sequence[Change]) -> None:
         if isinstance(change, LatchChange):
             kind = "kill" if change.thrown else "unkill"
             require((kind, "") in named, "I6", f"the switch was changed without an audit row of {kind}")
+        if isinstance(change, PromotionChange):
+            require(rows["promote", change.key] == 1, "I6", f"{change.key} was promoted without an audit row")
 
 
 def _lease_rows(changes: Sequence[Change]) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ from random import Random
 
 from safety.endings import SWEEP_SILENCE_MS
 from safety.ledger import Ledger
+from safety.simulation.approvers import Approvers, with_approvers
 from safety.simulation.candidates import Candidates, Course, limits
 from safety.simulation.driver import Driver, Policy
 from safety.simulation.faults import Fate
@@ -98,6 +99,8 @@ class _World:
 
     def _people(self, plan: Plan, scenario: Scenario) -> None:
         first = limits(plan.workers, tight=scenario.tight)
+        if scenario.every_cluster.champion_is_proposed:
+            first = with_approvers(first)
         policy = Policy(limits=first, first=first)
         courses = list(Course) if scenario.runaway else [Course.STEADY]
         drivers = [
@@ -112,9 +115,13 @@ class _World:
         for driver in drivers:
             driver.start()
         workers = [worker for driver in drivers for worker in driver.workers]
+        approvers = Approvers(
+            timeline=self.timeline, rng=self._rng, network=self.network, people=self.invariants.people,
+            drivers=drivers,
+        )  # fmt: skip
         Fate(
             timeline=self.timeline, rng=self._rng, network=self.network, policy=policy, drivers=drivers,
-            workers=workers,
+            workers=workers, approvers=approvers,
         ).plan(scenario)  # fmt: skip
 
     def step(self) -> None:

@@ -47,6 +47,7 @@ class EveryCluster:
     sweep_is_frozen: float = 0.0
     limits_are_tightened: float = 0.0
     looser_limits_are_asked: float = 0.0
+    champion_is_proposed: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,6 +101,10 @@ SCENARIOS: dict[str, Scenario] = {
         every_cluster=EveryCluster(limits_are_tightened=10, looser_limits_are_asked=15, sweep_closes=30),
     ),
     "runaway": Scenario(runaway=True),
+    "approvals": Scenario(
+        calls=Calls(unheard=0.05, late=0.8, reply_lost=0.1, failing=0.02),
+        every_cluster=EveryCluster(champion_is_proposed=1, governor_crashes=60, wall_clock_is_set=15),
+    ),
     # much for a few workers, and what thousands of them meet within seconds
     "at_scale": Scenario(
         calls=Calls(unheard=0.03, reply_lost=0.03, failing=0.01),

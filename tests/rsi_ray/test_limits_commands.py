@@ -52,8 +52,8 @@ def test_looser_limits_are_refused_in_one_line(ledger: Ledger, command_here: Com
     code, printed = tighten(command_here, tmp_path, 100)
     assert code == 1
     assert printed == (
-        "rsi-ray: bounds.max_params: 100 is asked for and 99 is in force; loosening takes an approval, which "
-        "this version can't take yet\n"
+        "rsi-ray: bounds.max_params: 100 is asked for and 99 is in force; loosening takes an approval: ask "
+        "for it with `rsi-ray limits loosen`\n"
     )
 
 

@@ -8,7 +8,17 @@ from tests.safety.fakes import FakeClock, limits
 
 DATABASES = ("sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql))
 # the suites that every database of a ledger has to pass
-CONTRACTS = ("audit", "drills", "governor", "group_commit", "latch", "ledger", "races", "readmit")
+CONTRACTS = (
+    "approvals",
+    "audit",
+    "drills",
+    "governor",
+    "group_commit",
+    "latch",
+    "ledger",
+    "races",
+    "readmit",
+)
 
 _schemas = itertools.count(1)
 

@@ -4,7 +4,9 @@ import os
 import signal
 from typing import Any
 
-from safety import Allow, Ledger, Limits, LooserLimits
+from safety import Allow, ApprovalRefused, Ledger, Limits, LooserLimits
+from safety.approval import Answer
+from tests.safety.approvers import answer
 from tests.safety.fakes import limits, request
 
 GFLOP = 10**9
@@ -67,3 +69,26 @@ def die_in_the_transaction(url: str) -> None:
     with ledger._transaction() as connection:
         connection.exec_driver_sql("UPDATE budgets SET held = held + 1")
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def decide_at_once(url: str, said: Answer, start: Any, answers: Any) -> None:
+    """One of two operators decides of the one request, at the same moment as the other."""
+    _decide(url, {"approve": "ann", "reject": "bob"}[said], said, start, answers)
+
+
+def decide_as_one(url: str, said: Answer, start: Any, answers: Any) -> None:
+    """The same operator decides in two processes."""
+    _decide(url, "ann", said, start, answers)
+
+
+def _decide(url: str, who: str, said: Answer, start: Any, answers: Any) -> None:
+    ledger = Ledger(url)
+    digest = ledger.requests()[-1][0].request.digest
+    start.wait()
+    try:
+        answer(ledger, digest, who, said)
+        answers.put((said, "taken"))
+    except ApprovalRefused:
+        rules = [entry.rule for _, entry, _ in ledger.audit() if entry.kind == "deny"]
+        answers.put((said, rules[-1]))
+    ledger.close()

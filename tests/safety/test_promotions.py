@@ -6,16 +6,23 @@ import pytest
 
 from safety import Allow, Deny, Governor, Hold, KeyReused, LeaseLost, Ledger, LedgerError
 from safety.improvement import MS_PER_HOUR
-from tests.safety.fakes import kinds, limits, request
+from tests.safety.fakes import kinds, request
+from tests.safety.fakes import limits as limits_of
 
 DAY = 24 * MS_PER_HOUR
+
+
+def free(**more):
+    """Limits under which no human approves a champion; with approvals it is `test_approvals`."""
+    return limits_of(require_approval=False, **more)
 
 
 @pytest.fixture
 def family(ledger):
     """Two sweeps of the lineage `family`, and `s` of its own."""
     for name in ("x", "y"):
-        ledger.open_sweep(name, limits(), "family")
+        ledger.open_sweep(name, free(), "family")
+    ledger.open_sweep("own", free())
     return ledger
 
 
@@ -51,7 +58,7 @@ def test_sweeps_of_one_lineage_share_the_ceiling_and_others_do_not(family):
     assert family.promote("x", "x/1", 1.0, 1.06) == Allow()
     assert isinstance(family.promote("y", "y/1", 1.0, 1.06), Hold)
     assert (last(family).kind, last(family).sweep, last(family).rule) == ("hold", "y", "max_improvement_rate")
-    assert family.promote("s", "s/1", 1.0, 1.06) == Allow()
+    assert family.promote("own", "own/1", 1.0, 1.06) == Allow()
     assert [one.key for one in family.promotions("family")] == ["x/1"]
 
 
@@ -67,18 +74,18 @@ def test_the_window_moves_on_and_a_restart_forgets_nothing(family, clock, url):
 
 
 def test_the_strictest_limits_of_a_lineage_bind_all_its_sweeps(ledger):
-    ledger.open_sweep("x", limits(), "family")
-    ledger.open_sweep("loose", limits(max_improvement_rate=10.0, on_excess="throttle"), "family")
+    ledger.open_sweep("x", free(), "family")
+    ledger.open_sweep("loose", free(max_improvement_rate=10.0, on_excess="throttle"), "family")
     assert isinstance(ledger.promote("loose", "loose/1", 1.0, 1.2), Hold)
 
 
 def test_of_several_holds_the_longest_is_told(ledger):
     for name, hours in (("x", 24), ("y", 48)):
-        ledger.open_sweep(name, limits(on_excess="throttle", improvement_window_hours=hours), "family")
+        ledger.open_sweep(name, free(on_excess="throttle", improvement_window_hours=hours), "family")
     ledger.promote("x", "x/1", 1.0, 1.06)
     at_ms = ledger.promotions("family")[0].at_ms
     assert ledger.promote("x", "x/2", 1.06, 1.12).until_ms == at_ms + 2 * DAY + 1
-    ledger.open_sweep("z", limits(), "family")
+    ledger.open_sweep("z", free(), "family")
     assert ledger.promote("x", "x/2", 1.06, 1.12).until_ms == 0
 
 
@@ -103,9 +110,9 @@ def test_no_sweep_of_a_lineage_that_was_shut_down_is_opened_or_promotes_any_more
     runaway(family)
     assert isinstance(family.promote("y", "y/2", 0.515, 0.516), Deny)
     with pytest.raises(LedgerError, match="sweep z: its lineage family was shut down: lineage family gained"):
-        family.open_sweep("z", limits(), "family")
+        family.open_sweep("z", free(), "family")
     with pytest.raises(LedgerError, match="sweep x: frozen: lineage family gained"):
-        family.open_sweep("x", limits())
+        family.open_sweep("x", free())
 
 
 def test_exactly_half_again_goes_on(family):
@@ -117,11 +124,11 @@ def test_a_shutdown_that_comes_again_keeps_its_first_reason(family):
     runaway(family)
     assert family.judge_improvement("y", 0.515, 0.6).rule == "runaway"
     with pytest.raises(LedgerError, match=r"gained 0.005, 0.01, 0.02"):
-        family.open_sweep("z", limits(), "family")
+        family.open_sweep("z", free(), "family")
 
 
 def test_excess_shuts_down_where_the_limits_choose_it(ledger):
-    ledger.open_sweep("x", limits(on_excess="shutdown"))
+    ledger.open_sweep("x", free(on_excess="shutdown"))
     assert isinstance(ledger.judge_improvement("x", 1.0, 1.5), Deny)
     assert ledger.sweep("x").state == "frozen"
 
@@ -144,10 +151,10 @@ def test_a_sweep_promotes_after_its_end_and_not_while_frozen_or_killed(family):
 
 def test_a_sweep_has_a_lineage_of_its_own_and_keeps_it(family):
     assert [family.sweep(name).lineage for name in ("s", "x")] == ["s", "family"]
-    family.open_sweep("x", limits())
-    family.open_sweep("x", limits(), "family")
+    family.open_sweep("x", free())
+    family.open_sweep("x", free(), "family")
     with pytest.raises(LedgerError, match="sweep x: of lineage family, not other"):
-        family.open_sweep("x", limits(), "other")
+        family.open_sweep("x", free(), "other")
 
 
 def test_an_improvement_that_is_judged_is_no_promotion(family):
@@ -159,7 +166,7 @@ def test_an_improvement_that_is_judged_is_no_promotion(family):
 
 def test_a_governor_promotes_and_opens_sweeps_of_a_lineage(ledger):
     governor = Governor(ledger)
-    governor.open_sweep("x", limits(), "family")
+    governor.open_sweep("x", free(), "family")
     assert governor.promote("x", "x/1", 1.0, 0.95, "min") == Allow()
     assert isinstance(governor.judge_improvement("x", 0.95, 0.9, "min"), Hold)
     assert [one.mode for one in ledger.promotions("family")] == ["min"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safety import Budgets, Limits, limits_from_dict, looser_fields, tightening, tightest
+from safety import Approval, Budgets, Limits, limits_from_dict, looser_fields, tightening, tightest
 from safety.tightening import changed_fields, fields_of
 from tests.safety.fakes import limits
 
@@ -22,6 +22,8 @@ STEPS = {
     "lease_seconds": (14, 16),
     "grace_seconds": (4, 6),
     "on_excess": ("shutdown", "throttle"),
+    "approval.hours": (12, 48),
+    "approval.proposer_may_approve": (False, True),
     "bounds.max_params": (999, 1001),
     "bounds.max_flops": (9_999, 10_001),
     "bounds.max_memory": (99_999, 100_001),
@@ -51,7 +53,8 @@ def with_ceilings(**ceilings):
 
 def test_every_field_of_the_limits_has_a_tighter_direction():
     assert set(tightening.TIGHTER) == set(fields_of(BASE))
-    assert set(STEPS) == set(fields_of(BASE)) - {"bounds.max_performance", "require_approval"}
+    others = {"bounds.max_performance", "require_approval", "approval.approvers", "approval.quorum"}
+    assert set(STEPS) == set(fields_of(BASE)) - others
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -86,6 +89,37 @@ def test_a_domain_may_be_added_and_lowered_and_neither_raised_nor_taken_out():
     assert both == {"reasoning": 0.95, "code": 0.9, "planning": 0.5}
 
 
+def named(*names, quorum=1):
+    """Limits that name approvers; the key of each is made of its name."""
+    keys = {name: name[0].encode().hex() * 32 for name in names}
+    return BASE.model_copy(update={"approval": Approval(approvers=keys, quorum=quorum)})
+
+
+def test_an_approver_may_be_taken_out_and_none_added_exchanged_or_all_of_them_left_out():
+    base = named("ann", "bob")
+    assert looser_fields(base, named("ann")) == looser_fields(BASE, base) == ()
+    for other in (named("ann", "bob", "eve"), named("ann", "eve"), BASE, named("bob", "a")):
+        assert looser_fields(base, other) == ("approval.approvers",)
+    assert tightest(named("ann", "bob"), named("bob", "eve")).approval == named("bob").approval
+    exchanged = base.approval.model_copy(update={"approvers": {"ann": "0" * 64}})
+    assert tightest(base, base.model_copy(update={"approval": exchanged})).approval.keys == {}
+
+
+def test_a_quorum_may_be_raised_and_not_lowered():
+    one, both = named("ann", "bob"), named("ann", "bob", quorum=2)
+    assert looser_fields(one, both) == ()
+    assert looser_fields(both, one) == ("approval.quorum",)
+    assert tightest(one, both) == tightest(both, one) == both
+
+
+def test_the_tightest_of_two_may_be_out_of_reach_and_still_knows_that_approvers_are_named():
+    both = tightest(named("ann", "bob", quorum=2), named("bob", "eve", quorum=2)).approval
+    assert (list(both.keys), both.is_named, both.is_reachable) == (["bob"], True, False)
+    nobody = tightest(named("ann"), named("bob")).approval
+    assert (nobody.keys, nobody.is_named, nobody.is_reachable) == ({}, True, False)
+    assert (BASE.approval.is_named, BASE.approval.is_reachable) == (False, True)
+
+
 def test_a_field_that_knows_no_tighter_can_not_be_changed(monkeypatch):
     monkeypatch.delitem(tightening.TIGHTER, "max_generations")
     lower = BASE.model_copy(update={"max_generations": 1})
@@ -115,6 +149,20 @@ def any_limits(draw):
         max_generations=draw(st.integers(1, 2)),
         require_approval=draw(st.booleans()),
         on_excess=draw(st.sampled_from(["throttle", "hold", "shutdown"])),
+        approval=draw(approvals()),
+    )
+
+
+def approvals():
+    keys = {name: name.encode().hex() * 32 for name in "ab"}
+    sets = st.none() | st.sampled_from([("a",), ("b",), ("a", "b")])
+    return sets.flatmap(
+        lambda names: st.builds(
+            Approval,
+            approvers=st.just(names and {name: keys[name] for name in names}),
+            quorum=st.integers(1, len(names or "1")),
+            hours=st.integers(1, 2),
+        )
     )
 
 

@@ -96,7 +96,9 @@ def test_a_looser_version_is_refused_by_its_first_looser_field_and_changes_nothi
     before = ledger.versions(), ledger.audit(), ledger.budgets("s")
     with pytest.raises(LooserLimits) as caught:
         ledger.tighten(second, "ann")
-    assert str(caught.value) == (f"{message}; loosening takes an approval, which this version can't take yet")
+    assert str(caught.value) == (
+        f"{message}; loosening takes an approval: ask for it with `rsi-ray limits loosen`"
+    )
     assert (ledger.versions(), ledger.audit(), ledger.budgets("s")) == before
 
 

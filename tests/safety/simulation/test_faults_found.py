@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
@@ -17,12 +18,15 @@ from safety import (
     LedgerError,
     Request,
     Usage,
+    approval,
+    approvals,
     audit,
     budgets,
     endings,
     governor,
     lease,
     leases,
+    promotions,
     rules,
     schema,
     sweeps,
@@ -293,6 +297,49 @@ def a_pulse_reserves_a_lease(patch):
     patch.setattr(sweeps, "see", seen)
 
 
+def an_approval_is_taken_for_another_act(patch):
+    patch.setattr(approvals, "another", lambda *_: None)
+
+
+def an_approval_is_used_again(patch):
+    standing = approvals.standing
+    patch.setattr(approvals, "standing", lambda asked, *more: standing(replace(asked, used_for=""), *more))
+
+
+def any_signature_will_do(patch):
+    patch.setattr(approval, "is_signed", lambda *_: True)
+
+
+def an_approval_never_expires(patch):
+    patch.setattr(approval, "closed", lambda *_: None)
+
+
+def a_proposer_approves_for_itself(patch):
+    patch.setattr(approval, "_is_own", lambda *_: False)
+
+
+def a_rejection_counts_as_nothing(patch):
+    judged = approval.judged
+
+    def without(request, decisions, *more):
+        return judged(request, [one for one in decisions if one.answer == "approve"], *more)
+
+    patch.setattr(approvals, "judged", without)
+
+
+def one_approver_is_enough(patch):
+    judged = approval.judged
+
+    def by_one(request, decisions, section, now_ms):
+        return judged(request, decisions, section.model_copy(update={"quorum": 1}), now_ms)
+
+    patch.setattr(approvals, "judged", by_one)
+
+
+def nobody_is_asked_for_approval(patch):
+    patch.setattr(promotions, "_approved", lambda *_: Allow())
+
+
 FAULTS = [
     (an_audit_row_is_taken_out, "calm", "I6"),
     (a_grant_is_made_up, "calm", "I5"),
@@ -325,6 +372,15 @@ FAULTS = [
     (any_improvement_is_allowed, "runaway", "ceiling"),
     (what_was_refused_may_come_again, "calm", "I4"),
     (looser_limits_are_taken, "tightened", "I9"),
+    (an_approval_is_taken_for_another_act, "approvals", "I10"),
+    (an_approval_is_used_again, "approvals", "I10"),
+    (any_signature_will_do, "approvals", "I10"),
+    (an_approval_never_expires, "approvals", "I10"),
+    (a_proposer_approves_for_itself, "approvals", "I10"),
+    (a_rejection_counts_as_nothing, "approvals", "I10"),
+    (one_approver_is_enough, "approvals", "I10"),
+    (nobody_is_asked_for_approval, "approvals", "I10"),
+    (the_audit_leaves_out("promote"), "approvals", "I6"),
     (a_transaction_that_fails_is_kept, "broken_database", "I2|I6|I8"),
     (a_grant_is_answered_whether_it_was_written_or_not, "broken_database", "I4|I8"),
 ]

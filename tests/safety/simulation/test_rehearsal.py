@@ -45,6 +45,7 @@ HAPPENS = {
     "reboot": ("reboots", "governor crashes", "forfeited"),
     "tightened": ("looser limits refused",),
     "runaway": ("Deny by max_params",),
+    "approvals": ("decisions to approve", "decisions to reject", "forged decisions refused"),
     "at_scale": ("governor crashes", "lost replies", "unheard calls", "workers died"),
     "everything": ("kills", "reboots", "failed transactions", "lost replies", "late calls", "void"),
 }

@@ -1,0 +1,241 @@
+"""Approvals: what is asked of people, what they decided and signed, and whether that is enough."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Literal
+
+import rfc8785
+
+from safety.errors import LedgerError
+from safety.identity import Identity, is_signed
+from safety.limits import Approval
+from safety.verdict import Allow, Deny, Hold, Verdict
+
+Kind = Literal["unkill", "loosen", "promote"]
+Answer = Literal["approve", "reject"]
+MS_PER_HOUR = 3_600_000
+# of a request's digest, as people read it
+SHOWN = 12
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Act:
+    """What is to be done, and on what ground; an approval of another act is none of this one.
+
+    Attributes:
+        kind: unkill, loosen or promote.
+        subject: digest of the kill that is lifted, of the new limits, or of the new champion's artifact.
+        parent: digest of the limits or of the artifact that it takes the place of; "" for none.
+        generation: number of the new version of the limits, or of the champion; 0 for a kill.
+        policy: digest of the limits in force; "" where no version of them binds every sweep.
+        evidence: digest of what a promotion rests on.
+        sweep: that promotes.
+    """
+
+    kind: Kind
+    subject: str
+    parent: str = ""
+    generation: int = 0
+    policy: str = ""
+    evidence: str = ""
+    sweep: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Champion:
+    """What would be promoted.
+
+    Attributes:
+        artifact: SHA-256 of its file; see `artifact.artifact_digest`.
+        parent: of the champion whose place it takes; "" for none.
+        generation: its number, from 1.
+        evidence: SHA-256 of what was measured of it.
+    """
+
+    artifact: str
+    parent: str
+    generation: int
+    evidence: str
+
+    def act(self, sweep: str, policy: str) -> Act:
+        """Its promotion by a sweep, under the limits with this digest."""
+        return Act(
+            kind="promote",
+            subject=self.artifact,
+            parent=self.parent,
+            generation=self.generation,
+            policy=policy,
+            evidence=self.evidence,
+            sweep=sweep,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """What people are asked.
+
+    Attributes:
+        act: what they allow.
+        about: why it is asked for, or the limits in JSON.
+        by: who asks; that is told, not proven.
+        at_ms, expires_ms: Unix time in milliseconds.
+    """
+
+    act: Act
+    about: str
+    by: str
+    at_ms: int
+    expires_ms: int
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all of it in canonical JSON (RFC 8785), by which it is known."""
+        return hashlib.sha256(rfc8785.dumps(asdict(self))).hexdigest()
+
+    @property
+    def shows_its_subject(self) -> bool:
+        """Whether the limits that people are shown are those that they are asked for."""
+        shown = hashlib.sha256(self.about.encode()).hexdigest()
+        return self.act.kind != "loosen" or shown == self.act.subject
+
+    @property
+    def name(self) -> str:
+        """The beginning of its digest, for people."""
+        return self.digest[:SHOWN]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """What one person decided of one request.
+
+    Attributes:
+        request: its digest.
+        answer: approve or reject.
+        by: name of the approver.
+        reason: for people.
+        public: the approver's key, 64 hexadecimal digits.
+        signature: of `message`, hexadecimal.
+    """
+
+    request: str
+    answer: Answer
+    by: str
+    reason: str
+    public: str
+    signature: str = ""
+
+    @property
+    def message(self) -> bytes:
+        """What is signed: canonical JSON (RFC 8785).
+
+        Raises:
+            ValueError: a text in it is no Unicode.
+        """
+        names = ("request", "answer", "by", "reason", "public")
+        return rfc8785.dumps({name: getattr(self, name) for name in names})
+
+    def is_signed_by(self, public: str) -> bool:
+        """Whether the holder of this key has signed it."""
+        try:
+            return self.public == public and is_signed(public, bytes.fromhex(self.signature), self.message)
+        except ValueError:
+            return False
+
+
+def decide(request: str, answer: Answer, by: str, reason: str, identity: Identity) -> Decision:
+    """A signed decision of the request with this digest."""
+    plain = Decision(request=request, answer=answer, by=by, reason=reason, public=identity.public)
+    values = {field.name: getattr(plain, field.name) for field in fields(plain)}
+    return Decision(**{**values, "signature": identity.sign(plain.message).hex()})
+
+
+def another(approved: Act, wanted: Act) -> Deny | None:
+    """Why an approval of one act is none of another; None where they are the same."""
+    for field in fields(Act):
+        for_this, asked = getattr(approved, field.name), getattr(wanted, field.name)
+        if for_this != asked:
+            told = f"approved for {field.name} {_shown(for_this)}, not {_shown(asked)}"
+            return Deny(f"approval.{field.name}", told)
+    return None
+
+
+def _shown(value: object) -> str:
+    return str(value)[:SHOWN] or "none"
+
+
+def closed(request: Request, now_ms: int) -> Deny | None:
+    """Why a request can't be decided, by itself and the time; None where it can."""
+    if not request.shows_its_subject:
+        return Deny("approval.forged", f"request {request.name} shows other limits than it asks for")
+    if request.at_ms <= now_ms < request.expires_ms:
+        return None
+    return Deny("approval.expired", f"request {request.name} can be decided within its hours only")
+
+
+def refusal(request: Request, decision: Decision, approval: Approval, now_ms: int) -> Deny | None:
+    """Why a decision doesn't count; None where it does.
+
+    Args:
+        request: what is decided.
+        decision: of one person.
+        approval: who may approve, by the limits in force.
+        now_ms: Unix time in milliseconds.
+    """
+    public = approval.keys.get(decision.by)
+    if public is None:
+        return Deny("approval.approver", f"{decision.by!r:.60} is no approver by the limits in force")
+    if decision.request != request.digest or not decision.is_signed_by(public):
+        return Deny("approval.forged", f"{decision.by} has not signed this answer to {request.name}")
+    if _is_own(request, decision, approval):
+        return Deny("approval.proposer", f"{decision.by} asks for it, and the limits let no proposer approve")
+    return closed(request, now_ms)
+
+
+def _is_own(request: Request, decision: Decision, approval: Approval) -> bool:
+    """Whether a proposer approves; its own rejection counts whatever the limits say."""
+    return decision.answer == "approve" and decision.by == request.by and not approval.proposer_may_approve
+
+
+def judged(request: Request, decisions: Sequence[Decision], approval: Approval, now_ms: int) -> Verdict:
+    """Whether a request is approved: by the quorum, in time, and rejected by nobody.
+
+    Args:
+        request: what was asked.
+        decisions: all that were made of it; what doesn't count is passed over.
+        approval: who may approve, by the limits in force.
+        now_ms: Unix time in milliseconds.
+    """
+    denial = closed(request, now_ms)
+    if denial:
+        return denial
+    counted = {
+        decision.by: decision
+        for decision in sorted(decisions, key=lambda one: one.answer)  # reject comes last, and stays
+        if refusal(request, decision, approval, now_ms) is None
+    }
+    rejected = [decision for decision in counted.values() if decision.answer == "reject"]
+    if rejected:
+        first = rejected[0]
+        return Deny("approval.rejected", f"request {request.name} was rejected by {first.by}: {first.reason}")
+    if len(counted) < approval.quorum:
+        approved = ", ".join(sorted(counted)) or "nobody"
+        told = f"request {request.name} needs {approval.quorum} approvals, and was approved by {approved}"
+        return Hold("approval.quorum", told)
+    return Allow()
+
+
+def require_reachable(approval: Approval) -> None:
+    """Refuse that limits come into force under which nothing could ever be approved.
+
+    Raises:
+        LedgerError: the approvers whom all of them name are fewer than must agree.
+    """
+    if not approval.is_reachable:
+        common = ", ".join(sorted(approval.keys)) or "nobody"
+        raise LedgerError(
+            f"approval.quorum: {approval.quorum} must agree, and the approvers that all limits in force name "
+            f"are {common}; expected limits under which enough of them are left"
+        )

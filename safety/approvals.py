@@ -1,0 +1,165 @@
+"""Approvals in the ledger: requests and decisions, each used up at most once, in the caller's transaction."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+
+import sqlalchemy as sa
+
+from safety import audit, schema, sweeps
+from safety.approval import MS_PER_HOUR, Act, Decision, Request, another, judged, refusal
+from safety.clock import Clock
+from safety.errors import LedgerError
+from safety.latch import readable
+from safety.limits import Approval
+from safety.verdict import Allow, Deny, Hold, Verdict
+
+_requests, _decisions = schema.approval_requests, schema.approval_decisions
+_ACT = [field.name for field in fields(Act)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """A request as the ledger has it.
+
+    Attributes:
+        decisions: of it, in the order of their names.
+        used_for: what used its approval up; "" for nothing yet.
+    """
+
+    request: Request
+    decisions: tuple[Decision, ...]
+    used_for: str
+
+
+def all_of(connection: sa.Connection) -> list[Asked]:
+    """Every request, in the order in which they came."""
+    return [
+        _asked(connection, row) for row in connection.execute(sa.select(_requests).order_by(_requests.c.id))
+    ]
+
+
+def find(connection: sa.Connection, name: str) -> Asked:
+    """A request by its digest, or by the beginning of it.
+
+    Raises:
+        LedgerError: there is none, or there are several.
+    """
+    alike = _requests.c.digest.startswith(name, autoescape=True)
+    rows = connection.execute(sa.select(_requests).where(alike).limit(2)).all()
+    if len(rows) != 1 or not name:
+        known = "several begin so" if len(rows) > 1 else "not in the ledger"
+        raise LedgerError(f"request {name!r:.80}: {known}; `rsi-ray approvals list` shows them")
+    return _asked(connection, rows[0])
+
+
+def _asked(connection: sa.Connection, row: sa.Row[tuple[object, ...]]) -> Asked:
+    act = Act(**{name: row._mapping[name] for name in _ACT})
+    named = {name: row._mapping[name] for name in ("about", "by", "at_ms", "expires_ms")}
+    query = sa.select(_decisions).where(_decisions.c.request == row.digest).order_by(_decisions.c.by)
+    made = tuple(Decision(**one) for one in connection.execute(query).mappings())
+    return Asked(request=Request(act=act, **named), decisions=made, used_for=row.used_for)
+
+
+def ask(connection: sa.Connection, clock: Clock, act: Act, approval: Approval, by: str, about: str) -> Asked:
+    """Ask people to allow an act; one that waits for them already is not asked for again."""
+    now_ms, same = clock.wall_ms(), [_requests.c[name] == getattr(act, name) for name in _ACT]
+    query = sa.select(_requests).where(*same, _requests.c.used_for == "").order_by(_requests.c.id.desc())
+    row = connection.execute(query.limit(1)).first()
+    known = _asked(connection, row) if row else None
+    if known and not isinstance(judged(known.request, known.decisions, approval, now_ms), Deny):
+        return known
+    expires_ms = now_ms + approval.hours * MS_PER_HOUR
+    request = Request(act=act, about=readable(about), by=readable(by), at_ms=now_ms, expires_ms=expires_ms)
+    if known and known.request == request:
+        return known
+    told = {"about": request.about, "by": request.by, "at_ms": now_ms, "expires_ms": expires_ms}
+    connection.execute(_requests.insert().values(digest=request.digest, **asdict(act), **told))
+    audit.note(connection, clock, "ask", sweep=act.sweep, key=request.digest, detail={**asdict(act), **told})
+    return Asked(request=request, decisions=(), used_for="")
+
+
+def decide(connection: sa.Connection, clock: Clock, decision: Decision) -> Deny | None:
+    """Write a decision down; why it doesn't count, which is written down as well, or None.
+
+    Raises:
+        LedgerError: there is no such request.
+    """
+    asked = find(connection, decision.request)
+    request = asked.request
+    approval = sweeps.approval_in_force(connection, request.act.sweep)
+    denial = _settled(asked, decision, approval, clock.wall_ms())
+    note = {"sweep": request.act.sweep, "key": request.digest}
+    told = {"by": decision.by, "reason": decision.reason, "signature": decision.signature}
+    if denial:
+        detail = {**told, "answer": decision.answer, "reason": denial.reason}
+        audit.note(connection, clock, "deny", **note, rule=denial.rule, detail=detail)
+        return denial
+    connection.execute(_decisions.insert().values(**asdict(decision)))
+    audit.note(connection, clock, decision.answer, **note, detail=told)
+    return None
+
+
+def _settled(asked: Asked, decision: Decision, approval: Approval, now_ms: int) -> Deny | None:
+    """Why a decision comes too late, or doesn't count at all."""
+    denial = refusal(asked.request, decision, approval, now_ms)
+    if denial:
+        return denial
+    if any(known.by == decision.by for known in asked.decisions):
+        return Deny("approval.twice", f"{decision.by} has decided of request {asked.request.name} already")
+    verdict = standing(asked, approval, now_ms)
+    return verdict if isinstance(verdict, Deny) else None
+
+
+def use(
+    connection: sa.Connection, clock: Clock, name: str, act: Act, approval: Approval, used_for: str
+) -> Verdict:
+    """Use up the approval of a request for this very act; what isn't allowed is in the audit.
+
+    Args:
+        connection: of the caller's transaction, which does what is allowed.
+        clock: of this host.
+        name: digest of the request.
+        act: what is about to be done.
+        approval: who may approve, by the limits in force.
+        used_for: names what is done.
+    """
+    row = connection.execute(sa.select(_requests).where(_requests.c.digest == name)).first()
+    if row is None:
+        denial = Deny("approval.unknown", f"request {name!r:.80} is not in the ledger")
+        return _refused(connection, clock, name, act, denial)
+    asked = _asked(connection, row)
+    verdict = _usable(asked, act, approval, clock.wall_ms())
+    if not isinstance(verdict, Allow):
+        return _refused(connection, clock, name, act, verdict)
+    mine = _requests.update().where(_requests.c.digest == name)
+    connection.execute(mine.values(used_for=used_for))
+    return verdict
+
+
+def _usable(asked: Asked, act: Act, approval: Approval, now_ms: int) -> Verdict:
+    return another(asked.request.act, act) or standing(asked, approval, now_ms)
+
+
+def standing(asked: Asked, approval: Approval, now_ms: int) -> Verdict:
+    """Whether a request is approved, waits, or can be approved no more."""
+    if asked.used_for:
+        return Deny(
+            "approval.replayed", f"request {asked.request.name} was used for {asked.used_for} already"
+        )
+    return judged(asked.request, asked.decisions, approval, now_ms)
+
+
+def _refused(
+    connection: sa.Connection, clock: Clock, request: str, act: Act, verdict: Deny | Hold
+) -> Deny | Hold:
+    kind = "deny" if isinstance(verdict, Deny) else "hold"
+    detail = {**asdict(act), "reason": verdict.reason}
+    audit.note(connection, clock, kind, sweep=act.sweep, key=request, rule=verdict.rule, detail=detail)
+    return verdict
+
+
+def act_of_use(connection: sa.Connection, used_for: str) -> Act | None:
+    """What was approved for what used an approval up; None where nothing of this name did."""
+    row = connection.execute(sa.select(_requests).where(_requests.c.used_for == used_for)).first()
+    return _asked(connection, row).request.act if row else None

@@ -1,0 +1,38 @@
+"""Digest of an artifact's file: what is approved and promoted is what lies there, not what is said of it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+from safety.errors import ArtifactError
+
+_CHUNK = 1 << 20
+
+
+def artifact_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, 64 hexadecimal digits; taken right before the file is used.
+
+    Raises:
+        ArtifactError: it is a symbolic link, no plain file, or can't be read.
+    """
+    hashed = hashlib.sha256()
+    try:
+        mode = os.lstat(path).st_mode
+        if not stat.S_ISREG(mode):
+            found = "a symbolic link" if stat.S_ISLNK(mode) else "none"
+            raise ArtifactError(f"artifact {path}: expected a plain file, found {found}")
+        with open(path, "rb", opener=_open_no_link) as file:
+            while chunk := file.read(_CHUNK):
+                hashed.update(chunk)
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL
+        cause = getattr(error, "strerror", None) or error
+        raise ArtifactError(f"artifact {str(path)!a}: cannot be read: {cause}") from None
+    return hashed.hexdigest()
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    # it may have become one since it was looked at
+    return os.open(path, flags | os.O_NOFOLLOW)

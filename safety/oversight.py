@@ -1,0 +1,283 @@
+"""What people decide over a ledger: its limits, its kill switch, its champions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+
+import sqlalchemy as sa
+
+from safety import approvals, audit, budgets, drills, endings, latch, leases, promotions, sweeps, versions
+from safety.approval import Act, Champion, Decision, require_reachable
+from safety.approval import Request as ApprovalRequest
+from safety.approvals import Asked
+from safety.clock import Clock, system_clock
+from safety.drills import Canary
+from safety.errors import ApprovalMissing, ApprovalRefused
+from safety.identity import Identity
+from safety.improvement import Mode, Promotion
+from safety.latch import Latch
+from safety.lease import KILLED
+from safety.limits import Approval, Limits
+from safety.transactions import Transactions
+from safety.verdict import Allow, Verdict
+from safety.versions import Version
+
+
+class Oversight:
+    """The part of a ledger that people decide; `Ledger` adds what sweeps ask for.
+
+    Every method is one transaction.
+
+    Args:
+        url: SQLAlchemy URL, `sqlite:///path` by default use.
+        clock: the clocks of this host.
+    """
+
+    def __init__(self, url: str, clock: Clock | None = None) -> None:
+        self.url = url
+        self._transactions = Transactions(url)
+        self._clock = clock or system_clock()
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._transactions.close()
+
+    def together(self) -> AbstractContextManager[None]:
+        """One transaction for everything that this thread does within; see `Transactions.together`."""
+        return self._transactions.together()
+
+    def _transaction(self) -> AbstractContextManager[sa.Connection]:
+        return self._transactions.one()
+
+    def reading(self) -> AbstractContextManager[sa.Connection]:
+        """One state of the ledger, to read from; it keeps no writer waiting.
+
+        Raises:
+            LedgerError: within it, the database can't be read.
+        """
+        return self._transactions.reading()
+
+    def audit_stream(self) -> Iterator[audit.Row]:
+        """All audit rows in order, as `audit.verify` takes them, a page at a time."""
+        return audit.stream(self.reading)
+
+    def audit(self) -> list[tuple[int, audit.Entry, str]]:
+        """All audit rows in order, as `audit.verify` takes them."""
+        with self._transaction() as connection:
+            return audit.rows(connection)
+
+    # --- limits
+
+    def tighten(self, limits: Limits, by: str, identity: Identity | None = None) -> Version:
+        """Bind every sweep to these limits where they are tighter than its own, running trials too.
+
+        A trial whose claim is over them is renewed no more.
+
+        Args:
+            limits: no looser than the version before them in any field.
+            by: who asks for it.
+            identity: signs the version.
+
+        Raises:
+            LooserLimits: the first field that is looser, with both values.
+            LedgerError: too few of its approvers are named by the open sweeps' limits too.
+        """
+        with self._transaction() as connection:
+            version = versions.add(connection, self._clock, limits, by, identity)
+            require_reachable(sweeps.approval_in_force(connection))
+            budgets.adopt_cluster(connection, limits)
+            for name in sweeps.all_names(connection):
+                budgets.adopt(connection, name, sweeps.find(connection, name).limits, keep=True)
+                endings.revoke_over(connection, self._clock, name)
+            return version
+
+    def loosen(self, limits: Limits, by: str, identity: Identity | None = None) -> Version:
+        """Bind every sweep to these limits, which allow more than the version in force, if that is approved.
+
+        What is not approved is asked for. A sweep's own limits still hold where they are tighter.
+
+        Args:
+            limits: looser than the version in force in one field at least.
+            by: who asks for it.
+            identity: signs the version.
+
+        Raises:
+            ApprovalMissing: it is asked for now, or was, and not approved.
+            LooserLimits: there is no version that names approvers.
+            LedgerError: nothing in them is looser, or too few of its approvers are left.
+        """
+        with self._transaction() as connection:
+            last = versions.newest(connection)
+            act = versions.loosening(last, limits)
+            asked, verdict = self._allow(connection, act, by, limits.canonical, f"version {act.generation}")
+            if isinstance(verdict, Allow):
+                version = versions.add(connection, self._clock, limits, by, identity, asked.request.digest)
+                require_reachable(sweeps.approval_in_force(connection))
+                self._adopt_looser(connection, limits)
+                return version
+        raise _missing(asked, verdict)
+
+    def _adopt_looser(self, connection: sa.Connection, limits: Limits) -> None:
+        strictest = sweeps.strictest(connection) or limits
+        budgets.loosen(connection, budgets.CLUSTER, strictest.cluster)
+        for name in sweeps.all_names(connection):
+            budgets.loosen(connection, budgets.scopes(name)[1], sweeps.find(connection, name).limits.sweep)
+            endings.revoke_over(connection, self._clock, name)  # it may be tighter in another field
+
+    def versions(self) -> list[Version]:
+        """The versions of the limits that bind every sweep, in order."""
+        with self._transaction() as connection:
+            return versions.all_of(connection)
+
+    # --- the kill switch
+
+    def kill(self, reason: str, by: str) -> int:
+        """Throw the kill switch of every sweep: nothing is admitted, begun or renewed until it is lifted.
+
+        Twice is once, and both are in the audit.
+
+        Returns:
+            The number of leases that held budget.
+        """
+        with self._transaction() as connection:
+            latch.throw(connection, self._clock, reason, by)
+            held = leases.open_ones(connection)
+            for lease in held:
+                endings.revoke(connection, self._clock, lease, KILLED, reason)
+            return len(held)
+
+    def unkill(self, reason: str, by: str) -> bool:
+        """Lift the kill switch; whether it was thrown. What it ended stays ended.
+
+        Where the limits in force name approvers, it is asked for until enough of them approve.
+
+        Raises:
+            ApprovalMissing: it is asked for now, or was, and not approved.
+        """
+        with self._transaction() as connection:
+            thrown = latch.standing(connection) is not None
+            if not (thrown and sweeps.approval_in_force(connection).is_named):
+                return latch.lift(connection, self._clock, reason, by)
+            version = versions.newest(connection)
+            act = Act(
+                kind="unkill",
+                # an approval lifts no kill that came after it
+                subject=audit.hash_of_newest(connection, "kill"),
+                policy=version.digest if version else "",
+            )
+            asked, verdict = self._allow(connection, act, by, reason, "unkill")
+            if isinstance(verdict, Allow):
+                return latch.lift(connection, self._clock, reason, by, asked.request.digest)
+        raise _missing(asked, verdict)  # within, what was asked would be rolled back
+
+    def _allow(
+        self, connection: sa.Connection, act: Act, by: str, about: str, used_for: str
+    ) -> tuple[Asked, Verdict]:
+        """Ask for an act's approval, and use it up where it is there."""
+        approval = sweeps.approval_in_force(connection)
+        asked = approvals.ask(connection, self._clock, act, approval, by, about)
+        name = asked.request.digest
+        return asked, approvals.use(connection, self._clock, name, act, approval, used_for)
+
+    def killed(self) -> Latch | None:
+        """The kill switch as it was thrown; None where it isn't."""
+        with self._transaction() as connection:
+            return latch.standing(connection)
+
+    def record_drill(self, canaries: Sequence[Canary], target_ms: int, by: str) -> str:
+        """Write down what a kill drill measured; how it failed, after which no sweep is opened, or ""."""
+        with self._transaction() as connection:
+            return drills.record(connection, self._clock, canaries, target_ms, by)
+
+    # --- promotions
+
+    def judge_improvement(self, sweep: str, old: float, new: float, mode: Mode = "max") -> Verdict:
+        """Judge a sweep's best against its lineage's history; see `promotions.judged`."""
+        with self._transaction() as connection:
+            candidate = promotions.candidate(connection, self._clock, sweep, "", old, new, mode)
+            return promotions.judged(connection, self._clock, sweep, candidate)
+
+    def promote(
+        self,
+        sweep: str,
+        key: str,
+        old: float,
+        new: float,
+        mode: Mode = "max",
+        champion: Champion | None = None,
+        request: str = "",
+    ) -> Verdict:
+        """Judge and, where it is allowed, record that a champion takes another's place; twice is once.
+
+        Args:
+            sweep: that promotes.
+            key: of the promotion.
+            old: score of the champion before it.
+            new: its own score.
+            mode: whether a larger or a smaller score is better.
+            champion: its artifact, hashed right before, and what else an approval must be for.
+            request: digest of the request whose approval is used up, where the limits ask for one.
+
+        Raises:
+            KeyReused: the key was used for another promotion.
+        """
+        with self._transaction() as connection:
+            candidate = promotions.candidate(connection, self._clock, sweep, key, old, new, mode)
+            return promotions.promote(connection, self._clock, sweep, candidate, champion, request)
+
+    def ask_promotion(self, sweep: str, champion: Champion, by: str, about: str) -> ApprovalRequest:
+        """Ask people to approve a promotion; see `promotions.ask`."""
+        with self._transaction() as connection:
+            return promotions.ask(connection, self._clock, sweep, champion, by, about).request
+
+    def promotions(self, lineage: str) -> list[Promotion]:
+        """The promotions of a lineage, in order."""
+        with self._transaction() as connection:
+            return promotions.of_lineage(connection, lineage)
+
+    # --- approvals
+
+    def decide(self, decision: Decision) -> None:
+        """Write an approver's decision down; reject wins over approve.
+
+        Raises:
+            ApprovalRefused: it doesn't count; the audit says so.
+            LedgerError: there is no such request.
+        """
+        with self._transaction() as connection:
+            denial = approvals.decide(connection, self._clock, decision)
+        if denial:
+            raise ApprovalRefused(denial.reason)
+
+    def requests(self) -> list[tuple[Asked, Verdict]]:
+        """Every request for an approval, and whether it is approved now."""
+        with self._transaction() as connection:
+            return [(asked, self._standing(connection, asked)) for asked in approvals.all_of(connection)]
+
+    def request(self, name: str) -> tuple[Asked, Verdict]:
+        """One of them, by its digest or the beginning of it.
+
+        Raises:
+            LedgerError: there is none, or there are several.
+        """
+        with self._transaction() as connection:
+            asked = approvals.find(connection, name)
+            return asked, self._standing(connection, asked)
+
+    def _standing(self, connection: sa.Connection, asked: Asked) -> Verdict:
+        approval = sweeps.approval_in_force(connection, asked.request.act.sweep)
+        return approvals.standing(asked, approval, self._clock.wall_ms())
+
+    def approval(self, sweep: str = "") -> Approval:
+        """Who approves for all sweeps, or for the lineage of one."""
+        with self._transaction() as connection:
+            return sweeps.approval_in_force(connection, sweep)
+
+
+def _missing(asked: Asked, verdict: Verdict) -> ApprovalMissing:
+    name, reason = asked.request.name, getattr(verdict, "reason", "")
+    return ApprovalMissing(
+        f"{asked.request.act.kind}: {reason}; `rsi-ray approvals show {name}` says what it is, and "
+        f"`rsi-ray approvals approve {name} --key FILE --reason WHY` approves; then try again"
+    )

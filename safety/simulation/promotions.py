@@ -1,0 +1,85 @@
+"""Which promotions are right, by what people have really decided; not by what the ledger makes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from safety.approval import Champion, Decision, Request
+from safety.limits import Limits
+from safety.simulation.feed import PromotionChange
+from safety.simulation.timeline import Host
+from safety.simulation.violation import Call, Violated, require
+
+
+@dataclass(slots=True)
+class People:
+    """What people have signed with their own keys, whether or not it has arrived; and what arrived.
+
+    Attributes:
+        signed: every decision that is no forgery.
+        taken: decisions that the ledger took, by the request's digest.
+        asked: requests by their digest.
+        used: requests by which something was promoted.
+    """
+
+    signed: set[Decision] = field(default_factory=set)
+    taken: dict[str, list[Decision]] = field(default_factory=dict)
+    asked: dict[str, Request] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+
+    def hear(self, call: Call, answer: object) -> None:
+        """Note what was asked, and what was decided.
+
+        Raises:
+            Violated: the ledger took a decision that nobody has made.
+        """
+        if isinstance(answer, Request):
+            self.asked[answer.digest] = answer
+        if call.method == "decide" and answer is None:
+            decision: Decision = call.arguments[0]
+            require(
+                decision in self.signed, "I10", f"a decision by {decision.by} is a forgery, and was taken"
+            )
+            self.taken.setdefault(decision.request, []).append(decision)
+
+    def follow(self, call: Call, row: PromotionChange, limits: Limits, host: Host) -> None:
+        """Check one promotion.
+
+        Raises:
+            Violated: people have not allowed exactly it, or not any more.
+        """
+        require(call.method == "promote", "I10", f"{row.key} was promoted by {call.method}")
+        champion, digest = call.arguments[5:7]
+        told = f"{row.key} was promoted by request {digest[:12] or 'none'}"
+        request = self.asked.get(digest)
+        if request is None:
+            raise Violated(f"I10: {told}, which nobody has asked for")
+        require(digest not in self.used, "I10", f"{told}, which was used before")
+        self._require_same(request, champion, row.sweep, limits, told)
+        in_time = request.at_ms <= host.clock().wall_ms() < request.expires_ms
+        require(in_time, "I10", f"{told}, which has expired")
+        self._require_quorum(request, limits, told)
+        self.used.add(digest)
+
+    def _require_same(
+        self, request: Request, champion: Champion, sweep: str, limits: Limits, told: str
+    ) -> None:
+        act = request.act
+        asked = act.subject, act.parent, act.generation, act.evidence, act.sweep, act.policy
+        wanted = (
+            champion.artifact,
+            champion.parent,
+            champion.generation,
+            champion.evidence,
+            sweep,
+            limits.digest,
+        )
+        require(asked == wanted, "I10", f"{told}, which is for {asked}, not {wanted}")
+
+    def _require_quorum(self, request: Request, limits: Limits, told: str) -> None:
+        decisions = self.taken.get(request.digest, [])
+        rejected = [one.by for one in decisions if one.answer == "reject"]
+        require(not rejected, "I10", f"{told}, which {', '.join(rejected)} rejected")
+        approved = {one.by for one in decisions if one.by in limits.approval.keys} - {request.by}
+        enough = len(approved) >= limits.approval.quorum
+        require(enough, "I10", f"{told}, which {', '.join(sorted(approved)) or 'nobody'} approved")
