@@ -45,8 +45,8 @@ parameters.
 """,
     "limits": """\
 `max_generations`, `min_improvement`, `require_approval` and `bounds` are the keys of a `safety_config` dict
-in Python, which `safety.limits_from_dict` reads. The first three are for the loop over generations; they
-bind nothing before there is one.
+in Python, which `safety.limits_from_dict` reads. The first three are for the loop over generations; the
+second and third bind nothing before there is one.
 """,
     "limits.cluster": """\
 A budget of the cluster is one account in the ledger: all sweeps that name the same ledger spend from it.

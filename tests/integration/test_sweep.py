@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import psutil
@@ -15,6 +16,7 @@ from rsi_ray.errors import SweepError
 from rsi_ray.records import Verdict
 from rsi_ray.sweep import run_sweep
 from safety import Allow, Hold
+from safety.checkpoints import CheckpointFile
 from tests.integration.conftest import Maker, audit_kinds, budgets, open_leases
 from tests.integration.jobs import BehavingJob, WidthSpace
 
@@ -202,3 +204,19 @@ def test_a_run_that_another_process_runs_is_not_resumed(make_sweep: Maker):
         open_folder(replace(plan, resumed=True)),
     ):
         pass
+
+
+def test_a_sweep_signs_into_the_folder_that_it_names_and_does_not_begin_where_it_can_not(
+    make_sweep: Maker, tmp_path: Path
+):
+    folder = tmp_path / "elsewhere"
+    plan = make_sweep(BehavingJob(), trials=1, checkpoints=(folder,))
+    with pytest.raises(SweepError, match="no such folder on the governor's host"):
+        run_sweep(plan)
+    folder.mkdir()
+    run_sweep(plan)
+    place = CheckpointFile(folder, "ledger.db")
+    until = time.monotonic() + 10
+    while not place.read().newest and time.monotonic() < until:
+        time.sleep(0.05)
+    assert place.read().newest

@@ -7,6 +7,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -292,7 +293,10 @@ def test_a_report_on_a_broken_audit_is_written_and_fails(signed: Ledger, command
 
 def test_names_and_reasons_are_text_whatever_they_hold(ledger: Ledger, command: Printed, tmp_path: Path):
     evil = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
-    ledger.open_sweep(evil, limits())
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection, connection:
+        # no ledger opens a sweep of that name; whoever can write its file can
+        connection.execute("PRAGMA foreign_keys = OFF")
+        connection.execute("UPDATE sweeps SET name = ?", (evil,))
     ledger.freeze(evil, evil)
     ledger.kill(evil, evil)
     ledger.refuse(evil, evil, Deny(evil, evil + "\ud800"), kind="incident")
