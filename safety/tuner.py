@@ -70,7 +70,8 @@ def govern(
         limits: an object, a mapping, or the path of a YAML file.
         cost: gives the claim of a configuration, or a mapping of some of its fields; one that is left out
             is taken at its ceiling. A model whose FLOPs can't be counted runs only where forward_flops is
-            told, and under the ceiling.
+            told, and under the ceiling. A trial without a GPU whose memory_bytes is told, and under the
+            ceiling, dies where its process grows by more than that and 256 MiB.
         ledger: SQLAlchemy URL; None for the ledger that the cluster's governor keeps, or, where there is
             none, one beside the run.
         governor_key: public key that the governor must prove; "" for the one beside the ledger, or else the
@@ -171,7 +172,7 @@ class GovernedTuner(Tuner):
         in_force = self._open(governor)
         governance = self._governance(governor, in_force)
         try:
-            return self._fit(governor, governance)
+            return self._fit(governor, governance, in_force)
         finally:
             self._close(governor, governance)
 
@@ -200,7 +201,7 @@ class GovernedTuner(Tuner):
         patient = Patient(governor, lambda: False)
         return Governance(authority=patient, sweep=self.sweep, price=pricing, digest=object_digest)
 
-    def _fit(self, governor: GovernorClient, governance: Governance) -> ResultGrid:
+    def _fit(self, governor: GovernorClient, governance: Governance, in_force: Limits) -> ResultGrid:
         internal = _copied(self._internal)
         run = copy.copy(internal.get_run_config())
         metric = metric_of(internal._tune_config)
@@ -209,17 +210,19 @@ class GovernedTuner(Tuner):
             run.stop = stop
             internal._run_config = run
             internal._tune_config = governed(internal._tune_config, governance, internal.param_space)
-            internal.trainable = leased(self._trained, self._trained_name, self._terms(governor))
+            terms = self._terms(governor, in_force)
+            internal.trainable = leased(self._trained, self._trained_name, terms)
             grid: ResultGrid = internal.fit()
         self._internal._experiment_analysis = internal._experiment_analysis
         return grid
 
-    def _terms(self, governor: GovernorClient) -> Terms:
+    def _terms(self, governor: GovernorClient, in_force: Limits) -> Terms:
         return Terms(
             authority=governor,
             sweep=self.sweep,
             digest=object_digest,
             meters=found_meters() if self._meter == "auto" else self._meter,
+            max_memory=in_force.bounds.max_memory,
         )
 
     def _close(self, governor: GovernorClient, governance: Governance) -> None:

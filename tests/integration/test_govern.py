@@ -316,3 +316,19 @@ def test_the_example_runs_and_tells_what_was_spent():
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "spent" in done.stdout.splitlines()[-1]
+
+
+def takes_memory(config: dict[str, Any]) -> None:
+    held = []
+    for _ in range(200):
+        held.append(b"x" * 10_000_000)
+        time.sleep(0.02)
+    tune.report({"score": float(len(held))})
+
+
+def test_a_trial_that_takes_more_memory_than_was_told_is_killed(govern: Callable[..., Any], tmp_path: Path):
+    tuner = tune.Tuner(takes_memory, tune_config=best(), run_config=run_config(tmp_path))
+    results = govern(tuner, {"bounds": BOUNDS}, cost=lambda config: {"memory_bytes": 10**7}).fit()
+    assert results.num_errors == 1
+    incidents = [entry.rule for entry in books(tmp_path)[0] if entry.kind == "incident"]
+    assert incidents == ["within_memory"]
