@@ -217,3 +217,32 @@ def test_a_name_that_is_not_plain_is_told_with_its_line_and_in_python(tmp_path, 
 def test_no_run_is_found_by_a_name_that_is_not_plain(tmp_path, name):
     with pytest.raises(RunError, match=r"no run\.json there"):
         run_folder(tmp_path, name)
+
+
+@pytest.mark.parametrize("bad", ["-1", "0", "true", "1e300", str(2**63), '"12"'])
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("space: {{widths: [{}]}}\n", "space.widths"),
+        ("space: {{depth: [1, {}]}}\n", "space.depth"),
+        ("space: {{kind: conv, widths: [{}]}}\ntask: {{kind: digits}}\n", "space.widths"),
+        ("space: {{kind: mlp, widths: [{}]}}\ntask: {{kind: breast_cancer}}\n", "space.widths"),
+        ("training: {{batch_size: {}}}\n", "training.batch_size"),
+        ("trials: {}\n", "trials"),
+        ("limits: {{bounds: {{max_params: {}, max_flops: 1, max_memory: 1}}}}\n", "limits.bounds.max_params"),
+    ],
+)  # fmt: skip
+def test_a_size_that_is_none_is_refused_with_its_field(text, field, bad):
+    document = parse_yaml(text.format(bad) + ("" if "limits" in text else LIMITS), source="f.yaml")
+    with pytest.raises(DocumentError, match=rf"f\.yaml:1: {field}") as told:
+        parse_config(document, folder=Path("/data"))
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("bad", ["-1", "true", "1e300", str(2**63), '"12"'])
+@pytest.mark.parametrize("budget", ["cluster", "sweep"])
+def test_a_budget_that_is_none_is_refused_with_its_field(budget, bad):
+    bounds = "{max_params: 1, max_flops: 1, max_memory: 1}"
+    text = f"limits: {{bounds: {bounds}, {budget}: {{trials: {bad}}}}}\n"
+    with pytest.raises(DocumentError, match=rf"f\.yaml:1: limits.{budget}.trials"):
+        parse_config(parse_yaml(text, source="f.yaml"), folder=Path("/data"))
