@@ -40,6 +40,7 @@ from rsi_ray.table_job import TableJob
 from rsi_ray.tasks.task import Task
 from rsi_ray.train import Training
 from safety import Limits, limits_from_dict, limits_from_yaml
+from safety.names import plain_name
 from search_spaces.given_trial import spec_from
 from search_spaces.measured import priced
 from search_spaces.tabular import TabularSpace
@@ -55,6 +56,8 @@ class Sweep:
         task: what candidates learn, or a function that gives it; None for a table.
         limits: the limits, as an object, a mapping, or the path of a YAML file.
         name: of the runs; each adds its time.
+        lineage: line of champions that its improvement is judged in, together with every other sweep of that
+            name on the ledger; None for one of its own.
         training: how candidates are trained.
         hyperparameters: those of the training that are searched.
         sampler: a name of `SAMPLERS`, `module:Class`, or a sampler of Optuna.
@@ -76,6 +79,8 @@ class Sweep:
         ledger: SQLAlchemy URL of the ledger; None for that of the cluster's governor, or one in the storage.
         governor_key: public key that the governor must prove; None for the one beside the ledger, or else the
             first that it shows.
+        checkpoints: folders on the governor's host, of another disk or a mounted share, that the signed ends
+            of the audit are written to as well, for good.
         seed: of sampler and candidates.
     """
 
@@ -84,6 +89,7 @@ class Sweep:
     limits: Limits | Mapping[str, Any] | str | Path
     _: KW_ONLY
     name: str = "sweep"
+    lineage: str | None = None
     training: Training = field(default_factory=Training)
     hyperparameters: TrainingChoices = field(default_factory=TrainingChoices)
     sampler: str | optuna.samplers.BaseSampler = "tpe"
@@ -106,6 +112,7 @@ class Sweep:
     storage: str | Path = "rsi_results"
     ledger: str | None = None
     governor_key: str | None = None
+    checkpoints: Sequence[str | Path] = ()
     seed: int = 0
     about: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
@@ -216,8 +223,8 @@ class Sweep:
             problems.append("sampler: cmaes takes one objective; nsga2, evolution and tpe take several")
         if isinstance(self.space, TabularSpace) and "latency" in self.objectives:
             problems.append("objectives: latency, which a table's look-up doesn't have")
-        if Path(self.name).name != self.name:
-            problems.append(f"name: {self.name!r}, expected a plain name")
+        problems += _problems_of_name("name", self.name)
+        problems += [] if self.lineage is None else _problems_of_name("lineage", self.lineage)
         for name in ("trials", "concurrent", "seconds", "trial_seconds", "cpus", "max_failures"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
@@ -229,10 +236,12 @@ class Sweep:
         reports = self.training.epochs if isinstance(job, TrainingJob) else 1
         return Plan(
             name=self.name,
+            lineage=self.lineage,
             folder=storage / self.name,
             ledger_url=from_anywhere(self.ledger or f"sqlite:///{storage / LEDGER_FILE}"),
             ledger_named=self.ledger is not None,
             governor_key=self.governor_key or "",
+            checkpoints=tuple(Path(folder).expanduser().absolute() for folder in self.checkpoints),
             limits=self.checked_limits(),
             space=job,
             job=job,
@@ -299,6 +308,14 @@ class Sweep:
             ValueError: it is unknown, or has nothing to work on.
         """
         self._scheduler(self.job(), self.training.epochs)()
+
+
+def _problems_of_name(what: str, name: str) -> list[str]:
+    try:
+        plain_name(name)
+    except ValueError as error:
+        return [f"{what}: {name!r:.80}: {error}"]
+    return []
 
 
 def _given(task: Task) -> Task:

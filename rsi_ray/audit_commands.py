@@ -24,8 +24,8 @@ from safety import checkpoints as signed
 from safety.checkpoints import CheckpointFile, Kept
 from safety.errors import IdentityError
 from safety.history import history
-from safety.identity import KEY_FILE, identity_in, public_key
-from safety.notary import places_of
+from safety.identity import public_in, public_key
+from safety.places import places_of
 from safety.report import Software, report_on, utc
 from safety.schema import state_folder, without_password
 from safety.snapshot import take
@@ -104,7 +104,7 @@ def _witness(ledger: Ledger, storage: Path, places: list[Path] | None, key: str 
 
 def _key_beside(folder: Path) -> str:
     try:
-        return identity_in(folder).public if (folder / KEY_FILE).exists() else ""
+        return public_in(folder) or ""
     except IdentityError as error:
         typer.echo(f"rsi-ray: {error}", err=True)
         return ""

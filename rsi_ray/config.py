@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import resources
@@ -31,6 +30,7 @@ from rsi_ray.wiring import (
 from safety import Document, DocumentError, Limits, StrictModel, limits_from_yaml, read_yaml, validate
 from safety.document import shown, whole_number
 from safety.identity import public_key
+from safety.names import plain_name
 from search_spaces.given_trial import spec_from
 
 Count = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=1_000_000)]
@@ -40,8 +40,6 @@ Positive = Annotated[float, Field(gt=0)]
 PositiveSpan = Annotated[list[Positive], Field(min_length=2, max_length=2)]
 
 BuiltT = TypeVar("BuiltT")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
-_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?\Z", re.IGNORECASE)
 
 
 class TrainingConfig(StrictModel):
@@ -98,6 +96,11 @@ class SweepConfig(StrictModel):
     """One governed sweep."""
 
     name: str = Field(default="sweep", description="of the runs; each adds its time")
+    lineage: str | None = Field(
+        default=None,
+        description="line of champions that its improvement is judged in, together with every other sweep of "
+        "that name on the ledger; one of its own if left out",
+    )
     seed: Seed = Field(default=0, description="of sampler and candidates")
     trials: Count = Field(default=24, description="candidates that are trained, the baseline included")
     concurrent: Count | None = Field(default=None, description="trials at a time; as many as fit if left out")
@@ -129,6 +132,11 @@ class SweepConfig(StrictModel):
         description="public key that the governor must prove, in hexadecimal; if left out, the one beside "
         "the ledger, or else the first that it shows",
     )
+    checkpoints: list[str] = Field(
+        default=[],
+        description="folders on the governor's host, of another disk or a mounted share, that the signed "
+        "ends of the audit are written to as well; the governor keeps to them for good",
+    )
     space: SerializeAsAny[StrictModel] = Field(
         default_factory=SPACES["transformer"], description="what may be proposed"
     )
@@ -152,14 +160,10 @@ class SweepConfig(StrictModel):
     )
     limits: Limits | str = Field(description="the limits, or the path of a YAML file that holds them")
 
-    @field_validator("name")
+    @field_validator("name", "lineage")
     @classmethod
-    def _plain_name(cls, name: str) -> str:
-        if not _NAME.match(name) or _RESERVED.match(name):
-            raise ValueError(
-                "expected 1 to 63 letters, digits, '.', '_' or '-', beginning with one of the first two"
-            )
-        return name
+    def _plain_name(cls, name: str | None) -> str | None:
+        return None if name is None else plain_name(name)
 
     @field_validator("sampler")
     @classmethod
@@ -241,6 +245,8 @@ def parse_config(document: Document, *, folder: Path) -> SweepConfig:
     config = validate(SweepConfig, document)
     config = config.model_copy(update={"task": with_paths_from(config.task, folder)})
     config = config.model_copy(update={"space": with_paths_from(config.space, folder)})
+    places = [str((folder / Path(place).expanduser()).absolute()) for place in config.checkpoints]
+    config = config.model_copy(update={"checkpoints": places})
     _check(document, "task", lambda: load_task_of(config)())
     _check(document, "training", lambda: training_of(config))
     _check(document, "hyperparameters", lambda: choices_of(config))

@@ -13,10 +13,11 @@ import typer
 from rsi_ray.errors import RunError
 from rsi_ray.ledgers import LEDGER_FILE, RUNS, sqlite_path
 from safety import Ledger
-from safety.errors import IdentityError
+from safety.errors import CheckpointError, IdentityError
 from safety.identity import KEY_FILE, identity_in
 from safety.kill_file import NAME as KILL_FILE
-from safety.notary import Notary, places_of
+from safety.notary import Notary, NotaryThread
+from safety.places import places_of
 from safety.schema import state_folder
 
 Url = Annotated[
@@ -41,6 +42,8 @@ HOMES = {
     "serve": "rsi_ray.console.command",
     "status": "rsi_ray.status_command",
 }
+# that a folder of checkpoints gets to take one
+SIGN_SECONDS = 5.0
 
 
 def ledger_url(url: str | None, storage: Path) -> str:
@@ -77,10 +80,14 @@ def sign(ledger: Ledger, storage: Path) -> None:
         return
     try:
         identity = identity_in(folder)
-    except IdentityError as error:
+        places = places_of(ledger.url, folder)
+    except (IdentityError, CheckpointError) as error:
         typer.echo(f"rsi-ray: the audit is not signed now: {error}", err=True)
-    else:
-        Notary(ledger, identity, places_of(ledger.url, folder)).sign_if_due()
+        return
+    threads = [NotaryThread(Notary(ledger, identity, [place])) for place in places]
+    for place, thread in zip(places, threads, strict=True):
+        if not thread.close(SIGN_SECONDS):
+            typer.echo(f"rsi-ray: the audit is not signed yet: {place.path} doesn't answer", err=True)
 
 
 @app.command()

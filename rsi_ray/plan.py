@@ -33,11 +33,13 @@ class Plan:
 
     Attributes:
         name: unique on its ledger.
+        lineage: that its improvement is judged in; None for one of its own.
         folder: of everything that the sweep leaves.
         ledger_url: of the ledger that binds it.
         ledger_named: whether it must be this ledger; otherwise it is the one that the cluster's governor
             keeps, where there is a governor.
         governor_key: public key that the governor must prove; "" for any.
+        checkpoints: folders of the governor's host that it signs the audit into as well.
         limits: its limits.
         space: what is searched.
         job: what a candidate does.
@@ -83,6 +85,8 @@ class Plan:
     max_failures: int = 3
     ledger_named: bool = True
     governor_key: str = ""
+    checkpoints: tuple[Path, ...] = ()
+    lineage: str | None = None
     seed: int = 0
     resumed: bool = False
     about: Mapping[str, Any] = field(default_factory=dict)

@@ -45,8 +45,8 @@ parameters.
 """,
     "limits": """\
 `max_generations`, `min_improvement`, `require_approval` and `bounds` are the keys of a `safety_config` dict
-in Python, which `safety.limits_from_dict` reads. The first three are for the loop over generations; the first
-two bind nothing before there is one, the third binds whoever has the ledger promote a champion.
+in Python, which `safety.limits_from_dict` reads. The first three are for the loop over generations;
+the second binds nothing before there is one, the others bind whoever has the ledger promote a champion.
 """,
     "limits.approval": """\
 An approver makes a key by `rsi-ray approvals key --out FILE` and gives away what is printed. The first

@@ -137,8 +137,9 @@ def run_folder(storage: Path, run: str | Path) -> Path:
         RunError: there is no run.
     """
     for folder in (storage / run, Path(run)):
-        if (folder / RUN_FILE).is_file():
-            return folder.resolve()
+        with suppress(OSError):  # a name that no folder can have
+            if (folder / RUN_FILE).is_file():
+                return folder.resolve()
     raise RunError(f"run {storage / run}: no {RUN_FILE} there; expected a folder that a sweep made")
 
 

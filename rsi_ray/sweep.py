@@ -25,6 +25,7 @@ from rsi_ray.worker import Candidate
 from safety import Governor, SafetyError, looser_fields
 from safety.actor import GovernorClient, connect, connect_to_any
 from safety.environment import environment
+from safety.errors import CheckpointError
 from safety.patience import Patient
 from safety.tune import Governance, GovernedScheduler, GovernedSearch, GovernedStopper
 from safety.watch import watched
@@ -57,8 +58,7 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
     """
     check_plan(plan)
     with _nothing_half_written(plan), quiet_tune(), local_ray() as dashboard, signals_as_stop() as stop:
-        reach = connect if plan.ledger_named else connect_to_any
-        governor = reach(plan.ledger_url, state=plan.folder.parent, key=plan.governor_key)
+        governor = _governor(plan)
         plan = replace(plan, ledger_url=governor.ledger_url(), governor_key=governor.public)
         patient = Patient(governor, stop)
         governance = Governance(authority=patient, sweep=plan.name, price=plan.job.price, stop_asked=stop)
@@ -87,13 +87,22 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
         )
 
 
+def _governor(plan: Plan) -> GovernorClient:
+    reach = connect if plan.ledger_named else connect_to_any
+    state, key = plan.folder.parent, plan.governor_key
+    try:
+        return reach(plan.ledger_url, state=state, key=key, checkpoints=plan.checkpoints)
+    except CheckpointError as error:
+        raise SweepError(str(error)) from None
+
+
 def bound(plan: Plan, governor: Governor | GovernorClient) -> Plan:
     """Open the sweep; the plan under the limits in force, where they are tighter than its own.
 
     Raises:
         SweepError: what was possible under its own is not under them.
     """
-    in_force = governor.open_sweep(plan.name, plan.limits)
+    in_force = governor.open_sweep(plan.name, plan.limits, plan.lineage)
     looser = looser_fields(in_force, plan.limits)
     if not looser:
         return plan

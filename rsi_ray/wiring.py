@@ -67,6 +67,7 @@ def sweep_of(config: SweepConfig) -> Sweep:
         None if isinstance(config.space, TableSection) else load_task_of(config),
         limits_of(config),
         name=config.name,
+        lineage=config.lineage,
         training=training_of(config),
         hyperparameters=choices_of(config),
         sampler=config.sampler,
@@ -89,6 +90,7 @@ def sweep_of(config: SweepConfig) -> Sweep:
         storage=config.storage,
         ledger=config.ledger,
         governor_key=config.governor_key,
+        checkpoints=config.checkpoints,
         seed=config.seed,
         about={"config": config.model_dump(mode="json")},
     )

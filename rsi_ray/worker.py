@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from ray.tune import Trainable
 
+from rsi_ray.cuda_memory import CudaMemory
 from rsi_ray.job import Job, Run
 from safety import (
     Authority,
@@ -51,7 +52,7 @@ class Candidate(Trainable):
         """
         del config
         self._job, self._authority, self._sweep, self._weights = job, authority, sweep, weights
-        self._keeper = keeper_of_this_process(authority, memory=resident_bytes)
+        self._keeper = keeper_of_this_process(authority, memory=resident_bytes, device=CudaMemory())
         self._run: Run | None = None
         self._reports, self._refused = 0, ""
         torch.set_num_threads(threads)

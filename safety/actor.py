@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,11 @@ from safety.claim import Measured, Usage
 from safety.drills import Canary
 from safety.errors import GovernorUnreachable, IdentityError, LedgerError, SafetyError
 from safety.governor import Status
-from safety.group_commit import GroupCommit
 from safety.identity import identity_in, public_in
 from safety.improvement import Mode
-from safety.kill_file import obey
 from safety.lease import Grant, Request
-from safety.ledger import Ledger
 from safety.limits import Limits
-from safety.notary import Notary, NotaryThread, places_of
+from safety.office import Office
 from safety.rules import Report
 from safety.schema import state_folder, without_password
 from safety.verdict import Verdict
@@ -50,20 +46,14 @@ class GovernorActor:
         self._url, self._folder = ledger_url, Path(state)
         self._identity = identity_in(self._folder)
         self._opening = asyncio.Lock()
-        self._group: GroupCommit | None = None
+        self._office: Office | None = None
 
-    def _open(self) -> GroupCommit:
-        ledger = Ledger(self._url)
-        places = places_of(self._url, self._folder)
-        notary = NotaryThread(Notary(ledger, self._identity, places))
-        return GroupCommit(ledger, before=partial(obey, ledger, self._folder), after=notary.wake)
-
-    async def _opened(self) -> GroupCommit:
+    async def _opened(self) -> Office:
         # not as the actor is made: Ray starts none again that failed then, and a full disk has room again
         async with self._opening:
-            if self._group is None:
-                self._group = await asyncio.to_thread(self._open)
-        return self._group
+            if self._office is None:
+                self._office = await asyncio.to_thread(Office, self._url, self._folder, self._identity)
+        return self._office
 
     async def about(self) -> tuple[str, str]:
         """The ledger's URL and the public key: what it says of itself, unproven."""
@@ -72,8 +62,11 @@ class GovernorActor:
     async def ask(self, question: Question) -> Signed:
         """Call a method of the governor."""
         try:
-            group = await self._opened()
-            answer = await asyncio.wrap_future(group.ask(*read(question)))
+            office, (method, arguments) = await self._opened(), read(question)
+            if method == "sign_into":  # a disk that hangs keeps nobody else waiting
+                answer: object = await asyncio.to_thread(office.sign_into, *arguments)
+            else:
+                answer = await asyncio.wrap_future(office.ask(method, arguments))
         except SafetyError as error:
             answer = error
         return sealed(self._identity, question, answer)
@@ -238,6 +231,10 @@ class GovernorClient:
         status: Status = self._ask("status", sweep)
         return status
 
+    def sign_into(self, folders: Sequence[Path]) -> None:
+        """Sign the audit into these folders of its host too; see `Office.sign_into`."""
+        self._ask("sign_into", tuple(map(str, folders)))
+
     def ledger_url(self) -> str:
         """Which ledger the governor fronts."""
         url: str = self._ask("ledger_url")
@@ -260,21 +257,20 @@ def governor_actor(ledger_url: str, state: str) -> Any:
     return actor.remote(ledger_url, state)
 
 
-def connect_to_any(ledger_url: str, *, state: Path | None = None, key: str = "") -> GovernorClient:
-    """The client of the cluster's governor, whichever ledger it keeps; this one where there is none.
-
-    Raises:
-        GovernorUnreachable: it does not answer.
-        IdentityError: it can't prove the key.
-    """
+def connect_to_any(
+    ledger_url: str, *, state: Path | None = None, key: str = "", checkpoints: Sequence[Path] = ()
+) -> GovernorClient:
+    """As `connect`, to whichever ledger the cluster's governor keeps; to this one where there is none."""
     try:
         found, _ = _about(ray.get_actor(NAME, namespace=NAMESPACE))
     except ValueError:  # there is none
         found = ledger_url
-    return connect(found, state=state, key=key)
+    return connect(found, state=state, key=key, checkpoints=checkpoints)
 
 
-def connect(ledger_url: str, *, state: Path | None = None, key: str = "") -> GovernorClient:
+def connect(
+    ledger_url: str, *, state: Path | None = None, key: str = "", checkpoints: Sequence[Path] = ()
+) -> GovernorClient:
     """The client of the cluster's governor, which is started where there is none.
 
     Args:
@@ -282,9 +278,11 @@ def connect(ledger_url: str, *, state: Path | None = None, key: str = "") -> Gov
         state: folder for its key where the ledger is no file; beside a file it is the file's folder.
         key: its public key. Without it, that in the folder; where there is none, the first one that it shows
             is the one that all later answers must be signed with.
+        checkpoints: folders of the governor's host that it signs the audit into from now on.
 
     Raises:
-        LedgerError: the cluster's governor keeps another ledger.
+        LedgerError: the cluster's governor keeps another ledger, or it isn't the one that was signed.
+        CheckpointError: one of these folders can't be written.
         GovernorUnreachable: it does not answer.
         IdentityError: it can't prove the key.
     """
@@ -296,6 +294,8 @@ def connect(ledger_url: str, *, state: Path | None = None, key: str = "") -> Gov
         raise LedgerError(f"this cluster's governor keeps the ledger {kept}, asked for was {wanted}")
     client = GovernorClient((ledger_url, str(folder)), key or public_in(folder) or shown, handle)
     client.ledger_url()
+    if checkpoints:
+        client.sign_into(checkpoints)
     return client
 
 

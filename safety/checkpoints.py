@@ -107,10 +107,29 @@ class CheckpointFile:
     Args:
         folder: it is made where it is missing.
         name: of the ledger, so that one folder can serve several.
+        is_there: whether the file was made before: where it is missing now, its disk or host is away.
     """
 
-    def __init__(self, folder: Path, name: str = "ledger") -> None:
+    def __init__(self, folder: Path, name: str = "ledger", *, is_there: bool = False) -> None:
         self.path = folder / f"{name}.checkpoints.jsonl"
+        self._is_there = is_there
+
+    def make(self) -> None:
+        """Make the file where it is missing, and try that it can be written.
+
+        Raises:
+            CheckpointError: it can't be.
+        """
+        try:
+            self._open().close()
+        except OSError as error:
+            raise CheckpointError(f"checkpoints {self.path}: can't be written: {error.strerror}") from None
+
+    def _open(self) -> Any:
+        if not self._is_there:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_APPEND | (0 if self._is_there else os.O_CREAT)
+        return open(os.open(self.path, flags, 0o644), "a+b", buffering=0)
 
     def append(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint down, to the disk itself.
@@ -118,8 +137,7 @@ class CheckpointFile:
         Raises:
             OSError: it can't be written.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a+b", buffering=0) as file:
+        with self._open() as file:
             line = json.dumps(asdict(checkpoint), sort_keys=True).encode() + b"\n"
             line = line if _ends_a_line(file) else b"\n" + line
             if file.write(line) != len(line):
@@ -127,7 +145,7 @@ class CheckpointFile:
             os.fsync(file.fileno())
 
     def read(self) -> Kept:
-        """All checkpoints that are there; none where there is no file.
+        """All checkpoints that are there; none where there is no file yet.
 
         Raises:
             CheckpointError: the file can't be read.
@@ -135,6 +153,8 @@ class CheckpointFile:
         try:
             lines = self.path.read_bytes().splitlines()
         except FileNotFoundError:
+            if self._is_there:
+                raise CheckpointError(f"checkpoints {self.path}: gone, or its disk or host is away") from None
             lines = []
         except OSError as error:
             raise CheckpointError(f"checkpoints {self.path}: can't be read: {error.strerror}") from None

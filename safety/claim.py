@@ -111,6 +111,10 @@ class Usage:
         }
         return replace(self, **believed)
 
+    def at_least(self, other: Usage) -> Usage:
+        """The larger amount of both, each by itself."""
+        return replace(self, **{name: max(getattr(self, name), getattr(other, name)) for name in USED})
+
     def charges(self, claim: Claim) -> dict[str, int]:
         """Amount to spend of each resource; less FLOPs than the arithmetic says are not believed."""
         told = self.credible(claim)

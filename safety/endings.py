@@ -16,8 +16,9 @@ SWEEP_SILENCE_MS = 60_000
 
 
 def settle(connection: sa.Connection, clock: Clock, lease: Lease, usage: Usage) -> None:
-    """Spend what was used; more than was held is an incident that freezes the sweep."""
-    overrun = leases.end(connection, clock, lease, "settled", usage.charges(lease.claim))
+    """Spend what was used, and no less than its reports told; more than was held freezes the sweep."""
+    used = usage.credible(lease.claim).at_least(lease.heard)
+    overrun = leases.end(connection, clock, lease, "settled", used.charges(lease.claim))
     if overrun:
         detail = {"overrun": dict(overrun)}
         audit.note(connection, clock, "incident", sweep=lease.sweep, key=lease.key, detail=detail)
@@ -53,6 +54,7 @@ def cut_short(clock: Clock, lease: Lease, told: Usage) -> Usage:
     """What a trial that died is charged: up to its next report, and its time until now."""
     claim = lease.claim
     usage = told.credible(claim) if told.lease in (0, lease.id) else Usage()
+    usage = usage.at_least(lease.heard)
     elapsed = claim.wall_ms
     if lease.boot == clock.boot:
         elapsed = min(clock.monotonic_ms() - lease.began_ms, claim.wall_ms)

@@ -198,8 +198,14 @@ class Governor:
         self._ledger.settle(lease, fence, usage)
 
     def report(self, key: str, report: Report) -> Verdict:
-        """Judge one report; a trial without an active lease is denied whatever it reports."""
+        """Judge one report; a trial without an active lease is denied whatever it reports.
+
+        What it tells of its use counts, whatever its worker tells in the end. A denial is an incident that
+        revokes the lease: a worker that isn't stopped by it dies at its next renewal.
+        """
         found = self._ledger.bound(key)
+        if found and found[0].state == "revoked":
+            return Deny(found[0].rule, found[0].reason)
         if found is None or found[0].state != "active":
             return Deny(
                 "lease", f"{key}: no active lease ({found[0].state if found else 'none was reserved'})"
@@ -207,9 +213,11 @@ class Governor:
         lease, sweep = found
         if report.usage.lease not in (0, lease.id):
             return Deny("lease", f"{key}: reported under lease {report.usage.lease}, which is over")
+        self._ledger.hear(lease, report.usage)
         verdict = judge_report(sweep.limits, lease.claim, report)
         if isinstance(verdict, Deny):
             self._ledger.refuse(lease.sweep, key, verdict, kind="incident")
+            self._ledger.revoke(key, verdict.rule, verdict.reason)
             return verdict
         near = proximity(sweep.limits, report.domains)
         if near:

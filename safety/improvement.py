@@ -18,7 +18,7 @@ from safety.rules import is_finite_number
 from safety.verdict import Allow, Deny, Hold, Verdict
 
 Mode = Literal["max", "min"]
-RATE, RUNAWAY = "max_improvement_rate", "runaway"
+RATE, RUNAWAY, GENERATIONS = "max_improvement_rate", "runaway", "max_generations"
 MS_PER_HOUR = 3_600_000
 
 
@@ -162,11 +162,24 @@ def is_runaway(limits: Limits, history: Sequence[Promotion]) -> bool:
     return all(later > factor * earlier for earlier, later in pairwise(known))
 
 
+def max_generations(limits: Limits, history: Sequence[Promotion], candidate: Promotion) -> Verdict:
+    """Promotions of a lineage against their greatest number."""
+    generation = len(history) + 1
+    if not generation <= limits.max_generations:
+        return Deny(
+            GENERATIONS,
+            f"generation {generation} of lineage {candidate.lineage} is over the ceiling of "
+            f"{limits.max_generations}",
+        )
+    return Allow()
+
+
 def judge_promotion(limits: Limits, history: Sequence[Promotion], candidate: Promotion) -> Verdict:
     """A candidate against its lineage's history, before it takes the champion's place.
 
-    Hold: a human decides, or, with `until_ms`, time does. Deny: the lineage is to be shut down, since it runs
-    away with this candidate or already has, or since that is what the limits choose on excess.
+    Hold: a human decides, or, with `until_ms`, time does. Deny by `max_generations`: its lineage is complete.
+    By any other rule: it is to be shut down, since it runs away with this candidate or already has, or since
+    that is what the limits choose on excess.
 
     Args:
         limits: whose ceilings count.
@@ -176,6 +189,9 @@ def judge_promotion(limits: Limits, history: Sequence[Promotion], candidate: Pro
     for gains in ([*history, candidate], history):
         if is_runaway(limits, gains):
             return Deny(RUNAWAY, _runaway_text(limits, gains))
+    complete = max_generations(limits, history, candidate)
+    if isinstance(complete, Deny):
+        return complete
     verdict = max_improvement_rate(limits, old=candidate.old, new=candidate.new, mode=candidate.mode)
     if isinstance(verdict, Allow):
         verdict = improvement_in_window(limits, history, candidate)

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
-from safety.claim import Measured
+from safety.claim import Claim, Measured
 from safety.errors import LeaseLost, LeaseSettled, SafetyError
 from safety.governor import Authority
 from safety.lease import Grant
-from safety.resources import is_over
+from safety.resources import DeviceMemory, is_over
 
 RENEWALS_PER_LEASE = 3
 # that a process without a lease has to end by itself
@@ -59,6 +59,8 @@ class LeaseKeeper:
         supervised: whether somebody could end this process; while not, nothing is renewed.
         memory: bytes that this process has; what it grows by under a lease is held against the claim of a
             trial without a GPU. None where nobody looks.
+        device: the same of the GPUs of a trial that has some.
+        untold: memory_bytes of a claim whose memory nobody told: nobody looks at its trial either.
     """
 
     def __init__(
@@ -68,12 +70,14 @@ class LeaseKeeper:
         clock: Callable[[], float] = time.monotonic,
         supervised: Callable[[], bool] = _always,
         memory: Callable[[], int] | None = None,
+        device: DeviceMemory | None = None,
+        untold: int | None = None,
     ) -> None:
         self._authority = authority
         self._switch = switch
         self._clock = clock
         self._supervised = supervised
-        self._memory = memory
+        self._memory, self._device, self._untold = memory, device, untold
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._grant: Grant | None = None
@@ -111,9 +115,9 @@ class LeaseKeeper:
             self._extend(asked, grant.ttl_ms)
         arguments = (grant, self._over)
         threading.Thread(target=self._keep, args=arguments, name="lease-keeper", daemon=True).start()
-        # CUDA takes gigabytes of the host's memory, and the claim is of the GPU's
-        if self._memory and not grant.claim.gpu_ms:
-            looking = (grant, self._over, self._memory, self._memory())
+        grown = self._watched(grant.claim)
+        if grown:
+            looking = (grant, self._over, grown)
             threading.Thread(target=self._look, args=looking, name="memory-watch", daemon=True).start()
         return grant
 
@@ -169,9 +173,24 @@ class LeaseKeeper:
                 if not over.is_set():
                     self._extend(asked, ttl_ms)
 
-    def _look(self, grant: Grant, over: threading.Event, memory: Callable[[], int], before: int) -> None:
+    def _watched(self, claim: Claim) -> Callable[[], int] | None:
+        """What tells by how much the memory has grown from now on; None where nobody looks."""
+        if claim.memory_bytes == self._untold:
+            return None
+        # CUDA takes gigabytes of the host's memory, and the claim is of the GPU's
+        if claim.gpu_ms:
+            if self._device is None:
+                return None
+            self._device.begin()
+            return self._device.grown_bytes
+        if self._memory is None:
+            return None
+        memory, before = self._memory, self._memory()
+        return lambda: memory() - before
+
+    def _look(self, grant: Grant, over: threading.Event, grown_bytes: Callable[[], int]) -> None:
         while not over.wait(LOOK_SECONDS):
-            grown = memory() - before
+            grown = grown_bytes()
             if is_over(grant.claim, grown):
                 self._end_for_memory(grant, over, grown)
                 return

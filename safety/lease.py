@@ -51,6 +51,7 @@ class Lease:
         key: of this attempt: the trial's own, then `key#2`, `key#3`.
         trial: key of the trial.
         trials: whether it counts as a trial: 1, or 0 where an earlier attempt does.
+        told: the most that its reports have told of its use, as JSON; "" before the first one.
         used: what it was charged in the end, by resource, as JSON; "" while it is open.
     """
 
@@ -69,7 +70,13 @@ class Lease:
     rule: str
     reason: str
     trials: int
+    told: str
     used: str
+
+    @property
+    def heard(self) -> Usage:
+        """What its reports have told, at the least."""
+        return Usage(**json.loads(self.told or "{}"))
 
     def charges(self) -> dict[str, int]:
         """Amount that it holds of each resource while it is open."""

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
 
 from safety import audit, budgets, schema
-from safety.claim import TRIALS, Claim
+from safety.claim import TRIALS, USED, Claim, Usage
 from safety.clock import Clock
 from safety.errors import KeyReused, LeaseLost
 from safety.lease import FAILED, KILLED, OPEN_STATES, Lease, Request
@@ -51,7 +52,7 @@ _INSERT = Prepared(insertion(_table, without=("id",)))
 # what a lease begins with, besides what was asked for
 _NEW = {
     "state": "reserved", "fence": 0, "holder": "", "deadline_ms": 0, "began_ms": 0, "boot": "", "rule": "",
-    "reason": "", "used": "",
+    "reason": "", "told": "", "used": "",
 }  # fmt: skip
 _KINDS = {"settled": "settle", "forfeited": "forfeit", "void": "void"}
 
@@ -193,6 +194,14 @@ def extend(connection: sa.Connection, clock: Clock, lease: Lease, ttl_ms: int) -
         # this clock can't tell how long the lease has run: all its time counts as used
         values |= {"boot": clock.boot, "began_ms": now - lease.claim.wall_ms}
     change(connection, lease, **values)
+
+
+def hear(connection: sa.Connection, lease: Lease, usage: Usage) -> None:
+    """Keep the most that a trial's reports have told; a report counts as one, whatever it tells."""
+    told = usage.credible(lease.claim).at_least(replace(lease.heard, reports=max(1, lease.heard.reports)))
+    text = json.dumps({name: getattr(told, name) for name in USED})
+    if text != lease.told:
+        change(connection, lease, told=text)
 
 
 def revoke(connection: sa.Connection, clock: Clock, lease: Lease, rule: str, reason: str) -> None:

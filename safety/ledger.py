@@ -285,6 +285,11 @@ class Ledger(Oversight):
             lease = leases.by_key(connection, key)
             return None if lease is None else (lease, sweeps.find(connection, lease.sweep))
 
+    def hear(self, lease: Lease, usage: Usage) -> None:
+        """Keep what a trial's report has told of its use; see `leases.hear`."""
+        with self._transaction() as connection:
+            leases.hear(connection, lease, usage)
+
     def warn(self, lease: Lease, near: Iterable[Nearness]) -> None:
         """Keep how near a trial has come to its ceilings; see `proximity.warn`."""
         with self._transaction() as connection:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
-from safety import audit, checkpoints, schema
+from safety import audit, checkpoints
 from safety.audit import Head
 from safety.checkpoints import Checkpoint, CheckpointFile
 from safety.clock import Clock, system_clock
@@ -16,25 +15,7 @@ from safety.identity import Identity
 from safety.ledger import Ledger
 from safety.verdict import Deny
 
-# beside the ledger
-FOLDER = "checkpoints"
-
 _log = logging.getLogger(__name__)
-
-
-def places_of(url: str, beside: Path, elsewhere: Iterable[Path] = ()) -> list[CheckpointFile]:
-    """Where checkpoints of a ledger lie: in its own folder, and in others that were named.
-
-    Args:
-        url: of the ledger.
-        beside: the ledger's own folder.
-        elsewhere: folders that whoever can write the first can, one hopes, not write.
-
-    Raises:
-        LedgerError: the URL is not understood.
-    """
-    name = schema.database_name(url)
-    return [CheckpointFile(folder, name) for folder in (beside / FOLDER, *elsewhere)]
 
 
 class Notary:
@@ -120,24 +101,29 @@ class Notary:
     def contradiction(self) -> str:
         """Why the ledger can't be the one that was signed; "" where it can.
 
-        The newest checkpoint of each place alone is looked at, which takes no time; `verify` looks at all.
+        The newest checkpoint of each place is looked at, and the newest one under this key, which takes no
+        time; `verify` looks at all.
 
         Raises:
             LedgerError: the ledger can't be read.
             CheckpointError: a place can't be read.
         """
         for place in self._places:
-            newest = place.read().newest
-            if newest is None:
-                continue
-            with self._ledger.reading() as connection:
-                found = audit.hash_of(connection, newest.seq)
-            if found != newest.hash:
-                return (
-                    f"row {newest.seq} of the audit is {'another' if found else 'gone'}, "
-                    f"though {place.path} has it signed: the ledger was cut, replaced, or is an older copy"
-                )
+            for signed in self._newest(place):
+                with self._ledger.reading() as connection:
+                    found = audit.hash_of(connection, signed.seq)
+                if found != signed.hash:
+                    problem = f"row {signed.seq} of the audit is {'another' if found else 'gone'}"
+                    cause = "the ledger was cut, replaced, or is an older copy"
+                    return f"{problem}, though {place.path} has it signed: {cause}"
         return ""
+
+    def _newest(self, place: CheckpointFile) -> Iterator[Checkpoint]:
+        # a line that anybody could write must not hide what the key has signed
+        for kept in sorted(place.read().checkpoints, key=lambda one: one.seq, reverse=True):
+            yield kept
+            if kept.signed_by(self._identity.public):
+                return
 
 
 class NotaryThread:

@@ -12,7 +12,7 @@ from safety.approval import Champion
 from safety.approvals import Asked
 from safety.clock import Clock
 from safety.errors import KeyReused, LedgerError
-from safety.improvement import Mode, Promotion, judge_promotion
+from safety.improvement import GENERATIONS, Mode, Promotion, judge_promotion
 from safety.lease import KILLED
 from safety.rules import judge
 from safety.sweeps import Sweep
@@ -48,7 +48,8 @@ def _promotion(row: sa.Row[tuple[object, ...]]) -> Promotion:
 def judged(connection: sa.Connection, clock: Clock, sweep: str, wanted: Promotion) -> Verdict:
     """The verdict of the limits of every sweep of the lineage; what isn't allowed is recorded.
 
-    A denial is an incident that shuts the lineage down: its sweeps are frozen, and none can be opened.
+    A denial is an incident that shuts the lineage down: its sweeps are frozen, and none can be opened. Not so
+    where the lineage has had all its generations.
     """
     siblings = sweeps.of_lineage(connection, wanted.lineage)
     history = of_lineage(connection, wanted.lineage)
@@ -57,10 +58,11 @@ def judged(connection: sa.Connection, clock: Clock, sweep: str, wanted: Promotio
     verdict = _strictest([judge_promotion(limits, history, wanted) for limits in policies.values()])
     if isinstance(verdict, Allow):
         return verdict
-    kind = "incident" if isinstance(verdict, Deny) else "hold"
+    is_incident = isinstance(verdict, Deny) and verdict.rule != GENERATIONS
+    kind = "incident" if is_incident else "deny" if isinstance(verdict, Deny) else "hold"
     detail = {"reason": verdict.reason, "lineage": wanted.lineage}
     audit.note(connection, clock, kind, sweep=sweep, key=wanted.key, rule=verdict.rule, detail=detail)
-    if isinstance(verdict, Deny):
+    if is_incident:
         sweeps.shut_down(connection, clock, wanted.lineage, verdict.reason)
     return verdict
 
@@ -69,7 +71,9 @@ def _strictest(verdicts: list[Verdict]) -> Verdict:
     """Deny over Hold over Allow; of several holds the longest, and a human's above any time."""
     holds = [verdict for verdict in verdicts if isinstance(verdict, Hold)]
     longest = sorted(holds, key=lambda hold: hold.until_ms or math.inf, reverse=True)
-    return judge([*longest, *(verdict for verdict in verdicts if isinstance(verdict, Deny))])
+    denials = [verdict for verdict in verdicts if isinstance(verdict, Deny)]
+    # the first one names the rule: a shutdown goes before the end of a lineage
+    return judge([*longest, *sorted(denials, key=lambda denial: denial.rule == GENERATIONS)])
 
 
 def promote(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
@@ -15,6 +16,18 @@ from safety.verdict import Allow, Deny, Verdict
 # A process takes memory beside its tensors: libraries that load late, workspaces, what its allocator keeps.
 # The built-in examples grew by up to 34 MB more than their claims, always in a worker's first trial.
 ALLOWANCE_BYTES = 256 * 2**20
+
+
+class DeviceMemory(Protocol):
+    """What this process takes of its GPUs' memory: a port, since this package knows no library that tells."""
+
+    def begin(self) -> None:
+        """Count anew from what is taken now."""
+        ...
+
+    def grown_bytes(self) -> int:
+        """The most that it has been more than that; short peaks count too."""
+        ...
 
 
 def resident_bytes() -> int:

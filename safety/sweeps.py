@@ -13,6 +13,7 @@ from safety.clock import Clock
 from safety.errors import LedgerError
 from safety.lease import KILLED
 from safety.limits import Approval, Limits
+from safety.names import MOST_OF_A_RUN, plain_name
 from safety.prepared import Prepared
 from safety.tightening import changed_fields, looser_fields, tightest
 
@@ -130,8 +131,9 @@ def bind(
 
     Raises:
         LooserLimits: a new sweep's cap above the cluster's.
-        LedgerError: the sweep is frozen or of another lineage, its lineage shut down, the cluster killed, its
-            kill switch proven too slow, or too few of the approvers are named by the other limits too.
+        LedgerError: the sweep is frozen, of another lineage or of no plain name, its lineage shut down,
+            the cluster killed, its kill switch proven too slow, or too few of the approvers are named by the other
+            limits too.
     """
     failure = "" if is_drill else drills.standing(connection)
     if failure:
@@ -149,6 +151,8 @@ def bind(
     if known:
         _tighten(connection, clock, name, known.policy, limits)
     else:
+        _check_name("sweep", name)
+        _check_name("lineage", lineage)
         row = {"name": name, "policy": limits.digest, "state": "open", "seen_ms": 0, "boot": clock.boot}
         connection.execute(_table.insert().values(**row, lineage=lineage))
     change(connection, name, state="open")
@@ -163,6 +167,13 @@ def bind(
         detail = {"asked": limits.digest, "policy": in_force.digest, "fields": list(looser)}
         audit.note(connection, clock, "looser_limits", sweep=name, detail=detail)
     return in_force
+
+
+def _check_name(what: str, name: str) -> None:
+    try:
+        plain_name(name, MOST_OF_A_RUN)
+    except ValueError as error:
+        raise LedgerError(f"{what} {name!r:.80}: {error}") from None
 
 
 def _tighten(connection: sa.Connection, clock: Clock, name: str, policy: str, limits: Limits) -> None:

@@ -18,6 +18,7 @@ from safety.governor import Authority
 from safety.keeper import LeaseKeeper
 from safety.kernel import KernelTimer, bury_children, parent_runs
 from safety.meter import Meter, Meters
+from safety.resources import DeviceMemory, resident_bytes
 from safety.tenure import Tenure
 
 
@@ -30,17 +31,21 @@ class Terms:
         sweep: name of the sweep.
         digest: of a configuration, as it was asked for.
         meters: a meter, or (library, `module:Class`) of each; None for none.
+        max_memory: ceiling of a candidate's memory: what a claim has whose memory nobody told.
     """
 
     authority: Authority
     sweep: str
     digest: Callable[[Mapping[str, Any]], str]
     meters: Meter | tuple[tuple[str, str], ...] | None
+    max_memory: int
 
     def tenure(self) -> Tenure:
         """The worker's side, once for a process."""
         meter = Meters(self.meters) if isinstance(self.meters, tuple) else self.meters
-        return Tenure(self.authority, keeper_of_this_process(self.authority), meter)
+        memory = resident_bytes if is_own_process() else None
+        keeper = keeper_of_this_process(self.authority, memory=memory, untold=self.max_memory)
+        return Tenure(self.authority, keeper, meter)
 
 
 def is_own_process() -> bool:
@@ -48,16 +53,22 @@ def is_own_process() -> bool:
     return ray.is_initialized() and bool(ray.get_runtime_context().get_actor_id())
 
 
-def keeper_of_this_process(authority: Authority, memory: Callable[[], int] | None = None) -> LeaseKeeper:
+def keeper_of_this_process(
+    authority: Authority,
+    memory: Callable[[], int] | None = None,
+    device: DeviceMemory | None = None,
+    untold: int | None = None,
+) -> LeaseKeeper:
     """Keeps the leases of a worker, whose children end with it where Ray has started it.
 
     Args:
         authority: who grants and renews.
-        memory: bytes that this process has; None where nobody looks.
+        memory, device, untold: see `LeaseKeeper`.
     """
     if is_own_process():
         bury_children()
-    return LeaseKeeper(authority, KernelTimer(), supervised=parent_runs(), memory=memory)
+    watch: dict[str, Any] = {"memory": memory, "device": device, "untold": untold}
+    return LeaseKeeper(authority, KernelTimer(), supervised=parent_runs(), **watch)
 
 
 class Leased(Trainable):

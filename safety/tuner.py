@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +27,7 @@ from safety.governance import Governance
 from safety.lease import object_digest
 from safety.limits import Limits, limits_from_dict, limits_from_yaml
 from safety.meter import Meter, found_meters
+from safety.names import MOST_OF_A_RUN, plain_name
 from safety.patience import Patient
 from safety.pricing import Cost, Pricing
 from safety.trainable import Terms, leased
@@ -47,7 +48,9 @@ def govern(
     *,
     ledger: str | None = None,
     governor_key: str = "",
+    checkpoints: Sequence[str | Path] = (),
     sweep: str | None = None,
+    lineage: str | None = None,
     trial_seconds: int | None = None,
     reports: int | None = None,
     meter: Meter | Literal["auto"] | None = "auto",
@@ -67,12 +70,17 @@ def govern(
         limits: an object, a mapping, or the path of a YAML file.
         cost: gives the claim of a configuration, or a mapping of some of its fields; one that is left out
             is taken at its ceiling. A model whose FLOPs can't be counted runs only where forward_flops is
-            told, and under the ceiling.
+            told, and under the ceiling. A trial without a GPU whose memory_bytes is told, and under the
+            ceiling, dies where its process grows by more than that and 256 MiB.
         ledger: SQLAlchemy URL; None for the ledger that the cluster's governor keeps, or, where there is
             none, one beside the run.
         governor_key: public key that the governor must prove; "" for the one beside the ledger, or else the
             first that it shows.
+        checkpoints: folders on the governor's host, of another disk or a mounted share, that the signed ends
+            of the audit are written to as well, for good.
         sweep: name in the ledger; the run's where it is None. Runs of one name share its budgets.
+        lineage: line of champions that its improvement is judged in, together with every other sweep of that
+            name on the ledger; None for one of its own.
         trial_seconds: longest time of one trial; a worker that takes longer dies.
         reports: that a trial makes. Where nobody tells, its whole claim is charged when it has begun.
         meter: counts the models that run and refuses those over a ceiling or over their price; None for
@@ -95,8 +103,11 @@ def govern(
     )
     internal: Any = tuner._local_tuner
     _try(pricing, {} if cost is None else _sample(internal.param_space))
-    home = Home(ledger=ledger, key=governor_key)
-    return GovernedTuner(tuner, pricing=pricing, limits=limits, home=home, sweep=sweep, meter=meter)
+    folders = tuple(Path(folder).expanduser().absolute() for folder in checkpoints)
+    home = Home(ledger=ledger, key=governor_key, checkpoints=folders)
+    return GovernedTuner(
+        tuner, pricing=pricing, limits=limits, home=home, sweep=sweep, lineage=lineage, meter=meter
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,10 +117,18 @@ class Home:
     Attributes:
         ledger: the ledger that it must keep; None for any.
         key: the public key that it must prove; "" for any.
+        checkpoints: folders that it signs the audit into from now on.
     """
 
     ledger: str | None
     key: str
+    checkpoints: tuple[Path, ...] = ()
+
+    def connect(self, storage: Path) -> GovernorClient:
+        """The governor; where nobody names a ledger and there is none, one with a ledger in this folder."""
+        reach = connect if self.ledger else connect_to_any
+        url = self.ledger or f"sqlite:///{storage / LEDGER}"
+        return reach(url, state=storage, key=self.key, checkpoints=self.checkpoints)
 
 
 class GovernedTuner(Tuner):
@@ -117,6 +136,7 @@ class GovernedTuner(Tuner):
 
     Attributes:
         sweep: its name in the ledger.
+        lineage: that its improvement is judged in; None for one of its own.
     """
 
     def __init__(
@@ -127,6 +147,7 @@ class GovernedTuner(Tuner):
         limits: Limits,
         home: Home,
         sweep: str | None,
+        lineage: str | None = None,
         meter: Meter | Literal["auto"] | None,
     ) -> None:
         self._internal = _copied(tuner._local_tuner)
@@ -135,7 +156,8 @@ class GovernedTuner(Tuner):
         self._home = home
         self._trained = _class_of(self._internal.converted_trainable)
         self._trained_name = Experiment.get_trainable_name(self._internal.converted_trainable)
-        self.sweep = sweep or str(self._internal.get_run_config().name)
+        self.sweep = _plain("sweep", sweep or str(self._internal.get_run_config().name))
+        self.lineage = None if lineage is None else _plain("lineage", lineage)
 
     def fit(self) -> ResultGrid:
         """Open the sweep, run it, close it.
@@ -150,7 +172,7 @@ class GovernedTuner(Tuner):
         in_force = self._open(governor)
         governance = self._governance(governor, in_force)
         try:
-            return self._fit(governor, governance)
+            return self._fit(governor, governance, in_force)
         finally:
             self._close(governor, governance)
 
@@ -160,13 +182,10 @@ class GovernedTuner(Tuner):
         Raises:
             LedgerError: it keeps another ledger than the one that is asked for.
         """
-        if self._home.ledger:
-            return connect(self._home.ledger, state=self._storage(), key=self._home.key)
-        own = f"sqlite:///{self._storage() / LEDGER}"
-        return connect_to_any(own, state=self._storage(), key=self._home.key)
+        return self._home.connect(self._storage())
 
     def _open(self, governor: GovernorClient) -> Limits:
-        return governor.open_sweep(self.sweep, self._limits)
+        return governor.open_sweep(self.sweep, self._limits, self.lineage)
 
     def _storage(self) -> Path:
         storage = str(self._internal.get_run_config().storage_path or DEFAULT_STORAGE_PATH)
@@ -182,7 +201,7 @@ class GovernedTuner(Tuner):
         patient = Patient(governor, lambda: False)
         return Governance(authority=patient, sweep=self.sweep, price=pricing, digest=object_digest)
 
-    def _fit(self, governor: GovernorClient, governance: Governance) -> ResultGrid:
+    def _fit(self, governor: GovernorClient, governance: Governance, in_force: Limits) -> ResultGrid:
         internal = _copied(self._internal)
         run = copy.copy(internal.get_run_config())
         metric = metric_of(internal._tune_config)
@@ -191,17 +210,19 @@ class GovernedTuner(Tuner):
             run.stop = stop
             internal._run_config = run
             internal._tune_config = governed(internal._tune_config, governance, internal.param_space)
-            internal.trainable = leased(self._trained, self._trained_name, self._terms(governor))
+            terms = self._terms(governor, in_force)
+            internal.trainable = leased(self._trained, self._trained_name, terms)
             grid: ResultGrid = internal.fit()
         self._internal._experiment_analysis = internal._experiment_analysis
         return grid
 
-    def _terms(self, governor: GovernorClient) -> Terms:
+    def _terms(self, governor: GovernorClient, in_force: Limits) -> Terms:
         return Terms(
             authority=governor,
             sweep=self.sweep,
             digest=object_digest,
             meters=found_meters() if self._meter == "auto" else self._meter,
+            max_memory=in_force.bounds.max_memory,
         )
 
     def _close(self, governor: GovernorClient, governance: Governance) -> None:
@@ -209,6 +230,13 @@ class GovernedTuner(Tuner):
             governor.close_sweep(self.sweep, governance.heard.usage)
         except SafetyError as error:  # what led here says more
             logger.error("sweep %s: not closed, its leases end by themselves: %s", self.sweep, error)
+
+
+def _plain(what: str, name: str) -> str:
+    try:
+        return plain_name(name, MOST_OF_A_RUN)
+    except ValueError as error:
+        raise ValueError(f"{what}: {name!r:.80}: {error}") from None
 
 
 def _copied(internal: Any) -> Any:

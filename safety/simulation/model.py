@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from safety.claim import Claim, Usage
 from safety.limits import Limits
@@ -33,6 +33,21 @@ class Modelled:
     began_ms: int = 0
     boot: str = ""
     rule: str = ""
+    heard: dict[str, int] = field(default_factory=dict)
+
+    def hear(self, told: Usage) -> None:
+        """Remember the most that its reports have told; each is one report at the least."""
+        self.heard = {name: self.believed(told, name) for name in ("train_flops", "wall_ms", "gpu_ms")} | {
+            "reports": max(1, self.believed(told, "reports"))
+        }
+
+    def believed(self, told: Usage, name: str) -> int:
+        """An amount of a usage: the whole where it is none, and no less than was heard."""
+        value: object = getattr(told, name)
+        most = _MOST * _GFLOP if name == "train_flops" else _MOST
+        whole: int = getattr(self.claim, name)
+        found = value if type(value) is int and 0 <= value <= most else whole
+        return max(found, self.heard.get(name, 0))
 
 
 @dataclass(kw_only=True, slots=True)
@@ -97,15 +112,15 @@ def forfeited(lease: Modelled) -> dict[str, int]:
 
 
 def settled(lease: Modelled, told: Usage) -> dict[str, int]:
-    """What a usage charges: what is no amount counts as the whole, FLOPs as the arithmetic at the least."""
+    """What a usage charges, no less than was heard: FLOPs as the arithmetic at the least."""
     claim = lease.claim
-    flops, reports = (_believed(told, claim, name) for name in ("train_flops", "reports"))
+    flops, reports = (lease.believed(told, name) for name in ("train_flops", "reports"))
     arithmetic = _rounded_up(claim.train_flops * reports, claim.reports)
     return {
         "train_gflop": _rounded_up(max(flops, arithmetic), _GFLOP),
         "trials": lease.charges["trials"],
-        "gpu_ms": _believed(told, claim, "gpu_ms"),
-        "wall_ms": _believed(told, claim, "wall_ms"),
+        "gpu_ms": lease.believed(told, "gpu_ms"),
+        "wall_ms": lease.believed(told, "wall_ms"),
     }
 
 
@@ -117,19 +132,12 @@ def cut_short(lease: Modelled, told: Usage, elapsed_ms: int) -> dict[str, int]:
     elapsed = min(elapsed_ms, claim.wall_ms)
     by_time = _rounded_up(claim.gpu_ms * elapsed, max(1, claim.wall_ms))
     usage = Usage(
-        train_flops=min(_believed(told, claim, "train_flops"), claim.train_flops),
+        train_flops=min(lease.believed(told, "train_flops"), claim.train_flops),
         wall_ms=elapsed,
-        gpu_ms=min(max(by_time, _believed(told, claim, "gpu_ms")), claim.gpu_ms),
-        reports=min(_believed(told, claim, "reports") + 1, claim.reports),
+        gpu_ms=min(max(by_time, lease.believed(told, "gpu_ms")), claim.gpu_ms),
+        reports=min(lease.believed(told, "reports") + 1, claim.reports),
     )
-    return settled(lease, usage)
-
-
-def _believed(told: Usage, claim: Claim, name: str) -> int:
-    value: object = getattr(told, name)
-    most = _MOST * _GFLOP if name == "train_flops" else _MOST
-    whole: int = getattr(claim, name)
-    return value if type(value) is int and 0 <= value <= most else whole
+    return settled(replace(lease, heard={}), usage)
 
 
 def _rounded_up(amount: int, unit: int) -> int:

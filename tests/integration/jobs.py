@@ -48,6 +48,18 @@ class WidthSpace:
         return {"x": Sample(shape=(1,), dtype="float32")}
 
 
+# reports whose score is none
+NO_SCORES: dict[str, Mapping[str, object]] = {
+    "nan": {"score": float("nan"), "domains": {}},
+    "infinite": {"score": float("inf")},
+    "minus infinite": {"score": -float("inf")},
+    "None": {"score": None},
+    "text": {"score": "0.99"},
+    "huge": {"score": 10**400},
+    "silent": {"loss": 1.0},
+}
+
+
 @dataclass
 class Behaviour:
     """What a run does at its second report."""
@@ -72,10 +84,8 @@ class Behaviour:
                 for _ in range(80):
                     self.taken.append(torch.ones(5 * 10**6))  # 20 MB
                     time.sleep(0.05)
-            if self.kind == "nan":
-                return {"score": float("nan"), "domains": {}}
-            if self.kind == "silent":
-                return {"loss": 1.0}
+            if self.kind in NO_SCORES:
+                return NO_SCORES[self.kind]
         return {"score": self.width / 100, "domains": {"danger": self.domain}}
 
     def save(self, path: Path) -> None:

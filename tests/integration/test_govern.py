@@ -17,7 +17,7 @@ import psutil
 import pytest
 import torch
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search.optuna import OptunaSearch
 from ray.tune.stopper import MaximumIterationStopper
 from torch import nn
@@ -316,3 +316,53 @@ def test_the_example_runs_and_tells_what_was_spent():
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "spent" in done.stdout.splitlines()[-1]
+
+
+def takes_memory(config: dict[str, Any]) -> None:
+    held = []
+    for _ in range(200):
+        held.append(b"x" * 10_000_000)
+        time.sleep(0.02)
+    tune.report({"score": float(len(held))})
+
+
+def test_a_trial_that_takes_more_memory_than_was_told_is_killed(govern: Callable[..., Any], tmp_path: Path):
+    tuner = tune.Tuner(takes_memory, tune_config=best(), run_config=run_config(tmp_path))
+    results = govern(tuner, {"bounds": BOUNDS}, cost=lambda config: {"memory_bytes": 10**7}).fit()
+    assert results.num_errors == 1
+    incidents = [entry.rule for entry in books(tmp_path)[0] if entry.kind == "incident"]
+    assert incidents == ["within_memory"]
+
+
+def reports_on(config: dict[str, Any]) -> None:
+    Path(config["folder"], "pid").write_text(str(os.getpid()))
+    for _ in range(600):
+        time.sleep(0.1)
+        tune.report({"score": 0.5})
+
+
+class RaisingStopper(MaximumIterationStopper):
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        raise ValueError("the stopper's own fault")
+
+
+class RaisingScheduler(FIFOScheduler):
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        raise ValueError("the scheduler's own fault")
+
+
+@pytest.mark.parametrize("part", ["stopper", "scheduler"])
+def test_a_part_that_raises_ends_the_fit_with_its_words_and_no_worker_goes_on(
+    govern: Callable[..., Any], tmp_path: Path, part: str
+):
+    run = run_config(tmp_path, stop=RaisingStopper(9)) if part == "stopper" else run_config(tmp_path)
+    chosen = best(scheduler=RaisingScheduler()) if part == "scheduler" else best()
+    tuner = tune.Tuner(reports_on, param_space={"folder": str(tmp_path)}, tune_config=chosen, run_config=run)
+    with pytest.raises(Exception, match=f"the {part}'s own fault"):
+        govern(tuner, {"lease_seconds": 2, "grace_seconds": 1}).fit()
+    pid = int((tmp_path / "pid").read_text())
+    until = time.monotonic() + 5
+    while psutil.pid_exists(pid) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not psutil.pid_exists(pid)
+    assert "close_sweep" in [entry.kind for entry in books(tmp_path)[0]]

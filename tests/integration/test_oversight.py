@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -14,9 +17,11 @@ import ray
 
 from safety import GovernorUnreachable, Ledger, LedgerError, Limits, limits_from_dict
 from safety.actor import NAME, NAMESPACE, GovernorClient, connect, connect_to_any
+from safety.checkpoints import CheckpointFile
 from safety.drill import KINDS, run_drill
-from safety.errors import IdentityError
+from safety.errors import CheckpointError, IdentityError
 from safety.kill_file import NAME as KILL_FILE
+from safety.places import record_of, recorded_in
 from tests.integration.conftest import BOUNDS, ledger_url
 from tests.safety.fakes import request
 
@@ -143,3 +148,42 @@ def test_a_drill_that_misses_its_target_lets_no_sweep_begin(governor: GovernorCl
     assert not any(canary.is_in_time(1) for canary in canaries)
     with pytest.raises(LedgerError, match="the last kill drill missed its target"):
         governor.open_sweep("s", limits())
+
+
+def test_a_governor_that_starts_again_on_a_ledger_whose_tail_was_cut_admits_nothing(
+    governor: GovernorClient, tmp_path: Path
+):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    governor.sign_into([elsewhere])
+    governor.open_sweep("s", limits())
+    governor.admit(request("s/1", params=100, forward_flops=1, memory_bytes=1))
+    governor.freeze("s", "odd")
+    place = CheckpointFile(elsewhere, "ledger.db", is_there=True)
+    until = time.monotonic() + 10
+    while not place.read().newest and time.monotonic() < until:
+        time.sleep(0.05)
+    ray.kill(ray.get_actor(NAME, namespace=NAMESPACE))
+    shutil.rmtree(tmp_path / "checkpoints", ignore_errors=True)
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection, connection:
+        connection.execute("DELETE FROM audit WHERE seq > 2")
+        connection.execute("UPDATE sweeps SET state = 'open', reason = ''")
+    (tmp_path / "checkpoints").mkdir()
+    record_of(ledger_url(tmp_path), tmp_path).write_text(f"{elsewhere}\n")
+    for ask in (lambda: governor.state("s"), lambda: governor.open_sweep("t", limits())):
+        with pytest.raises(LedgerError, match=r"row 3 of the audit is gone, .*; nothing is admitted"):
+            ask()
+    with pytest.raises(LedgerError, match="row 3 of the audit is gone"):
+        connect(ledger_url(tmp_path))
+
+
+def test_a_second_driver_adds_its_folder_and_one_that_cannot_be_used_is_refused(
+    governor: GovernorClient, tmp_path: Path
+):
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        folder.mkdir()
+        connect(ledger_url(tmp_path), checkpoints=[folder])
+    with pytest.raises(CheckpointError, match="no such folder on the governor's host"):
+        connect_to_any(ledger_url(tmp_path), checkpoints=[tmp_path / "third"])
+    assert recorded_in(ledger_url(tmp_path), tmp_path) == folders

@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import psutil
 import pytest
 
-from rsi_ray.disk import open_folder
+from rsi_ray.disk import STUDY_FILE, open_folder
 from rsi_ray.errors import SweepError
 from rsi_ray.records import Verdict
+from rsi_ray.study import read_study
 from rsi_ray.sweep import run_sweep
 from safety import Allow, Hold
+from safety.checkpoints import CheckpointFile
 from tests.integration.conftest import Maker, audit_kinds, budgets, open_leases
-from tests.integration.jobs import BehavingJob, WidthSpace
+from tests.integration.jobs import NO_SCORES, BehavingJob, WidthSpace
 
 pytestmark = pytest.mark.ray
 
@@ -63,7 +66,7 @@ def test_a_trainable_that_raises_ends_the_sweep_with_its_own_words(make_sweep: M
     assert 2 * kinds.count("fail") <= spent <= 2 * kinds.count("activate")
 
 
-@pytest.mark.parametrize("kind", ["nan", "silent"])
+@pytest.mark.parametrize("kind", NO_SCORES)
 def test_a_score_that_is_none_is_an_incident_and_never_the_best(make_sweep: Maker, kind: str):
     sweep = make_sweep(BehavingJob(kind=kind), trials=2)
     result = run_sweep(sweep)
@@ -72,6 +75,9 @@ def test_a_score_that_is_none_is_an_incident_and_never_the_best(make_sweep: Make
     assert failed["rule"].eq("finite_score").all()
     assert len(failed) == 2
     assert audit_kinds(sweep).count("incident") == 2
+    # of a trial that failed the sampler has heard no value
+    study = read_study(sweep.folder / STUDY_FILE, sweep.name)
+    assert [(trial.state.name, trial.values) for trial in study.trials] == [("FAIL", None)] * 2
 
 
 def test_a_trainable_that_never_reports_again_dies_at_its_time_limit(make_sweep: Maker):
@@ -202,3 +208,19 @@ def test_a_run_that_another_process_runs_is_not_resumed(make_sweep: Maker):
         open_folder(replace(plan, resumed=True)),
     ):
         pass
+
+
+def test_a_sweep_signs_into_the_folder_that_it_names_and_does_not_begin_where_it_can_not(
+    make_sweep: Maker, tmp_path: Path
+):
+    folder = tmp_path / "elsewhere"
+    plan = make_sweep(BehavingJob(), trials=1, checkpoints=(folder,))
+    with pytest.raises(SweepError, match="no such folder on the governor's host"):
+        run_sweep(plan)
+    folder.mkdir()
+    run_sweep(plan)
+    place = CheckpointFile(folder, "ledger.db")
+    until = time.monotonic() + 10
+    while not place.read().newest and time.monotonic() < until:
+        time.sleep(0.05)
+    assert place.read().newest

@@ -7,6 +7,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from rsi_ray.audit_page import page
 from rsi_ray.runs import versions_of_run
 from safety import Allow, Deny, Ledger
 from safety.drills import Canary
-from safety.identity import KEY_FILE, identity_in
-from safety.notary import Notary, places_of
+from safety.identity import KEY_FILE, PUBLIC_FILE, identity_in
+from safety.notary import Notary
+from safety.places import places_of
 from tests.conftest import Command
 from tests.safety.fakes import FakeClock, limits, request
 
@@ -139,17 +141,25 @@ def test_a_key_that_is_none_is_refused(ledger: Ledger, command: Printed, key: st
 
 
 def test_checkpoints_that_no_key_is_there_for_are_no_proof(signed: Ledger, command: Printed, tmp_path: Path):
-    (tmp_path / KEY_FILE).unlink()
+    (tmp_path / PUBLIC_FILE).unlink()
     code, printed = command("verify")
     assert (code, printed) == (1, "1 checkpoints can't be checked without the key: name it by --public-key\n")
-    assert not (tmp_path / KEY_FILE).exists()
 
 
-def test_a_key_that_others_may_read_is_not_used(signed: Ledger, command: Printed, tmp_path: Path):
-    (tmp_path / KEY_FILE).chmod(0o644)
+def test_whoever_may_not_read_the_private_key_checks_by_its_public_half(
+    signed: Ledger, command: Printed, tmp_path: Path
+):
+    (tmp_path / KEY_FILE).unlink()
+    code, printed = command("verify")
+    assert code == 0
+    assert f"Signed by the key {(tmp_path / PUBLIC_FILE).read_text()}" in printed
+
+
+def test_a_public_half_that_is_none_is_told_and_not_used(signed: Ledger, command: Printed, tmp_path: Path):
+    (tmp_path / PUBLIC_FILE).write_text("nonsense")
     code, printed = command("verify")
     assert code == 1
-    assert "others may read it" in printed
+    assert "governor.pub: expected the 64 hexadecimal digits of a public key" in printed
 
 
 def test_a_place_that_was_named_and_holds_nothing_fails(signed: Ledger, command: Printed, tmp_path: Path):
@@ -283,7 +293,10 @@ def test_a_report_on_a_broken_audit_is_written_and_fails(signed: Ledger, command
 
 def test_names_and_reasons_are_text_whatever_they_hold(ledger: Ledger, command: Printed, tmp_path: Path):
     evil = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
-    ledger.open_sweep(evil, limits())
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection, connection:
+        # no ledger opens a sweep of that name; whoever can write its file can
+        connection.execute("PRAGMA foreign_keys = OFF")
+        connection.execute("UPDATE sweeps SET name = ?", (evil,))
     ledger.freeze(evil, evil)
     ledger.kill(evil, evil)
     ledger.refuse(evil, evil, Deny(evil, evil + "\ud800"), kind="incident")

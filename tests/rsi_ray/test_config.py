@@ -1,16 +1,22 @@
 """A sweep's file: spaces, tasks and own classes by kind, and what is wrong in it said in one line."""
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 
+from rsi_ray import Sweep
 from rsi_ray.config import example_file, examples, load_config, load_example, parse_config
+from rsi_ray.errors import RunError, SweepError
 from rsi_ray.own import own_class
+from rsi_ray.runs import run_folder
+from rsi_ray.tasks import breast_cancer_task
 from rsi_ray.wiring import TASK_SECTIONS, load_task_of, space_of, sweep_of, with_paths_from
 from safety import Document, DocumentError
 from safety.document import parse_yaml
 from search_spaces import ConvSpace, MLPSpace
+from tests.safety.test_names import REFUSED
 
 LIMITS = "limits: {bounds: {max_params: 1e6, max_flops: 1e9, max_memory: 1e9}}\n"
 OWN = """
@@ -181,3 +187,62 @@ def test_a_governors_key_that_is_none_is_told_with_its_line(tmp_path, key):
         DocumentError, match=r"sweep\.yaml:2: governor_key: expected the 64 hexadecimal digits"
     ):
         load_config(path)
+
+
+def test_folders_of_checkpoints_begin_at_the_folder_of_the_file(tmp_path):
+    path = tmp_path / "sweep.yaml"
+    path.write_text("limits: limits.yaml\ncheckpoints: [near, /mnt/far]\n")
+    (tmp_path / "limits.yaml").write_text("bounds: {max_params: 10e9, max_flops: 1e15, max_memory: 1e12}\n")
+    config = load_config(path)
+    assert config.checkpoints == [str(tmp_path / "near"), "/mnt/far"]
+    assert sweep_of(config).plan().checkpoints == (tmp_path / "near", Path("/mnt/far"))
+
+
+@pytest.mark.parametrize("key", ["name", "lineage"])
+@pytest.mark.parametrize("name", REFUSED.values(), ids=REFUSED)
+def test_a_name_that_is_not_plain_is_told_with_its_line_and_in_python(tmp_path, key, name):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(f"trials: 1\n{key}: {json.dumps(name)}\nlimits: limits.yaml\n")
+    (tmp_path / "limits.yaml").write_text("bounds: {max_params: 10e9, max_flops: 1e15, max_memory: 1e12}\n")
+    with pytest.raises(DocumentError, match=rf"sweep\.yaml:2: {key}: expected 1 to 63 letters|control char"):
+        load_config(path)
+    sweep = Sweep(
+        MLPSpace(heads=breast_cancer_task().heads, batch_size=8), breast_cancer_task, {}, **{key: name}
+    )
+    with pytest.raises(SweepError, match=f"{key}: .*: expected 1 to 63 letters"):
+        sweep.plan()
+
+
+@pytest.mark.parametrize("name", REFUSED.values(), ids=REFUSED)
+def test_no_run_is_found_by_a_name_that_is_not_plain(tmp_path, name):
+    with pytest.raises(RunError, match=r"no run\.json there"):
+        run_folder(tmp_path, name)
+
+
+@pytest.mark.parametrize("bad", ["-1", "0", "true", "1e300", str(2**63), '"12"'])
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("space: {{widths: [{}]}}\n", "space.widths"),
+        ("space: {{depth: [1, {}]}}\n", "space.depth"),
+        ("space: {{kind: conv, widths: [{}]}}\ntask: {{kind: digits}}\n", "space.widths"),
+        ("space: {{kind: mlp, widths: [{}]}}\ntask: {{kind: breast_cancer}}\n", "space.widths"),
+        ("training: {{batch_size: {}}}\n", "training.batch_size"),
+        ("trials: {}\n", "trials"),
+        ("limits: {{bounds: {{max_params: {}, max_flops: 1, max_memory: 1}}}}\n", "limits.bounds.max_params"),
+    ],
+)  # fmt: skip
+def test_a_size_that_is_none_is_refused_with_its_field(text, field, bad):
+    document = parse_yaml(text.format(bad) + ("" if "limits" in text else LIMITS), source="f.yaml")
+    with pytest.raises(DocumentError, match=rf"f\.yaml:1: {field}") as told:
+        parse_config(document, folder=Path("/data"))
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("bad", ["-1", "true", "1e300", str(2**63), '"12"'])
+@pytest.mark.parametrize("budget", ["cluster", "sweep"])
+def test_a_budget_that_is_none_is_refused_with_its_field(budget, bad):
+    bounds = "{max_params: 1, max_flops: 1, max_memory: 1}"
+    text = f"limits: {{bounds: {bounds}, {budget}: {{trials: {bad}}}}}\n"
+    with pytest.raises(DocumentError, match=rf"f\.yaml:1: limits.{budget}.trials"):
+        parse_config(parse_yaml(text, source="f.yaml"), folder=Path("/data"))

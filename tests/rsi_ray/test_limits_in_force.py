@@ -1,6 +1,7 @@
 """A sweep under limits that the ledger holds tighter than its own."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -65,3 +66,8 @@ def test_a_space_that_is_over_the_limits_in_force_is_refused_and_its_sweep_close
     with pytest.raises(SweepError, match="space: none of"):
         bound(wide, governor)
     assert governor.status("tested").state == "closed"
+
+
+def test_a_sweep_is_opened_in_the_lineage_that_it_names(governor):
+    bound(replace(plan(given(400)), name="new", lineage="family"), governor)
+    assert governor._ledger.sweep("new").lineage == "family"

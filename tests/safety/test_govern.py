@@ -12,13 +12,14 @@ from ray.tune.search.search_generator import SearchGenerator
 from ray.tune.stopper import MaximumIterationStopper
 
 import safety
-from safety import DocumentError, PriceError
+from safety import DocumentError, Governor, PriceError
 from safety.scheduler import GovernedScheduler
 from safety.search import GovernedSearch, PatientVariants
 from safety.tune import Governance
 from safety.tuner import GovernedTuner
 from safety.wiring import governed, governed_stop, metric_of
-from tests.safety.fakes import FakeAuthority, claim
+from tests.safety.fakes import FakeAuthority, claim, limits
+from tests.safety.test_names import REFUSED
 from tests.safety.test_tune_plugins import FakeSearcher
 
 LIMITS = {"bounds": {"max_params": 10, "max_flops": 10, "max_memory": 10}}
@@ -193,3 +194,18 @@ def test_a_stopper_comes_back_as_the_one_of_the_sweep_that_runs_here(governance)
 def test_a_scheduler_of_ones_own_is_kept(governance):
     scheduler = FIFOScheduler()
     assert governed(tune.TuneConfig(scheduler=scheduler), governance, None).scheduler._inner is scheduler
+
+
+@pytest.mark.parametrize("what", ["sweep", "lineage"])
+@pytest.mark.parametrize("name", REFUSED.values(), ids=REFUSED)
+def test_a_name_that_is_not_plain_is_told_before_anything_runs(tuner, what, name):
+    if what == "sweep" and not name:
+        return  # the run's own
+    with pytest.raises(ValueError, match=rf"{what}: .*: expected 1 to 127 letters"):
+        safety.govern(tuner, LIMITS, **{what: name})
+
+
+def test_a_governed_tuner_opens_its_sweep_in_the_lineage_that_it_names(tuner, ledger):
+    governed = safety.govern(tuner, limits(), sweep="run", lineage="family")
+    governed._open(Governor(ledger))
+    assert ledger.sweep("run").lineage == "family"

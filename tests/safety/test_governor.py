@@ -122,7 +122,7 @@ def test_a_good_report_goes_on(governor):
 def test_a_refused_report_is_an_incident_and_the_verdict_on_the_trial(governor, ledger):
     begun(governor)
     assert governor.report("s/1", Report(score=math.nan)).rule == "finite_score"
-    assert last(ledger).kind == "incident"
+    assert kinds(ledger)[-2:] == ["incident", "revoke"]
     assert governor.verdict("s/1").rule == "finite_score"
 
 
@@ -139,7 +139,7 @@ def test_a_report_without_an_active_lease_is_denied_whatever_it_says(governor, l
     assert governor.report("s/1", Report(score=0.5)).reason == "s/1: no active lease (reserved)"
     governor.activate("s/1", "d1", "w1", measured(claim()))
     governor.revoke("s/1", "kill", "why")
-    assert governor.report("s/1", Report(score=0.5)).rule == "lease"
+    assert governor.report("s/1", Report(score=0.5)) == Deny("kill", "why")
 
 
 # --- the rest
@@ -205,3 +205,54 @@ def test_sweeps_are_opened_and_closed_through_the_governor(ledger, url):
     governor.close_sweep("t", {})
     assert ledger.sweep("t").state == "closed"
     assert governor.ledger_url() == url
+
+
+def test_a_worker_whose_report_was_refused_is_renewed_no_more_and_settles(governor, ledger):
+    grant = begun(governor)
+    governor.report("s/1", Report(score=math.nan))
+    with pytest.raises(LeaseLost, match="revoked: score is nan"):
+        governor.renew(grant.lease, grant.fence)
+    # the answer was lost, and the driver asks again
+    assert governor.report("s/1", Report(score=math.nan)).rule == "finite_score"
+    assert kinds(ledger).count("incident") == 1
+    governor.settle(grant.lease, grant.fence, Usage(reports=1))
+    assert ledger.lease("s/1").state == "settled"
+
+
+LIES = {
+    "nothing": Usage(),
+    "less": Usage(reports=1, train_flops=1, wall_ms=1, gpu_ms=1),
+    "no amounts": Usage(reports=-1, train_flops=-5),
+}
+
+
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
+def test_a_trial_is_charged_what_its_reports_told_whatever_it_tells_in_the_end(governor, ledger, lie):
+    grant = begun(governor)
+    for reports in (1, 3, 2):  # one came late
+        told = Usage(reports=reports, wall_ms=reports * 1000, gpu_ms=reports * 100, lease=grant.lease)
+        assert governor.report("s/1", Report(score=0.5, usage=told)) == Allow()
+    governor.settle(grant.lease, grant.fence, lie)
+    expected = 10 if lie.reports < 0 else 6  # GFLOP of all five reports, or of three
+    assert amounts(ledger, "train_gflop")[1] == expected
+    assert (amounts(ledger, "wall_ms")[1], amounts(ledger, "gpu_ms")[1]) == (3000, 300)
+
+
+def test_a_report_that_tells_no_use_counts_as_one(governor, ledger):
+    grant = begun(governor)
+    governor.report("s/1", Report(score=0.5))
+    governor.settle(grant.lease, grant.fence, Usage())
+    assert amounts(ledger, "train_gflop")[1] == 2
+
+
+def test_a_trial_that_died_is_charged_what_its_reports_told_beyond_what_its_driver_knows(governor, ledger):
+    grant = begun(governor)
+    governor.report("s/1", Report(score=0.5, usage=Usage(reports=3, lease=grant.lease)))
+    governor.close_sweep("s", {})
+    assert amounts(ledger, "train_gflop")[1] == 8  # up to its next report
+
+
+def test_flops_told_below_the_arithmetic_are_charged_by_the_arithmetic(governor, ledger):
+    grant = begun(governor)
+    governor.settle(grant.lease, grant.fence, Usage(reports=4, train_flops=1))
+    assert amounts(ledger, "train_gflop")[1] == 8

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from pathlib import Path
 
 import pytest
 
 from safety import Ledger, Usage
-from safety.checkpoints import CheckpointFile, verify
-from safety.errors import CheckpointError, LedgerError
+from safety.audit import Head
+from safety.checkpoints import CheckpointFile, sign, verify
+from safety.errors import CheckpointError
 from safety.identity import identity_in
-from safety.notary import Notary, NotaryThread, places_of
+from safety.notary import Notary, NotaryThread
 from tests.safety.fakes import kinds, limits, request
 
 
@@ -201,21 +201,16 @@ def test_nobody_waits_for_a_place_that_hangs(ledger, identity, tmp_path):
     assert thread.close(10.0)
 
 
-@pytest.mark.parametrize(
-    ("url", "name"),
-    [
-        ("sqlite:////data/runs/ledger.db", "ledger.db"),
-        ("postgresql://ann:secret@host/safety", "safety"),
-        ("sqlite://", "ledger"),
-    ],
-)
-def test_checkpoints_lie_beside_the_ledger_and_in_folders_that_are_named(url, name):
-    assert [place.path for place in places_of(url, Path("runs"), [Path("mount")])] == [
-        Path(f"runs/checkpoints/{name}.checkpoints.jsonl"),
-        Path(f"mount/{name}.checkpoints.jsonl"),
-    ]
-
-
-def test_a_ledger_without_a_url_has_no_places():
-    with pytest.raises(LedgerError, match="not a database URL"):
-        places_of("nonsense", Path("runs"))
+def test_a_line_that_somebody_added_does_not_hide_what_the_key_has_signed(
+    ledger, notary, identity, places, tmp_path
+):
+    settle(ledger)
+    signed = notary.sign_if_due()
+    for number in range(3):
+        ledger.kill(f"{number}", "ann")
+    seq, _, row_hash = ledger.audit()[-1]
+    forger = identity_in(tmp_path / "forger")
+    places[0].append(sign(forger, Head(seq=seq, hash=row_hash, ledger=signed.ledger), 1))
+    assert notary.contradiction() == ""
+    places[0].append(sign(identity, Head(seq=seq - 1, hash="f" * 64, ledger=signed.ledger), 1))
+    assert f"row {seq - 1} of the audit is another" in notary.contradiction()

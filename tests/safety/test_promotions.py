@@ -170,3 +170,30 @@ def test_a_governor_promotes_and_opens_sweeps_of_a_lineage(ledger):
     assert governor.promote("x", "x/1", 1.0, 0.95, "min") == Allow()
     assert isinstance(governor.judge_improvement("x", 0.95, 0.9, "min"), Hold)
     assert [one.mode for one in ledger.promotions("family")] == ["min"]
+
+
+def test_a_lineage_that_has_had_its_generations_promotes_nothing_more_and_goes_on(ledger):
+    for name in ("x", "y"):
+        ledger.open_sweep(name, free(max_generations=2), "family")
+    ledger.promote("x", "x/1", 1.0, 1.01)
+    assert ledger.promote("y", "y/1", 1.01, 1.02) == Allow()
+    for key in ("x/2", "x/3"):
+        assert ledger.promote("x", key, 1.02, 1.03) == Deny(
+            "max_generations", "generation 3 of lineage family is over the ceiling of 2"
+        )
+    assert (last(ledger).kind, last(ledger).key, last(ledger).rule) == ("deny", "x/3", "max_generations")
+    assert ledger.promote("y", "y/1", 1.01, 1.02) == Allow()  # told again
+    assert [one.key for one in ledger.promotions("family")] == ["x/1", "y/1"]
+    assert [ledger.sweep(name).state for name in ("x", "y")] == ["open", "open"]
+    ledger.open_sweep("other", free())
+    assert ledger.promote("other", "other/1", 1.0, 1.01) == Allow()
+
+
+def test_a_lineage_at_its_end_that_runs_away_by_another_sweeps_limits_is_shut_down(ledger):
+    ledger.open_sweep("a", free(max_generations=2), "family")
+    ledger.open_sweep("x", free(max_improvement_rate=0.02, on_excess="shutdown"), "family")
+    ledger.open_sweep("z", free(max_generations=2, max_improvement_rate=0.5), "family")
+    ledger.promote("x", "x/1", 1.0, 1.001)
+    ledger.promote("x", "x/2", 1.001, 1.002)
+    assert ledger.promote("z", "z/1", 1.002, 1.2).rule == "max_improvement_rate"
+    assert ledger.sweep("a").state == "frozen"

@@ -154,6 +154,56 @@ def test_nobody_looks_at_the_host_for_a_trial_on_a_gpu_nor_after_the_end(watched
     assert observed(on_gpu) == observed(ended) == []
 
 
+class FakeDevice:
+    """GPUs whose memory a test sets; what was taken before a trial begins does not count."""
+
+    def __init__(self):
+        self.bytes, self.before = 10 * MOST, 0
+
+    def begin(self):
+        self.before = self.bytes
+
+    def grown_bytes(self):
+        return self.bytes - self.before
+
+
+def test_a_trial_that_takes_more_of_a_gpu_than_was_reserved_tells_and_dies(watched):
+    keeper = watched(gpu_ms=1)
+    device = keeper._device = FakeDevice()
+    begin(keeper)
+    with keeper.computing():
+        device.bytes += MOST
+        assert not keeper.switch.thrown.wait(0.5)
+        device.bytes += 1
+        assert keeper.switch.thrown.wait(5)
+    assert observed(keeper) == [MOST + 1]
+
+
+def test_the_gpus_of_a_trial_that_has_none_are_not_looked_at(watched):
+    keeper = watched()
+    device = keeper._device = FakeDevice()
+    begin(keeper)
+    device.bytes += MOST + 1
+    assert not keeper.switch.thrown.wait(0.3)
+
+
+def test_nobody_looks_at_memory_that_nobody_told(watched):
+    untold, told = watched(memory_bytes=100_000), watched(memory_bytes=99_999)
+    for keeper in (untold, told):
+        keeper._untold = 100_000
+        begin(keeper)
+        keeper.bytes[0] += 2 * MOST
+    eventually(told.switch.thrown.is_set)
+    assert observed(untold) == []
+
+
+def test_nobody_looks_where_nobody_can_tell(watched):
+    keeper = watched()
+    keeper._memory = None
+    begin(keeper)
+    assert "memory-watch" not in {thread.name for thread in threading.enumerate()}
+
+
 def test_a_lease_that_ends_while_its_memory_is_looked_at_is_not_told_of(watched):
     keeper = watched()
     grant = begin(keeper)
@@ -186,4 +236,4 @@ def test_a_real_process_is_killed_before_it_takes_much_more():
         [sys.executable, "-c", TAKER], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == -9
-    assert 260 < int(done.stdout.split()[-1]) < 1500
+    assert 240 < int(done.stdout.split()[-1]) < 1500

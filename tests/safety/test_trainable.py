@@ -49,7 +49,7 @@ def make(authority, tmp_path, monkeypatch):
     made = []
 
     def one(**config):
-        terms = Terms(authority=authority, sweep="s", digest=object_digest, meters=None)
+        terms = Terms(authority=authority, sweep="s", digest=object_digest, meters=None, max_memory=10**9)
         theirs = type("Mine", (Theirs,), {"happened": []})
         made.append(leased(theirs, "named", terms)({"width": 3, **config}))
         return made[-1]

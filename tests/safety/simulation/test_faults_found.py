@@ -200,6 +200,10 @@ def whatever_is_told_is_believed(patch):
     patch.setattr(Usage, "credible", lambda self, claim: self)
 
 
+def what_reports_told_is_forgotten(patch):
+    patch.setattr(leases, "hear", lambda *_: None)
+
+
 def no_report_is_refused(patch):
     patch.setattr(governor, "judge_report", lambda *_: Allow())
 
@@ -341,6 +345,7 @@ def nobody_is_asked_for_approval(patch):
 
 
 FAULTS = [
+    (what_reports_told_is_forgotten, "liars", "I2"),
     (an_audit_row_is_taken_out, "calm", "I6"),
     (a_grant_is_made_up, "calm", "I5"),
     (a_pulse_reserves_a_lease, "calm", "I3"),

@@ -1,0 +1,108 @@
+"""A ledger at work: the governor's calls, and the notary that signs what they leave."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from safety import places
+from safety.checkpoints import CheckpointFile
+from safety.errors import CheckpointError, LedgerError, LedgerUnavailable
+from safety.group_commit import GroupCommit
+from safety.identity import Identity
+from safety.kill_file import obey
+from safety.ledger import Ledger
+from safety.notary import Notary, NotaryThread
+from safety.schema import without_password
+
+# that a place gets to take what was not signed yet
+CLOSE_SECONDS = 10.0
+
+
+class Office:
+    """Answers for one ledger, after it was held against its own signed checkpoints.
+
+    Args:
+        url: of the ledger.
+        folder: of the governor's state.
+        identity: the governor's key.
+
+    Raises:
+        LedgerError: the ledger isn't the one that was signed, or can't be opened.
+        LedgerUnavailable: a place of checkpoints is away: without it nobody can tell.
+    """
+
+    def __init__(self, url: str, folder: Path, identity: Identity) -> None:
+        self._url, self._folder, self._identity = url, folder, identity
+        self._adding = threading.Lock()
+        self._ledger = Ledger(url)
+        try:
+            found = self._places()
+        except Exception:
+            self._ledger.close()
+            raise
+        # one for each place: a disk that hangs keeps no other place waiting
+        self._threads = tuple(NotaryThread(self._notary(place)) for place in found)
+        before = partial(obey, self._ledger, folder)
+        self._group = GroupCommit(self._ledger, before=before, after=self._wake)
+
+    def _places(self) -> list[CheckpointFile]:
+        ledger = f"ledger {without_password(self._url)}"
+        try:
+            found = places.places_of(self._url, self._folder)
+            contradiction = self._notary(*found).contradiction()
+        except CheckpointError as error:
+            record = places.record_of(self._url, self._folder)
+            raise LedgerUnavailable(
+                f"{ledger}: can't be held against what was signed of it: {error}; "
+                f"bring it back, or take its line out of {record}"
+            ) from None
+        if contradiction:
+            raise LedgerError(
+                f"{ledger}: {contradiction}; nothing is admitted. Put back the ledger that was signed, "
+                "or name a new one and keep this one for its audit"
+            )
+        return found
+
+    def _notary(self, *found: CheckpointFile) -> Notary:
+        return Notary(self._ledger, self._identity, found)
+
+    def _wake(self) -> None:
+        for thread in self._threads:
+            thread.wake()
+
+    def ask(self, method: str, arguments: tuple[Any, ...]) -> Future[Any]:
+        """Call a method of the governor; its answer when that is certain."""
+        return self._group.ask(method, arguments)
+
+    def sign_into(self, folders: tuple[str, ...]) -> None:
+        """Sign the audit into these folders too, from now on and after every restart; none is taken away.
+
+        Raises:
+            CheckpointError: one of them can't be written, or is another ledger's.
+        """
+        with self._adding:
+            for folder in map(Path, folders):
+                if folder not in places.recorded_in(self._url, self._folder):
+                    self._add(folder)
+
+    def _add(self, folder: Path) -> None:
+        place = places.new_place(self._url, folder)
+        contradiction = self._notary(place).contradiction()
+        if contradiction:
+            raise CheckpointError(
+                f"checkpoints {folder}: {contradiction}; if it is another ledger's, name a folder of its own"
+            )
+        places.record(self._url, self._folder, folder)
+        self._threads = (*self._threads, NotaryThread(self._notary(place)))
+        self._wake()
+
+    def close(self) -> None:
+        """Answer what was asked so far, sign it, and give the connections back."""
+        self._group.close()
+        for thread in self._threads:
+            thread.close(CLOSE_SECONDS)
+        self._ledger.close()

@@ -1,0 +1,181 @@
+"""A ledger at work: where it is signed, and which ledger nobody works on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import time
+
+import pytest
+
+from safety import Allow, Ledger
+from safety.errors import CheckpointError, LedgerError, LedgerUnavailable
+from safety.identity import identity_in
+from safety.office import Office
+from safety.places import places_of, record_of
+from tests.safety.fakes import kinds, limits, request
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Of a ledger, in which a trial is admitted."""
+    ledger = Ledger(url_of(tmp_path / "home"))
+    ledger.open_sweep("s", limits())
+    ledger.reserve(request())
+    ledger.close()
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    return tmp_path / "elsewhere"
+
+
+def url_of(folder):
+    return f"sqlite:///{folder / 'ledger.db'}"
+
+
+def opened(folder):
+    return Office(url_of(folder), folder, identity_in(folder))
+
+
+def signed_rows(folder):
+    return [place.read().newest.seq for place in places_of(url_of(folder), folder)]
+
+
+def work(folder, *checkpoints):
+    """Freeze the sweep, which is signed; the number of rows then."""
+    office = opened(folder)
+    office.sign_into(tuple(map(str, checkpoints)))
+    office.ask("freeze", ("s", "odd")).result(10)
+    office.close()
+    ledger = Ledger(url_of(folder))
+    rows = len(ledger.audit())
+    ledger.close()
+    return rows
+
+
+def cut(folder, rows):
+    connection = sqlite3.connect(folder / "ledger.db")
+    with connection:
+        connection.execute("DELETE FROM audit WHERE seq > ?", (rows,))
+    connection.close()
+
+
+def test_a_folder_that_was_named_once_is_signed_into_by_every_office_after(folder, elsewhere):
+    rows = work(folder, elsewhere, elsewhere)
+    assert signed_rows(folder) == [rows, rows]
+    office = opened(folder)
+    office.ask("fail", ("s", "s/1", "odd")).result(10)
+    office.ask("close_sweep", ("s", {})).result(10)
+    office.ask("open_sweep", ("t", limits())).result(10)
+    office.ask("freeze", ("t", "odd")).result(10)
+    office.close()
+    assert signed_rows(folder)[0] == signed_rows(folder)[1] > rows
+
+
+def test_a_second_folder_is_added_and_the_first_one_stays(folder, elsewhere, tmp_path):
+    (tmp_path / "second").mkdir()
+    office = opened(folder)
+    office.sign_into((str(elsewhere),))
+    office.sign_into((str(tmp_path / "second"),))
+    office.ask("freeze", ("s", "odd")).result(10)
+    office.close()
+    assert len(set(signed_rows(folder))) == 1
+    assert len(signed_rows(folder)) == 3
+
+
+def test_a_folder_that_cannot_be_used_is_refused_and_not_remembered(folder, elsewhere):
+    office = opened(folder)
+    with pytest.raises(CheckpointError, match="no such folder on the governor's host"):
+        office.sign_into((str(elsewhere / "missing"),))
+    office.close()
+    assert not record_of(url_of(folder), folder).exists()
+
+
+def test_a_folder_of_another_ledger_is_refused(folder, elsewhere, tmp_path):
+    work(folder, elsewhere)
+    other = tmp_path / "other"
+    office = opened(other)
+    with pytest.raises(CheckpointError, match=r"elsewhere: row 3 of .* name a folder of its own"):
+        office.sign_into((str(elsewhere),))
+    office.close()
+    assert not record_of(url_of(other), other).exists()
+
+
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_nobody_works_on_a_ledger_whose_tail_was_cut(folder, elsewhere, left):
+    rows = work(folder, elsewhere)
+    cut(folder, left)
+    for beside in (True, False):  # each place tells by itself
+        if not beside:
+            os.unlink(places_of(url_of(folder), folder)[0].path)
+        found = rf"ledger.db: row {rows} of the audit is gone, .*; nothing is admitted. Put back the ledger"
+        with pytest.raises(LedgerError, match=found):
+            opened(folder)
+
+
+def test_a_ledger_that_was_cut_together_with_all_beside_it_shows_to_whoever_names_the_folder(
+    folder, elsewhere
+):
+    work(folder, elsewhere)
+    cut(folder, 2)
+    shutil.rmtree(folder / "checkpoints")
+    office = opened(folder)
+    with pytest.raises(CheckpointError, match="the ledger was cut, replaced, or is an older copy"):
+        office.sign_into((str(elsewhere),))
+    office.close()
+
+
+def test_nobody_works_on_a_ledger_that_took_the_place_of_another(folder):
+    rows = work(folder)
+    (folder / "ledger.db").unlink()
+    ledger = Ledger(url_of(folder))
+    ledger.open_sweep("s", limits())
+    for number in range(rows):
+        ledger.kill(f"{number}", "ann")
+    ledger.close()
+    with pytest.raises(LedgerError, match=f"row {rows} of the audit is another"):
+        opened(folder)
+
+
+def test_a_cut_ledger_can_be_killed_all_the_same(folder):
+    work(folder)
+    cut(folder, 2)
+    ledger = Ledger(url_of(folder))
+    ledger.kill("fire", "ann")
+    assert ledger.killed().reason == "fire"
+    ledger.close()
+
+
+def test_while_a_folder_is_away_nobody_can_tell_and_nothing_is_admitted_until_it_is_back(folder, elsewhere):
+    work(folder, elsewhere)
+    away = elsewhere.rename(elsewhere.with_name("away"))
+    with pytest.raises(LedgerUnavailable, match=r"away; bring it back, or take its line out of .*\.places"):
+        opened(folder)
+    away.rename(elsewhere)
+    opened(folder).close()
+    os.unlink(elsewhere / "ledger.db.checkpoints.jsonl")
+    record_of(url_of(folder), folder).write_text("")
+    opened(folder).close()
+
+
+def test_a_folder_that_goes_away_meanwhile_is_an_incident_and_the_work_goes_on(folder, elsewhere):
+    office = opened(folder)
+    office.sign_into((str(elsewhere),))
+    away = elsewhere.rename(elsewhere.with_name("away"))
+    assert office.ask("admit", (request("s/2"),)).result(10) == Allow()
+    office.ask("close_sweep", ("s", {})).result(10)
+    ledger = Ledger(url_of(folder))
+    until = time.monotonic() + 10
+    while "incident" not in kinds(ledger) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert kinds(ledger).count("incident") == 1
+    away.rename(elsewhere)
+    office.ask("open_sweep", ("t", limits())).result(10)
+    office.ask("close_sweep", ("t", {})).result(10)
+    office.close()
+    assert set(signed_rows(folder)) == {len(ledger.audit())}
+    ledger.close()
