@@ -131,9 +131,9 @@ def bind(
 
     Raises:
         LooserLimits: a new sweep's cap above the cluster's.
-        LedgerError: the sweep is frozen, of another lineage or of no plain name, its lineage shut down,
-            the cluster killed, its kill switch proven too slow, or too few of the approvers are named by the other
-            limits too.
+        LedgerError: the sweep is frozen, of another lineage or of no plain name, its lineage shut down, the
+            cluster killed, its kill switch proven too slow, or too few of the approvers are named by the
+            other limits too.
     """
     failure = "" if is_drill else drills.standing(connection)
     if failure:
