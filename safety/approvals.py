@@ -90,7 +90,7 @@ def decide(connection: sa.Connection, clock: Clock, decision: Decision) -> Deny 
     approval = sweeps.approval_in_force(connection, request.act.sweep)
     denial = _settled(asked, decision, approval, clock.wall_ms())
     note = {"sweep": request.act.sweep, "key": request.digest}
-    told = {"by": decision.by, "reason": decision.reason, "signature": decision.signature}
+    told = {name: getattr(decision, name) for name in ("by", "reason", "public", "signature")}
     if denial:
         detail = {**told, "answer": decision.answer, "reason": denial.reason}
         audit.note(connection, clock, "deny", **note, rule=denial.rule, detail=detail)

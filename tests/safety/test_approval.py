@@ -20,6 +20,12 @@ def said(name, answer="approve", request=REQUEST, by=None, **changed):
     return replace(made, **changed)
 
 
+def names_another_key():
+    """Signed by ann, and shown with the key of bob."""
+    plain = said("ann", public=identity("bob").public)
+    return replace(plain, signature=identity("ann").sign(plain.message).hex())
+
+
 def verdict(*decisions, of=REQUEST, by=ONE, now=1_000):
     return judged(of, decisions, by, now)
 
@@ -71,6 +77,7 @@ def test_an_approval_counts_until_its_hours_are_over_and_not_before_it_was_asked
         said("ann", request=replace(REQUEST, about="other")),
         replace(said("ann", request=replace(REQUEST, about="other")), request=REQUEST.digest),
         replace(said("ann", "reject"), answer="approve"),
+        names_another_key(),
     ],
 )
 def test_what_an_approver_has_not_signed_of_this_request_does_not_count(forged):

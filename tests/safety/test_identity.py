@@ -3,7 +3,15 @@ import threading
 import pytest
 
 from safety.errors import IdentityError
-from safety.identity import KEY_FILE, PUBLIC_FILE, identity_in, is_signed, public_in
+from safety.identity import (
+    KEY_FILE,
+    PUBLIC_FILE,
+    identity_in,
+    identity_of,
+    is_signed,
+    make_identity,
+    public_in,
+)
 
 
 def test_a_key_is_made_once_and_found_again(tmp_path):
@@ -79,3 +87,21 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(IdentityError, match="cannot be used"):
         identity_in(tmp_path / "file")
+
+
+def test_a_key_of_ones_own_is_made_once_and_read_again(tmp_path):
+    made = make_identity(tmp_path / "ann")
+    assert identity_of(tmp_path / "ann").public == made.public
+    assert (tmp_path / "ann").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    for name in ("ann", "link"):
+        with pytest.raises(IdentityError, match="there already; a key is never written over"):
+            make_identity(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["gone/key", "a\0b"])
+def test_a_key_that_can_be_neither_written_nor_read_is_told_in_one_line(tmp_path, name):
+    with pytest.raises(IdentityError, match=r"cannot be written: (No such file|embedded null)"):
+        make_identity(tmp_path / name)
+    with pytest.raises(IdentityError, match=r"cannot be read: (No such file|embedded null)"):
+        identity_of(tmp_path / name)
