@@ -19,6 +19,7 @@ from safety.governor import Status
 from safety.group_commit import GroupCommit
 from safety.identity import identity_in, public_in
 from safety.improvement import Mode
+from safety.kernel import be_served_as_others_are
 from safety.kill_file import obey
 from safety.lease import Grant, Request
 from safety.ledger import Ledger
@@ -46,6 +47,7 @@ class GovernorActor:
     """
 
     def __init__(self, ledger_url: str, state: str) -> None:
+        be_served_as_others_are()
         self._url, self._folder = ledger_url, Path(state)
         self._identity = identity_in(self._folder)
         self._opening = asyncio.Lock()
