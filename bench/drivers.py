@@ -173,6 +173,7 @@ def summary(race: Race, outcome: Outcome) -> dict[str, object]:
         "drivers_with_claims": sum(one.claims > 0 for one in asked),
         "denied": sum(one.rule == "budget.train_gflop" for one in asked),
         "held_answers": sum(one.holds for one in asked),
+        "silences": sum(one.silences for one in asked),
         "seconds": round(outcome.seconds, 2),
         "looks": outcome.looks,
         "violations": list(outcome.violations),
@@ -185,6 +186,8 @@ def main() -> None:
     parser.add_argument("--drivers", type=int, default=50, help="processes; each takes 150 MB of memory")
     parser.add_argument("--cap", type=int, default=1_000_000, help="GFLOP, of which 1%% is left")
     options = parser.parse_args()
+    if options.drivers < 1:
+        parser.error(f"--drivers {options.drivers}: expected at least 1")
     race = Race(drivers=options.drivers, cap=options.cap, least=1, most=20)
     with one_ray(cpus=1) as place:
         outcome = run_race(place, race)

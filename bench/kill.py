@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from bench import faults
-from bench.beating import ENOUGH, Settings, ended_in, settings_in
+from bench.beating import Settings, ended_in, settings_in
 from bench.faults import Deaths, Sweeps, alive_in, deaths_in, eventually
 from bench.hosts import Cluster, ClusterError, cluster, end_of_logs, network, obstacle
 from bench.place import Place, one_ray
@@ -84,9 +84,9 @@ class Drivers:
             raise ClusterError(f"a driver has ended: {end_of_logs(self._place.folder)}")
 
     def end(self) -> None:
-        """Let them end."""
-        for folder, process in zip(self._folders, self._processes, strict=True):
-            (folder / ENOUGH).touch()
+        """Kill them, and so what they still run."""
+        for process in self._processes:
+            process.kill()
             process.wait()
 
 
@@ -198,6 +198,8 @@ def main() -> None:
     parser.add_argument("--grace", type=int, default=5, help="seconds, of the limits")
     parser.add_argument("--local", action="store_true", help="one Ray, no hosts and no faults")
     options = parser.parse_args()
+    if options.repetitions < 1:
+        parser.error(f"--repetitions {options.repetitions}: expected at least 1")
     before = os.getloadavg()[0]
     found = measured(options.repetitions, options.lease, options.grace, options.local)
     given = {"lease_s": options.lease, "grace_s": options.grace, "drivers": len(CONCURRENT)}

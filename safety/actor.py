@@ -18,6 +18,7 @@ from safety.errors import GovernorUnreachable, IdentityError, LedgerError, Safet
 from safety.governor import Status
 from safety.identity import identity_in, public_in
 from safety.improvement import Mode
+from safety.kernel import be_served_as_others_are
 from safety.lease import Grant, Request
 from safety.limits import Limits
 from safety.office import Office
@@ -43,6 +44,7 @@ class GovernorActor:
     """
 
     def __init__(self, ledger_url: str, state: str) -> None:
+        be_served_as_others_are()
         self._url, self._folder = ledger_url, Path(state)
         self._identity = identity_in(self._folder)
         self._opening = asyncio.Lock()

@@ -119,6 +119,16 @@ def _runs(parent: int) -> bool:
     return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] not in _STANDS_STILL
 
 
+def be_served_as_others_are() -> None:
+    """Take the kernel's usual priority for this process, where it lets us, which takes root.
+
+    Ray starts every actor far behind it: one that others wait for would get no time on a busy host.
+    """
+    with suppress(OSError):
+        for thread in Path("/proc/self/task").iterdir():  # each has a priority of its own
+            os.setpriority(os.PRIO_PROCESS, int(thread.name), 0)
+
+
 def bury_children() -> None:
     """Whenever and however this process ends, kill what it has started: forked, or a command of its own.
 

@@ -119,6 +119,14 @@ def test_a_governor_that_stands_still_gives_no_answer_and_goes_on_afterwards(gov
     assert governor.state("s") == "open"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_the_governor_does_not_wait_behind_busy_drivers(governor: GovernorClient):
+    governor.open_sweep("s", limits())
+    pid = pid_of_governor()
+    threads = {int(thread) for thread in os.listdir(f"/proc/{pid}/task")}
+    assert {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads} == {0}
+
+
 def test_a_file_beside_the_ledger_kills(governor: GovernorClient, tmp_path: Path):
     governor.open_sweep("s", limits())
     (Path(ledger_url(tmp_path).removeprefix("sqlite:///")).parent / KILL_FILE).write_text("smoke")

@@ -276,3 +276,22 @@ def test_a_worker_leads_a_group_of_its_own_and_marks_what_it_starts(monkeypatch,
     *led, command = happened
     assert led == ([] if leads else [(0, 0)])
     assert command[-3:] == [undertaker.__file__, str(os.getpid()), os.environ[undertaker.MARK]]
+
+
+PRIORITIES = """
+import os, threading, time
+os.setpriority(os.PRIO_PROCESS, 0, 7)
+threading.Thread(target=time.sleep, args=(1,), daemon=True).start()
+from safety.kernel import be_served_as_others_are
+{first}
+be_served_as_others_are()
+print(*(os.getpriority(os.PRIO_PROCESS, int(thread)) for thread in os.listdir("/proc/self/task")))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize(("first", "then"), [("", 0), ("os.setuid(65534)", 7)])
+def test_every_thread_takes_the_usual_priority_where_the_kernel_lets_it(first, then):
+    command = [sys.executable, "-c", PRIORITIES.format(first=first)]
+    found = {int(word) for word in subprocess.check_output(command, text=True).split()}
+    assert found == {then}
