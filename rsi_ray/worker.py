@@ -20,7 +20,7 @@ from safety import (
     Usage,
     request_digest,
 )
-from safety.governance import REFUSED, marker, told
+from safety.governance import REFUSED, marker, tellable, told
 from safety.resources import resident_bytes
 from safety.trainable import is_own_process, keeper_of_this_process
 
@@ -88,7 +88,7 @@ class Candidate(Trainable):
         # of the whole training, of which this lease may be a part
         done = self.training_iteration + 1 >= grant.claim.reports
         with self._keeper.computing():
-            report = dict(self._required_run().next_report())
+            report = tellable(self._required_run().next_report())
             if done:
                 self._export()
         self._reports += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any
 
 from safety.claim import USED, Claim, Usage
@@ -130,6 +131,22 @@ def told(grant: Grant, usage: Usage) -> dict[str, Any]:
     """A worker's lease and what it used, as a result tells it."""
     used = {name: getattr(usage, name) for name in USED}
     return {LEASE: {"id": grant.lease, "fence": grant.fence, **used}}
+
+
+def tellable(result: Mapping[str, Any]) -> dict[str, Any]:
+    """A worker's result with a text for each number beyond a float: Tune, which averages all, fails on it."""
+    return {name: _tellable(value) for name, value in result.items()}
+
+
+def _tellable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return tellable(value)
+    try:
+        if isinstance(value, Real):
+            float(value)
+    except OverflowError:
+        return f"a {type(value).__name__} beyond a float"
+    return value
 
 
 def lease_of(result: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -13,7 +13,7 @@ from ray.tune import Trainable
 from ray.tune.result import RESULT_DUPLICATE
 
 from safety.errors import LeaseLost
-from safety.governance import REFUSED, marker
+from safety.governance import REFUSED, marker, tellable
 from safety.governor import Authority
 from safety.keeper import LeaseKeeper
 from safety.kernel import KernelTimer, bury_children, parent_runs
@@ -117,7 +117,7 @@ class Leased(Trainable):
         if RESULT_DUPLICATE in result:  # a function has returned; what it did after its last report counts
             self._tenure.settle_cut_short()
             return result
-        return {**result, **self._tenure.counted_report()}
+        return {**tellable(result), **self._tenure.counted_report()}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Make room for another trial, under its lease."""

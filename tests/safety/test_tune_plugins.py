@@ -1,6 +1,7 @@
 """The three plugins, driven as Tune drives them, without a Ray that runs."""
 
 import logging
+from fractions import Fraction
 
 import pytest
 from ray import cloudpickle
@@ -12,8 +13,10 @@ from safety import Allow, Deny, GovernorUnreachable, Hold, KeyReused, LeaseLost,
 from safety import scheduler as gate_2
 from safety import search as gate_1
 from safety import stopper as judge
+from safety.governance import tellable
+from safety.rules import judge_report
 from safety.tune import Governance, GovernedScheduler, GovernedSearch, GovernedStopper, report_of, usage_of
-from tests.safety.fakes import FakeAuthority, claim
+from tests.safety.fakes import FakeAuthority, claim, limits
 
 NO = Deny("max_params", "too large", {"max_params": 1.0})
 WAIT = Hold("budget.trials", "others run")
@@ -787,3 +790,13 @@ def test_a_search_that_waits_says_that_its_driver_is_alive_and_ends_with_its_swe
     assert ("pulse", "s") in authority.asked
     authority.states = "frozen"
     assert searcher.suggest("b") == Searcher.FINISHED
+
+
+@pytest.mark.parametrize(
+    "beyond", [10**400, -(10**400), 10**5000, Fraction(10**400)], ids=lambda one: type(one).__name__
+)
+def test_a_number_beyond_a_float_is_told_as_text_which_no_rule_takes_for_a_score(beyond):
+    told = tellable({"score": beyond, "domains": {"danger": beyond}, "loss": 0.5, "step": 2**62, "name": "x"})
+    assert told["score"] == told["domains"]["danger"] == f"a {type(beyond).__name__} beyond a float"
+    assert (told["loss"], told["step"], told["name"]) == (0.5, 2**62, "x")
+    assert judge_report(limits(), claim(), report_of(told, "score")).rule == "finite_score"
