@@ -123,7 +123,7 @@ def event_us(folder: Path, length: int, events: int = 500) -> dict[str, float]:
 def _fill(ledger: Ledger, length: int) -> None:
     """Settled leases and rows of the audit, written past the ledger: it would take an hour."""
     numbers = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {length}) "
-    lease = "'x/' || i, 'x/' || i, 'd', 's', '{}', 'settled', 1, 'w', 1, 1, 'b', '', '', 1, '{}'"
+    lease = "'x/' || i, 'x/' || i, 'd', 's', '{}', 'settled', 1, 'w', 1, 1, 'b', '', '', 1, '', '{}'"
     columns = ", ".join(column.name for column in schema.leases.columns if column.name != "id")
     with ledger._transactions.one() as connection:
         first = connection.scalar(sa.select(sa.func.max(schema.audit.c.seq)))
