@@ -22,12 +22,12 @@ from safety import Ledger, system_clock
 from safety import audit as chain
 from safety import checkpoints as signed
 from safety.checkpoints import CheckpointFile, Kept
+from safety.database import state_folder, without_password
 from safety.errors import IdentityError
 from safety.history import history
 from safety.identity import public_in, public_key
 from safety.places import places_of
 from safety.report import Software, report_on, utc
-from safety.schema import state_folder, without_password
 from safety.snapshot import take
 from safety.unverified import Evidence
 

@@ -31,9 +31,9 @@ from rsi_ray.sweep import local_ray, quiet_tune, run_sweep
 from rsi_ray.view import watching
 from rsi_ray.wiring import sweep_of
 from safety.actor import connect, connect_to_any
+from safety.database import without_password
 from safety.drill import run_drill
 from safety.drills import missed
-from safety.schema import without_password
 
 FAILURE, INTERRUPTED = 1, 130
 # in what a run writes down of itself: the folder of its file

@@ -15,8 +15,8 @@ import typer
 from rsi_ray.ledgers import RUNS
 from rsi_ray.oversight import Storage, Url, Who, open_ledger, sign
 from safety import Version, limits_from_yaml
+from safety.database import state_folder
 from safety.identity import identity_in
-from safety.schema import state_folder
 
 limits = typer.Typer(no_args_is_help=True, help="The limits of every sweep: looser ones take an approval.")
 

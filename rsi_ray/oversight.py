@@ -13,12 +13,12 @@ import typer
 from rsi_ray.errors import RunError
 from rsi_ray.ledgers import LEDGER_FILE, RUNS, sqlite_path
 from safety import Ledger
+from safety.database import state_folder
 from safety.errors import CheckpointError, IdentityError
 from safety.identity import KEY_FILE, identity_in
 from safety.kill_file import NAME as KILL_FILE
 from safety.notary import Notary, NotaryThread
 from safety.places import places_of
-from safety.schema import state_folder
 
 Url = Annotated[
     str | None, typer.Option("--ledger", help="URL of the ledger; that of the storage if left out")

@@ -21,9 +21,9 @@ from rsi_ray.oversight import Storage, Url, open_ledger, sign
 from rsi_ray.printable import printable
 from rsi_ray.status import lines, status
 from safety import Ledger, SafetyError, system_clock
+from safety.database import state_folder, without_password
 from safety.errors import ClusterUnreachable
 from safety.kill_file import reason_in
-from safety.schema import state_folder, without_password
 from safety.ungoverned import TuneActor, incident, ungoverned
 
 FAILURE = 1

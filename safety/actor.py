@@ -13,6 +13,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from safety.answers import Question, Signed, asked, opened, read, sealed
 from safety.approval import Champion
 from safety.claim import Measured, Usage
+from safety.database import state_folder, without_password
 from safety.drills import Canary
 from safety.errors import GovernorUnreachable, IdentityError, LedgerError, SafetyError
 from safety.governor import Status
@@ -23,7 +24,6 @@ from safety.lease import Grant, Request
 from safety.limits import Limits
 from safety.office import Office
 from safety.rules import Report
-from safety.schema import state_folder, without_password
 from safety.verdict import Verdict
 
 NAME = "governor"

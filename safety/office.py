@@ -10,13 +10,13 @@ from typing import Any
 
 from safety import places
 from safety.checkpoints import CheckpointFile
+from safety.database import without_password
 from safety.errors import CheckpointError, LedgerError, LedgerUnavailable
 from safety.group_commit import GroupCommit
 from safety.identity import Identity
 from safety.kill_file import obey
 from safety.ledger import Ledger
 from safety.notary import Notary, NotaryThread
-from safety.schema import without_password
 
 # that a place gets to take what was not signed yet
 CLOSE_SECONDS = 10.0

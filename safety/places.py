@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from safety import schema
+from safety import database
 from safety.checkpoints import CheckpointFile
 from safety.errors import CheckpointError
 
@@ -26,7 +26,7 @@ def places_of(url: str, beside: Path, elsewhere: Iterable[Path] = ()) -> list[Ch
         LedgerError: the URL is not understood.
         CheckpointError: what is recorded can't be read.
     """
-    name = schema.database_name(url)
+    name = database.database_name(url)
     recorded = [CheckpointFile(folder, name, is_there=True) for folder in recorded_in(url, beside)]
     places = [
         CheckpointFile(beside / FOLDER, name),
@@ -58,7 +58,7 @@ def recorded_in(url: str, beside: Path) -> list[Path]:
 
 def record_of(url: str, beside: Path) -> Path:
     """The file of folders, a line each; whoever may write the ledger may take a line out by hand."""
-    return beside / FOLDER / f"{schema.database_name(url)}.places"
+    return beside / FOLDER / f"{database.database_name(url)}.places"
 
 
 def new_place(url: str, folder: Path) -> CheckpointFile:
@@ -73,9 +73,9 @@ def new_place(url: str, folder: Path) -> CheckpointFile:
     if problem:
         expected = "expected one that is there, on another disk or host"
         raise CheckpointError(f"checkpoints {str(folder)!r}: {problem}; {expected}")
-    place = CheckpointFile(folder, schema.database_name(url))
+    place = CheckpointFile(folder, database.database_name(url))
     place.make()
-    return CheckpointFile(folder, schema.database_name(url), is_there=True)
+    return CheckpointFile(folder, database.database_name(url), is_there=True)
 
 
 def record(url: str, beside: Path, folder: Path) -> None:

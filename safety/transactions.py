@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from safety import schema
+from safety import database
 from safety.errors import LedgerError, LedgerUnavailable
 
 
@@ -33,13 +33,13 @@ class Transactions:
     """
 
     def __init__(self, url: str) -> None:
-        self._name = schema.without_password(url)
-        self._engine = schema.open_database(url)
+        self._name = database.without_password(url)
+        self._engine = database.open_database(url)
         driver: Any = self._engine.dialect.loaded_dbapi
         self._driver_error: type[Exception] = driver.Error
         # of a lock, a full disk, a server that is away, a database that takes no writes now
         self._passing: tuple[type[Exception], ...] = (driver.OperationalError, driver.InternalError)
-        self._reader = schema.for_reading(self._engine)
+        self._reader = database.for_reading(self._engine)
         self._shared = _Shared()
 
     def close(self) -> None:

@@ -16,8 +16,8 @@ from rsi_ray.console.switch import RemoteSwitch
 from rsi_ray.errors import RunError
 from rsi_ray.ledgers import RUNS
 from rsi_ray.oversight import Storage, Url, ledger_url
+from safety.database import state_folder
 from safety.errors import LedgerUnavailable
-from safety.schema import state_folder
 from safety.token import TOKEN_FILE, token_in
 
 PORT = 8280

@@ -13,8 +13,8 @@ from typing import Any
 from rsi_ray.oversight import sign
 from rsi_ray.status_command import NOT_LOOKED, status_of
 from safety import Ledger
+from safety.database import state_folder
 from safety.kill_file import put
-from safety.schema import state_folder
 
 # for the ledger to take a kill, before the file is put there too
 PATIENCE_SECONDS = 2.0

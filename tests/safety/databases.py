@@ -8,8 +8,6 @@ from typing import Any
 import psycopg
 from sqlalchemy.engine import make_url
 
-from safety import schema
-
 
 @contextmanager
 def raw(url: str) -> Iterator[Any]:
@@ -42,4 +40,4 @@ def lock(database: Any) -> None:
         database.execute("BEGIN IMMEDIATE")
         return
     database.execute("BEGIN")
-    database.execute(f"SELECT pg_advisory_xact_lock({schema.LOCK})")
+    database.execute(f"SELECT pg_advisory_xact_lock({database.LOCK})")

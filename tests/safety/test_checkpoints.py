@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 import pytest
 import sqlalchemy as sa
 
-from safety import Ledger, audit, checkpoints, schema
+from safety import Ledger, audit, checkpoints, database
 from safety.audit import GENESIS, Entry, Head, chained
 from safety.checkpoints import CheckpointFile, sign, verify
 from safety.errors import CheckpointError
@@ -333,7 +333,7 @@ def test_an_empty_audit_has_no_head(tmp_path):
 
 
 def test_a_reader_of_postgresql_sees_one_state_too():
-    reader = schema.for_reading(sa.create_engine("postgresql+psycopg://host/safety"))
+    reader = database.for_reading(sa.create_engine("postgresql+psycopg://host/safety"))
     assert reader.get_execution_options()["isolation_level"] == "REPEATABLE READ"
 
 

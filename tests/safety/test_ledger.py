@@ -14,7 +14,7 @@ from safety import (
     LedgerError,
     LooserLimits,
     Usage,
-    schema,
+    database,
 )
 from safety.endings import SWEEP_SILENCE_MS
 from tests.safety.databases import deafen, lock, raw
@@ -724,7 +724,7 @@ def test_a_database_that_can_not_be_opened_is_told_in_one_line_without_its_passw
 
 
 def test_a_database_of_a_kind_that_keeps_no_ledgers_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(schema, "_SETTINGS", {"postgresql": None})
+    monkeypatch.setattr(database, "_SETTINGS", {"postgresql": None})
     with pytest.raises(LedgerError, match=r"ledger\.db: expected a database of postgresql$"):
         Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
 
@@ -749,7 +749,7 @@ def test_a_ledger_in_memory_is_a_ledger():
 
 
 def test_a_locked_database_denies_and_answers_again_when_it_is_free(ledger, url, monkeypatch, clock):
-    monkeypatch.setattr("safety.schema.BUSY_TIMEOUT_MS", 50)
+    monkeypatch.setattr("safety.database.BUSY_TIMEOUT_MS", 50)
     hasty = Ledger(url, clock.clock())
     with raw(url) as other:
         lock(other)
@@ -785,14 +785,14 @@ def test_opening_waits_for_another_process_that_opens_the_same_file(tmp_path, re
     release.start()
     # of those that open a file at once all but one are answered "locked" without a wait
     impatient = sqlite3.connect(tmp_path / "new.db", timeout=0)
-    schema._write_ahead(impatient)
+    database._write_ahead(impatient)
     assert impatient.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     impatient.close()
     release.join()
 
 
 def test_a_file_that_stays_locked_is_told(tmp_path, reader, monkeypatch):
-    monkeypatch.setattr("safety.schema.BUSY_TIMEOUT_MS", 50)
+    monkeypatch.setattr("safety.database.BUSY_TIMEOUT_MS", 50)
     with pytest.raises(LedgerError, match="cannot be opened: database is locked"):
         Ledger(f"sqlite:///{tmp_path / 'new.db'}")
 

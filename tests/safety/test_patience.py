@@ -184,7 +184,7 @@ def test_it_is_pickled_with_what_restored_plugins_hold(authority):
 def test_a_ledger_that_is_locked_for_too_long_is_unavailable_and_answers_when_it_is_not(
     ledger, url, monkeypatch
 ):
-    monkeypatch.setattr("safety.schema.BUSY_TIMEOUT_MS", 50)
+    monkeypatch.setattr("safety.database.BUSY_TIMEOUT_MS", 50)
     impatient = Ledger(url)
     other = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

@@ -22,6 +22,7 @@ from safety import (
     approvals,
     audit,
     budgets,
+    database,
     endings,
     governor,
     lease,
@@ -53,13 +54,13 @@ def room_is_always_there(patch):
 
 def the_check_of_the_database_is_off_too(patch):
     room_is_always_there(patch)
-    configure = schema._configure_sqlite
+    configure = database._configure_sqlite
 
     def without_checks(connection, record):
         configure(connection, record)
         connection.execute("PRAGMA ignore_check_constraints = ON")
 
-    patch.setitem(schema._SETTINGS, "sqlite", (without_checks, schema._begin_immediate))
+    patch.setitem(database._SETTINGS, "sqlite", (without_checks, database._begin_immediate))
 
 
 def a_renewal_comes_in_time_whenever_it_comes(patch):

@@ -1,0 +1,160 @@
+"""Databases that hold a ledger: how one is opened, and what each connection to it is set to."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import make_url
+
+from safety.errors import LedgerError, LedgerUnavailable
+from safety.schema import metadata
+
+BUSY_TIMEOUT_MS = 30_000
+# the number of the lock under which every transaction of a PostgreSQL database runs
+LOCK = 7_241_093
+# option of a connection that writes nothing
+_READS = "reads"
+
+
+def open_database(url: str) -> sa.Engine:
+    """Open the ledger's database and make its tables where they are missing.
+
+    Raises:
+        LedgerError: the URL is not understood, or the database can't be opened.
+    """
+    try:
+        parsed = make_url(url)
+        plain = parsed.database and not parsed.database.startswith("file:")
+        if parsed.get_backend_name() == "sqlite" and plain:
+            Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
+        # every transaction here is committed or rolled back by its own block: no second rollback
+        engine = sa.create_engine(parsed, pool_reset_on_return=None)
+        if engine.dialect.name not in _SETTINGS:
+            known = " or ".join(_SETTINGS)
+            raise LedgerError(f"ledger {without_password(url)}: expected a database of {known}")
+        configure, begin = _SETTINGS[engine.dialect.name]
+        sa.event.listen(engine, "connect", configure)
+        sa.event.listen(engine, "begin", begin)
+        with engine.begin() as connection:
+            metadata.create_all(connection)
+            older = _missing_columns(connection)
+    # ImportError: the database's driver is not installed
+    except (sa.exc.SQLAlchemyError, OSError, ImportError) as error:
+        cause = str(getattr(error, "orig", None) or error).splitlines()[0]
+        kind = LedgerUnavailable if isinstance(error, sa.exc.OperationalError) else LedgerError
+        raise kind(f"ledger {without_password(url)}: cannot be opened: {cause}") from None
+    if older:
+        raise LedgerError(
+            f"ledger {without_password(url)}: made by another version ({older[0]} is missing); "
+            "keep it for its audit, and name a new one"
+        )
+    return engine
+
+
+def _missing_columns(connection: sa.Connection) -> list[str]:
+    """Columns of ours that a database which was there already lacks."""
+    inspector = sa.inspect(connection)
+    return [
+        f"{table.name}.{column.name}"
+        for table in metadata.sorted_tables
+        for column in table.columns
+        if column.name not in {known["name"] for known in inspector.get_columns(table.name)}
+    ]
+
+
+def without_password(url: str) -> str:
+    """A database's URL as messages may show it."""
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except sa.exc.ArgumentError:
+        return url if "@" not in url else "(a URL that can't be parsed)"
+
+
+def state_folder(url: str, otherwise: Path) -> Path:
+    """Where a ledger's governor keeps what is its own: beside the ledger where that is a file."""
+    parsed = make_url(url)
+    is_file = parsed.get_backend_name() == "sqlite" and parsed.database
+    return Path(str(parsed.database)).absolute().parent if is_file else otherwise
+
+
+def database_name(url: str) -> str:
+    """What a ledger's files elsewhere are called by: the name of its database, without its folder.
+
+    Raises:
+        LedgerError: the URL is not understood.
+    """
+    try:
+        return Path(make_url(url).database or "ledger").name
+    except sa.exc.ArgumentError:
+        raise LedgerError(f"ledger {without_password(url)}: not a database URL") from None
+
+
+def _configure_sqlite(connection: Any, _record: object) -> None:
+    # the driver must not begin transactions by itself: it would begin them deferred
+    connection.isolation_level = None
+    for pragma in (
+        f"busy_timeout = {BUSY_TIMEOUT_MS}",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+    _write_ahead(connection)
+
+
+def _write_ahead(connection: Any) -> None:
+    # the step to WAL doesn't wait for another process that opens the same new file
+    until = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while not _is_write_ahead(connection):
+        if time.monotonic() > until:
+            raise sqlite3.OperationalError("database is locked")
+        time.sleep(0.01)
+
+
+def _is_write_ahead(connection: Any) -> bool:
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+    except sqlite3.OperationalError as error:
+        if "locked" not in str(error):
+            raise
+        return False
+    return True
+
+
+def _begin_immediate(connection: sa.Connection) -> None:
+    # a deferred BEGIN that later writes is answered SQLITE_BUSY under contention
+    reads = connection.get_execution_options().get(_READS)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+def _configure_postgresql(connection: Any, _record: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET lock_timeout = {BUSY_TIMEOUT_MS}")
+        cursor.execute("SET synchronous_commit = on")
+        # it begins when a transaction waits for the lock below, and would hide what was committed meanwhile
+        cursor.execute("SET default_transaction_isolation = 'read committed'")
+    connection.commit()
+
+
+def _begin_alone(connection: sa.Connection) -> None:
+    # one transaction after the other, as on SQLite: the chain of the audit has one end
+    if not connection.get_execution_options().get(_READS):
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
+
+
+# by the name of SQLAlchemy's dialect: what is done with each new connection, and as each transaction begins
+_SETTINGS = {
+    "sqlite": (_configure_sqlite, _begin_immediate),
+    "postgresql": (_configure_postgresql, _begin_alone),
+}
+
+
+def for_reading(engine: sa.Engine) -> sa.Engine:
+    """The same database; each transaction sees one state of it, and no writer waits for it."""
+    options: dict[str, Any] = {_READS: True}
+    if engine.dialect.name == "postgresql":
+        options["isolation_level"] = "REPEATABLE READ"
+    return engine.execution_options(**options)
