@@ -6,13 +6,17 @@ INSTALLED := $(VENV)/.installed
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test lint reference clean
+.PHONY: run test quick lint reference clean
 
 run: $(INSTALLED)
 	$(BIN)/rsi-ray run
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+# what is tried while one works: no Ray, no server, no processes, one seed where `test` takes many
+quick: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not ray and not postgresql and not processes and not rehearsals" tests/safety
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

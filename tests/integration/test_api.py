@@ -157,7 +157,7 @@ def test_what_cannot_run_is_told_in_one_line(make):
         ({"scheduler": "pbt"}, "search at least one"),
         ({"sampler": "cmaes", "objectives": ("score", "params")}, "cmaes takes one objective"),
         ({"cpus": 0}, "cpus: 0, expected a whole number from 1"),
-        ({"name": "a/b"}, "expected a plain name"),
+        ({"name": "a/b"}, "expected 1 to 63 letters, digits"),
         ({"scheduler": 3}, "or a function that gives one"),
         ({"objectives": ("params",)}, "expected score as the first one"),
         ({"objectives": ("score", "beauty")}, "'beauty', expected one of score, params"),

@@ -1,4 +1,5 @@
 import itertools
+import shutil
 
 import pytest
 
@@ -53,11 +54,29 @@ def url(request, tmp_path):
     return postgresql.new_schema(server, f"ledger_{next(_schemas)}")
 
 
-@pytest.fixture
-def ledger(url, clock):
-    """A ledger in a real database, with one open sweep `s` and room for ten claims."""
-    opened = Ledger(url, clock.clock())
+def with_a_sweep(url):
+    """A ledger with one open sweep `s` and room for ten claims."""
+    opened = Ledger(url, FakeClock().clock())
     opened.open_sweep("s", limits(cluster={"trials": 10, "train_flops": 100 * 10**9}))
+    opened.close()
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory):
+    """The file of such a ledger: a copy takes less time than another one."""
+    path = tmp_path_factory.mktemp("made_once") / "ledger.db"
+    with_a_sweep(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def ledger(url, clock, made_once):
+    """A ledger in a real database, with one open sweep `s` and room for ten claims."""
+    if url.startswith("sqlite:///"):
+        shutil.copy(made_once, url.removeprefix("sqlite:///"))
+    else:
+        with_a_sweep(url)
+    opened = Ledger(url, clock.clock())
     yield opened
     opened.close()
 

@@ -279,6 +279,7 @@ def waits(url):
     opened.close()
 
 
+@pytest.mark.processes
 def test_of_two_operators_at_once_the_one_who_rejects_wins(waits, url):
     answers = dict(run_all(racers.decide_at_once, [(url, "approve"), (url, "reject")]))
     assert answers["reject"] == "taken"
@@ -288,6 +289,7 @@ def test_of_two_operators_at_once_the_one_who_rejects_wins(waits, url):
     assert audit.verify(waits.audit()) is None
 
 
+@pytest.mark.processes
 def test_one_operator_who_decides_in_two_places_at_once_has_decided_once(waits, url):
     answers = dict(run_all(racers.decide_as_one, [(url, "approve"), (url, "reject")]))
     assert sorted(answers.values()) == ["approval.twice", "taken"]

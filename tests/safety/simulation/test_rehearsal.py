@@ -51,6 +51,7 @@ HAPPENS = {
 }
 
 
+@pytest.mark.rehearsals
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_nothing_is_violated_and_what_a_scenario_names_happens(scenario):
     tally = tally_of(scenario)
