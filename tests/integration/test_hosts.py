@@ -78,7 +78,7 @@ class Hosts(Sweeps):
 
     def hold_is_spent(self, worker: Worker) -> Lease:
         """What a dead worker's lease held is held until its deadline and grace are over, then spent whole."""
-        lease = self.lease_of(worker)
+        looked, lease = time.monotonic(), self.lease_of(worker)
         while lease.state == "active":
             assert self.budget("train_gflop").held >= GFLOP_OF_A_TRIAL
             with self.opened() as ledger:
