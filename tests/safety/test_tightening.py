@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safety import Approval, Budgets, Limits, limits_from_dict, looser_fields, tightening, tightest
@@ -166,6 +166,7 @@ def approvals():
     )
 
 
+@settings(max_examples=50)
 @given(any_limits(), any_limits())
 def test_the_tightest_of_two_is_looser_than_neither_and_the_same_either_way(one, other):
     both = tightest(one, other)
@@ -174,6 +175,7 @@ def test_the_tightest_of_two_is_looser_than_neither_and_the_same_either_way(one,
     assert tightest(both, one).digest == both.digest
 
 
+@settings(max_examples=50)
 @given(any_limits(), any_limits(), any_limits())
 def test_what_is_no_looser_than_the_tighter_is_no_looser_than_either(one, other, third):
     if not looser_fields(tightest(one, other), third):

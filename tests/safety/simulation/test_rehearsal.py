@@ -11,7 +11,8 @@ from safety.simulation import SCENARIOS, Plan, rehearse
 from safety.simulation import rehearsal as rehearsal_module
 from tests.safety.simulation.test_faults_found import forfeit_early
 
-SEEDS = 17
+# of each of the scenarios: a thousand in all
+SEEDS = 72
 EVENTS = 30
 
 
