@@ -3,7 +3,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from safety import Allow, LeaseLost, LedgerError, SafetyError, Usage
+from safety import Allow, LeaseLost, LedgerError, SafetyError, Usage, group_commit
 from safety.group_commit import GroupCommit
 from tests.safety.databases import deafen, raw
 from tests.safety.fakes import amounts, kinds, request
@@ -42,6 +42,16 @@ def test_calls_that_come_together_share_a_transaction(ledger, group, gate, monke
     assert [answer.result(10) for answer in answers] == [Allow()] * 9
     assert len([kind for kind in kinds(ledger) if kind == "reserve"]) == 9
     assert 1 <= len(begun) <= 3
+
+
+def test_a_transaction_takes_so_many_calls_and_the_next_one_the_others(ledger, group, gate, monkeypatch):
+    monkeypatch.setattr(group_commit, "MOST", 3)
+    begun = []
+    transaction = ledger.together
+    monkeypatch.setattr(ledger, "together", lambda: begun.append(1) or transaction())
+    answers = gathered(group, gate, *(("admit", (request(f"s/{i}"),)) for i in range(9)))
+    assert [answer.result(10) for answer in answers] == [Allow()] * 9
+    assert len(begun) >= 3
 
 
 def test_a_call_that_fails_is_undone_alone(ledger, group, gate):
