@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from rsi_ray.ledgers import RUNS
-from rsi_ray.oversight import Reason, Storage, Url, app, open_ledger, sign
+from rsi_ray.oversight import Reason, Storage, Url, app, open_ledger, sign, this_user
 from safety import Allow, Hold, Ledger, Verdict
 from safety.approval import Answer, decide
 from safety.approvals import Asked
@@ -93,7 +92,7 @@ def _decide(request: str, answer: Answer, reason: str, key: Path, url: str | Non
 def _name_of(ledger: Ledger, asked: Asked, public: str) -> str:
     """Name of the approver with this key; this user's where there is none, which the ledger refuses."""
     keys = ledger.approval(asked.request.act.sweep).keys
-    return next((name for name, known in keys.items() if known == public), getpass.getuser())
+    return next((name for name, known in keys.items() if known == public), "") or this_user()
 
 
 # --- what is printed

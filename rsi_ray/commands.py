@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -136,7 +135,7 @@ def drill(
     url = from_anywhere(ledger or f"sqlite:///{storage / LEDGER_FILE}")
     with quiet_tune(), local_ray():
         governor = connect(url) if ledger else connect_to_any(url)
-        canaries = run_drill(governor, by or getpass.getuser(), target_ms=round(target * 1000))
+        canaries = run_drill(governor, by or oversight.this_user(), target_ms=round(target * 1000))
     for canary in canaries:
         lived = "NOT DEAD" if canary.latency_ms is None else f"{canary.latency_ms:,} ms"
         typer.echo(f"{canary.node:16} {canary.kind:10} {lived}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,6 +60,14 @@ def ledger_url(url: str | None, storage: Path) -> str:
     return url
 
 
+def this_user() -> str:
+    """Who runs this; a number where nobody gave it a name: a container's user may have none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
+
+
 @contextmanager
 def open_ledger(url: str | None, storage: Path) -> Iterator[Ledger]:
     """A ledger that is there already.
@@ -94,7 +103,7 @@ def sign(ledger: Ledger, storage: Path) -> None:
 def kill(reason: Reason, ledger: Url = None, storage: Storage = Path(RUNS), by: Who = None) -> None:
     """Stop every sweep on a ledger, and let none begin until `unkill`."""
     with open_ledger(ledger, storage) as opened:
-        held = opened.kill(reason, by or getpass.getuser())
+        held = opened.kill(reason, by or this_user())
         sign(opened, storage)
     typer.echo(
         f"Killed: {held} leases are revoked; every worker is being ended, and nothing runs on "
@@ -110,7 +119,7 @@ def unkill(reason: Reason, ledger: Url = None, storage: Storage = Path(RUNS), by
         if standing.exists():
             raise RunError(f"unkill: {standing} stands there and kills again; take it away first")
         try:
-            lifted = opened.unkill(reason, by or getpass.getuser())
+            lifted = opened.unkill(reason, by or this_user())
         finally:
             sign(opened, storage)
     typer.echo("Sweeps may run again" if lifted else "The kill switch was not thrown")

@@ -152,9 +152,17 @@ def _adopt(connection: sa.Connection, scope: str, wanted: Budgets, *, keep: bool
             )
 
 
-def loosen(connection: sa.Connection, scope: str, wanted: Budgets) -> None:
-    """Set the caps of a scope to what an approval allows; what is out already stays within them."""
+def raised(before: Budgets, after: Budgets) -> set[str]:
+    """The resources of which more may be used."""
+    old, new = targets(before), targets(after)
+    return {resource for resource in RESOURCES if new[resource] > old[resource]}
+
+
+def loosen(connection: sa.Connection, scope: str, wanted: Budgets, resources: set[str]) -> None:
+    """Set these caps of a scope to what an approval allows; what is out already stays within them."""
     for budget in _budgets(_OF_SCOPE.rows(connection, scope=scope)):
+        if budget.resource not in resources:
+            continue
         target = targets(wanted)[budget.resource]
         cap = max(target, budget.spent + budget.held)
         connection.execute(_row(scope, budget.resource).values(target=target, cap=cap))

@@ -84,9 +84,12 @@ class Oversight:
             LedgerError: too few of its approvers are named by the open sweeps' limits too.
         """
         with self._transaction() as connection:
+            was_reachable = sweeps.approval_in_force(connection).is_reachable
             version = versions.add(connection, self._clock, limits, by, identity)
-            require_reachable(sweeps.approval_in_force(connection))
-            budgets.adopt_cluster(connection, limits)
+            if was_reachable:
+                require_reachable(sweeps.approval_in_force(connection))
+            # a later version is no looser than the one before, and a sweep may have lowered a cap since
+            budgets.adopt_cluster(connection, limits, keep=version.number > 1)
             for name in sweeps.all_names(connection):
                 budgets.adopt(connection, name, sweeps.find(connection, name).limits, keep=True)
                 endings.revoke_over(connection, self._clock, name)
@@ -114,15 +117,19 @@ class Oversight:
             if isinstance(verdict, Allow):
                 version = versions.add(connection, self._clock, limits, by, identity, asked.request.digest)
                 require_reachable(sweeps.approval_in_force(connection))
-                self._adopt_looser(connection, limits)
+                self._adopt_looser(connection, last.parsed if last else limits, limits)
                 return version
         raise _missing(asked, verdict)
 
-    def _adopt_looser(self, connection: sa.Connection, limits: Limits) -> None:
+    def _adopt_looser(self, connection: sa.Connection, before: Limits, limits: Limits) -> None:
         strictest = sweeps.strictest(connection) or limits
-        budgets.loosen(connection, budgets.CLUSTER, strictest.cluster)
+        # nobody approved that the other caps rise, which a sweep that is closed may have lowered
+        raised = budgets.raised(before.cluster, limits.cluster)
+        budgets.loosen(connection, budgets.CLUSTER, strictest.cluster, raised)
+        raised = budgets.raised(before.sweep, limits.sweep)
         for name in sweeps.all_names(connection):
-            budgets.loosen(connection, budgets.scopes(name)[1], sweeps.find(connection, name).limits.sweep)
+            own = sweeps.find(connection, name).limits.sweep
+            budgets.loosen(connection, budgets.scopes(name)[1], own, raised)
             endings.revoke_over(connection, self._clock, name)  # it may be tighter in another field
 
     def versions(self) -> list[Version]:

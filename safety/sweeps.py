@@ -12,7 +12,7 @@ from safety.approval import require_reachable
 from safety.clock import Clock
 from safety.errors import LedgerError
 from safety.lease import KILLED
-from safety.limits import Approval, Limits
+from safety.limits import Approval, Budgets, Limits
 from safety.names import MOST_OF_A_RUN, plain_name
 from safety.prepared import Prepared
 from safety.tightening import changed_fields, looser_fields, tightest
@@ -157,16 +157,25 @@ def bind(
         connection.execute(_table.insert().values(**row, lineage=lineage))
     change(connection, name, state="open")
     see(connection, clock, name)
-    if limits.approval.is_named:
-        require_reachable(approval_in_force(connection))
+    require_reachable(approval_in_force(connection))
+    require_reachable(approval_in_force(connection, name))
     in_force = find(connection, name).limits
-    budgets.adopt(connection, name, in_force, keep=known is not None)
+    if not known:
+        budgets.adopt_cluster(connection, _asked_of_cluster(limits, in_force))
+    budgets.adopt(connection, name, in_force, keep=True)
     audit.note(connection, clock, "open_sweep", sweep=name, detail={"policy": limits.digest})
     looser = looser_fields(in_force, limits)
     if looser:
         detail = {"asked": limits.digest, "policy": in_force.digest, "fields": list(looser)}
         audit.note(connection, clock, "looser_limits", sweep=name, detail=detail)
     return in_force
+
+
+def _asked_of_cluster(limits: Limits, in_force: Limits) -> Limits:
+    """The limits in force with the cluster's caps that a sweep names by itself, and no others."""
+    named = {name for name, cap in limits.cluster if cap is not None}
+    caps = {name: cap for name, cap in in_force.cluster if name in named}
+    return in_force.model_copy(update={"cluster": Budgets(**caps)})
 
 
 def _check_name(what: str, name: str) -> None:

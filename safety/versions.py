@@ -13,6 +13,7 @@ from safety.approval import Act
 from safety.clock import Clock
 from safety.errors import LedgerError, LooserLimits
 from safety.identity import Identity, is_signed
+from safety.latch import readable
 from safety.limits import Limits
 from safety.tightening import changed_fields, fields_of, looser_fields
 
@@ -114,14 +115,14 @@ def add(
         limits=limits.canonical,
         digest=limits.digest,
         previous=last.digest if last else "",
-        by=by,
+        by=readable(by),
         at_ms=clock.wall_ms(),
         public=identity.public if identity else "",
     )
     signature = identity.sign(version.message).hex() if identity else ""
     _write(connection, version, signature)
     changed = list(changed_fields(before, limits)) if before else list(fields_of(limits))
-    detail = {"version": version.number, "policy": version.digest, "by": by, "fields": changed}
+    detail = {"version": version.number, "policy": version.digest, "by": version.by, "fields": changed}
     if request:
         detail |= {"request": request, "looser": list(looser_fields(before, limits)) if before else []}
     kind = "loosen" if request else "tighten"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from safety import Allow, LeaseLost, Ledger
+from safety.identity import KEY_FILE, identity_in
 from tests.conftest import Command
 from tests.safety.fakes import FakeClock, limits, request
 
@@ -45,6 +46,15 @@ def test_limits_are_tightened_under_a_running_trial_signed_and_shown(
     assert printed.splitlines()[0] == shown.splitlines()[0]
     assert "  bounds.max_params: 99\n" in shown
     assert "cluster" not in shown
+
+
+def test_limits_are_tightened_without_a_key_too(ledger: Ledger, command_here: Command, tmp_path: Path):
+    identity_in(tmp_path)
+    (tmp_path / KEY_FILE).chmod(0o644)
+    code, printed = tighten(command_here, tmp_path, 99)
+    assert (code, "by ann, not signed" in printed) == (0, True)
+    assert "the version is not signed: " in printed
+    assert ledger.sweep("s").limits.bounds.max_params == 99
 
 
 def test_looser_limits_are_refused_in_one_line(ledger: Ledger, command_here: Command, tmp_path: Path):

@@ -48,6 +48,16 @@ def test_a_kill_stops_every_sweep_until_it_is_lifted(ledger: Ledger, command: Pr
     assert command("unkill", "--reason", "out") == (0, "The kill switch was not thrown\n")
 
 
+def test_a_user_without_a_name_kills_too(ledger: Ledger, command: Printed, monkeypatch: pytest.MonkeyPatch):
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found")
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    assert command("kill", "--reason", "fire")[0] == 0
+    killed = ledger.killed()
+    assert killed and killed.by.startswith("user ")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["kill", "--reason", "x"], ["audit", "verify"], ["audit", "show"], ["audit", "report", "--out", "x"]],

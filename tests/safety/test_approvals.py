@@ -161,6 +161,21 @@ def test_a_sweep_is_not_gone_on_with_under_limits_whose_approvers_are_others(led
     assert (ledger.sweep("t").limits.approval, ledger.versions()) == (ONE, [])
 
 
+def test_a_lineage_whose_sweeps_name_no_common_approver_takes_no_other_sweep(ledger):
+    ledger.open_sweep("t", limits(approval=approval("ann")), "line")
+    ledger.close_sweep("t", {})
+    with pytest.raises(LedgerError, match=r"approval\.quorum: 1 must agree.* are nobody"):
+        ledger.open_sweep("u", limits(approval=approval("bob")), "line")
+
+
+def test_a_sweep_is_not_gone_on_with_where_its_own_approvers_are_none_any_more(ledger):
+    ledger.open_sweep("t", limits(approval=approval("ann")))
+    ledger.close_sweep("t", {})
+    ledger.tighten(limits(approval=approval("bob")), "bob")
+    with pytest.raises(LedgerError, match=r"approval\.quorum: 1 must agree.* are nobody"):
+        ledger.open_sweep("t", limits())
+
+
 # --- decisions
 
 
@@ -330,6 +345,19 @@ def test_a_sweeps_own_limits_hold_where_they_are_tighter_than_the_looser_version
     ledger.loosen(wanted, "dan")
     target = next(b.target for b in ledger.budgets("s") if (b.scope, b.resource) == ("cluster", "trials"))
     assert target == 10
+
+
+def test_a_loosening_raises_no_cap_that_nobody_approved(ledger):
+    ledger.tighten(limits(approval=ONE, cluster={"trials": 10}, max_generations=3), "ann")
+    ledger.open_sweep("t", limits(cluster={"trials": 4}, sweep={"trials": 2}))
+    ledger.close_sweep("t", {})
+    wanted = limits(approval=ONE, cluster={"trials": 10}, max_generations=4)
+    with pytest.raises(ApprovalMissing):
+        ledger.loosen(wanted, "dan")
+    answer(ledger, newest(ledger), "ann")
+    ledger.loosen(wanted, "dan")
+    targets = {b.scope: b.target for b in ledger.budgets("t") if b.resource == "trials"}
+    assert targets == {"cluster": 4, "sweep:t": 2}
 
 
 def test_what_a_looser_version_makes_tighter_ends_what_is_over_it(ledger):

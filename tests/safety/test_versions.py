@@ -108,6 +108,17 @@ def test_a_cap_over_the_clusters_is_refused_in_the_first_version_too(ledger):
     assert ledger.versions() == []
 
 
+def test_a_cap_that_a_sweep_has_lowered_keeps_no_later_version_and_no_later_sweep_out(ledger):
+    ledger.tighten(limits(cluster={"trials": 10}), "ann")
+    ledger.open_sweep("t", limits(cluster={"trials": 4}))
+    ledger.close_sweep("t", {})
+    ledger.tighten(limits(cluster={"trials": 10}, max_generations=2), "ann")
+    ledger.open_sweep("u", limits())
+    with pytest.raises(LooserLimits, match="cluster budget trials: 6 is asked for and 4 is in force"):
+        ledger.open_sweep("v", limits(cluster={"trials": 6}))
+    assert next(b.target for b in ledger.budgets("u") if b.resource == "trials" and b.scope == "cluster") == 4
+
+
 # --- what they bind
 
 
