@@ -15,11 +15,14 @@ from rsi_ray.errors import RunError
 from rsi_ray.ledgers import LEDGER_FILE, RUNS, sqlite_path
 from safety import Ledger
 from safety.database import state_folder
-from safety.errors import CheckpointError, IdentityError
+from safety.errors import CheckpointError, IdentityError, LedgerUnavailable
 from safety.identity import KEY_FILE, identity_in
 from safety.kill_file import NAME as KILL_FILE
+from safety.kill_file import put
 from safety.notary import Notary, NotaryThread
 from safety.places import places_of
+
+FAILURE = 1
 
 Url = Annotated[
     str | None, typer.Option("--ledger", help="URL of the ledger; that of the storage if left out")
@@ -102,9 +105,15 @@ def sign(ledger: Ledger, storage: Path) -> None:
 @app.command()
 def kill(reason: Reason, ledger: Url = None, storage: Storage = Path(RUNS), by: Who = None) -> None:
     """Stop every sweep on a ledger, and let none begin until `unkill`."""
-    with open_ledger(ledger, storage) as opened:
-        held = opened.kill(reason, by or this_user())
-        sign(opened, storage)
+    who = by or this_user()
+    try:
+        with open_ledger(ledger, storage) as opened:
+            held = opened.kill(reason, who)
+            sign(opened, storage)
+    except LedgerUnavailable as error:  # the kill must not be lost
+        file = put(state_folder(ledger_url(ledger, storage), storage), f"{reason} (by {who})")
+        typer.echo(f"rsi-ray: {error}; the file {file} kills as soon as it can be written", err=True)
+        raise typer.Exit(FAILURE) from None
     typer.echo(
         f"Killed: {held} leases are revoked; every worker is being ended, and nothing runs on "
         "this ledger until `rsi-ray unkill`"

@@ -30,6 +30,7 @@ FAILURE = 1
 # between two looks: what begins or ends meanwhile is in one of them alone
 LOOK_SECONDS = 1.0
 NOT_LOOKED: dict[str, Any] = {"looked": False, "why_not": "nobody asked for it"}
+NONE_HERE: dict[str, Any] = {"looked": False, "why_not": "none was named, and none runs here"}
 
 Address = Annotated[
     str | None, typer.Option(help="Ray cluster to look at; RAY_ADDRESS or the one that runs here if left out")
@@ -65,15 +66,15 @@ def show(
         typer.echo(json.dumps({**told, "ray": ray}, sort_keys=True))
     elif not ledger_only:
         typer.echo("\n".join(_cluster(ray)))
-    _end(ray, address)
+    _end(ray)
 
 
-def _end(ray: Mapping[str, Any], address: str | None) -> None:
+def _end(ray: Mapping[str, Any]) -> None:
     """One line for what an operator must do something about."""
     problem = ""
     if ray.get("ungoverned"):
         problem = f"{len(ray['ungoverned'])} processes of Ray Tune's trials hold no lease of this ledger"
-    elif address and not ray["looked"]:
+    elif not ray["looked"] and ray not in (NOT_LOOKED, NONE_HERE):
         problem = ray["why_not"]
     if problem:
         typer.echo(f"rsi-ray: {printable(problem)}", err=True)
@@ -93,7 +94,7 @@ def _ray(ledger: Ledger, storage: Path, asked: str | None) -> dict[str, Any]:
     """What runs on a cluster, or why that is not known."""
     address = asked or _address_here()
     if address is None:
-        return {"looked": False, "why_not": "none was named, and none runs here"}
+        return NONE_HERE
     try:
         found, strangers = _look(ledger, address)
     except ClusterUnreachable as error:

@@ -76,9 +76,15 @@ def without_password(url: str) -> str:
 
 def state_folder(url: str, otherwise: Path) -> Path:
     """Where a ledger's governor keeps what is its own: beside the ledger where that is a file."""
+    file = file_of(url)
+    return file.parent if file else otherwise
+
+
+def file_of(url: str) -> Path | None:
+    """The file of a SQLite database; None where a server keeps it."""
     parsed = make_url(url)
     is_file = parsed.get_backend_name() == "sqlite" and parsed.database
-    return Path(str(parsed.database)).absolute().parent if is_file else otherwise
+    return Path(str(parsed.database)).absolute() if is_file else None
 
 
 def database_name(url: str) -> str:

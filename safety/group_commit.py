@@ -81,6 +81,8 @@ class GroupCommit:
         return calls
 
     def _answer(self, calls: list[_Call]) -> None:
+        # who cancelled a question hears nothing; from here on it can't be cancelled
+        calls = [call for call in calls if call.answer.set_running_or_notify_cancel()]
         try:
             with self._ledger.together():
                 self._before()

@@ -73,8 +73,12 @@ class Notary:
             if place not in self._known:
                 try:
                     newest = place.read().newest
+                    problem = self._contradicts(place)
                 except CheckpointError as error:
-                    self._tell(place, str(error))
+                    problem = str(error)
+                # what is signed over a ledger that was cut would hide that it was
+                if problem:
+                    self._tell(place, problem)
                 else:
                     self._known[place] = newest.seq if newest else 0
 
@@ -108,14 +112,16 @@ class Notary:
             LedgerError: the ledger can't be read.
             CheckpointError: a place can't be read.
         """
-        for place in self._places:
-            for signed in self._newest(place):
-                with self._ledger.reading() as connection:
-                    found = audit.hash_of(connection, signed.seq)
-                if found != signed.hash:
-                    problem = f"row {signed.seq} of the audit is {'another' if found else 'gone'}"
-                    cause = "the ledger was cut, replaced, or is an older copy"
-                    return f"{problem}, though {place.path} has it signed: {cause}"
+        return next(filter(None, map(self._contradicts, self._places)), "")
+
+    def _contradicts(self, place: CheckpointFile) -> str:
+        for signed in self._newest(place):
+            with self._ledger.reading() as connection:
+                found = audit.hash_of(connection, signed.seq)
+            if found != signed.hash:
+                problem = f"row {signed.seq} of the audit is {'another' if found else 'gone'}"
+                cause = "the ledger was cut, replaced, or is an older copy"
+                return f"{problem}, though {place.path} has it signed: {cause}"
         return ""
 
     def _newest(self, place: CheckpointFile) -> Iterator[Checkpoint]:

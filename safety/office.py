@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safety import places
+from safety import database, places
 from safety.checkpoints import CheckpointFile
 from safety.database import without_password
 from safety.errors import CheckpointError, LedgerError, LedgerUnavailable
@@ -46,8 +45,9 @@ class Office:
             raise
         # one for each place: a disk that hangs keeps no other place waiting
         self._threads = tuple(NotaryThread(self._notary(place)) for place in found)
-        before = partial(obey, self._ledger, folder)
-        self._group = GroupCommit(self._ledger, before=before, after=self._wake)
+        self._file = database.file_of(url)
+        self._inode = _inode(self._file)
+        self._group = GroupCommit(self._ledger, before=self._before, after=self._wake)
 
     def _places(self) -> list[CheckpointFile]:
         ledger = f"ledger {without_password(self._url)}"
@@ -69,6 +69,15 @@ class Office:
 
     def _notary(self, *found: CheckpointFile) -> Notary:
         return Notary(self._ledger, self._identity, found)
+
+    def _before(self) -> None:
+        """In each transaction: the file that kills, and whether this is still the ledger that others see."""
+        if _inode(self._file) != self._inode:
+            raise LedgerError(
+                f"ledger {without_password(self._url)}: its file was taken away or replaced under the "
+                "governor; nothing is admitted. Put it back, or end the actor `governor`, so that another opens it"
+            )
+        obey(self._ledger, self._folder)
 
     def _wake(self) -> None:
         for thread in self._threads:
@@ -106,3 +115,12 @@ class Office:
         for thread in self._threads:
             thread.close(CLOSE_SECONDS)
         self._ledger.close()
+
+
+def _inode(file: Path | None) -> tuple[int, int] | None:
+    """What a file is, by whatever name; None where there is none."""
+    try:
+        found = file.stat() if file else None
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if found else None

@@ -151,12 +151,10 @@ class Leased(Trainable):
     def cleanup(self) -> None:
         """End the lease's renewal, and the process: Tune calls this once, last of all."""
         self._tenure.end()
-        try:
-            if self._leased_ready:
-                super().cleanup()  # type: ignore[no-untyped-call]
-        finally:
-            if is_own_process():
-                self._tenure.leave()
+        if is_own_process():  # what is cleaned up has no lease, and so little time
+            self._tenure.leave()
+        if self._leased_ready:
+            super().cleanup()  # type: ignore[no-untyped-call]
 
     def __repr__(self) -> str:
         """Shown by Ray; by this it is known as governed while it holds no lease."""

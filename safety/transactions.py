@@ -41,6 +41,8 @@ class Transactions:
         self._passing: tuple[type[Exception], ...] = (driver.OperationalError, driver.InternalError)
         self._reader = database.for_reading(self._engine)
         self._shared = _Shared()
+        # of connections: those before it were opened read-only, or beside one that was
+        self._generation = 0
 
     def close(self) -> None:
         """Give the connections back."""
@@ -64,8 +66,14 @@ class Transactions:
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """One state of the database, to read from; it keeps no writer waiting."""
-        with self._told(), self._reader.begin() as connection:
-            yield connection
+        with self._told(), self._reader.connect() as connection:
+            opened = self._generation
+            try:
+                with connection.begin():
+                    yield connection
+            finally:
+                if opened != self._generation:  # it would stay open in a pool that nobody uses
+                    connection.invalidate()
 
     @contextmanager
     def one(self) -> Iterator[sa.Connection]:
@@ -97,6 +105,7 @@ class Transactions:
             if self._shared.stale:
                 self._shared.stale = False
                 connection.invalidate()
+                self._generation += 1
                 self._engine.dispose()
 
     @contextmanager

@@ -53,6 +53,8 @@ class RemoteSwitch:
         self._opening = threading.Lock()
         self._ledger: Ledger | None = None
         self._throwing = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="kill")
+        # a folder of checkpoints may be slow: a kill that is thrown doesn't wait to be told so
+        self._signing = ThreadPoolExecutor(1, thread_name_prefix="sign")
 
     def open(self) -> Ledger:
         """The ledger, which is opened once.
@@ -68,6 +70,7 @@ class RemoteSwitch:
     def close(self) -> None:
         """Give the connections back, when what is being thrown is thrown."""
         self._throwing.shutdown()
+        self._signing.shutdown()
         if self._ledger is not None:
             self._ledger.close()
 
@@ -81,8 +84,8 @@ class RemoteSwitch:
 
     def kill(self, reason: str, by: str) -> Thrown:
         """Throw the switch; where the ledger is silent, put the file there that throws it."""
-        thrown: Future[int] = self._throwing.submit(self._throw, reason, by)
         try:
+            thrown: Future[int] = self._throwing.submit(self._throw, reason, by)
             return Thrown(leases=thrown.result(self._patience_seconds))
         except NoAnswer:
             problem = f"the ledger has not taken it within {self._patience_seconds:g} s"
@@ -93,11 +96,14 @@ class RemoteSwitch:
     def _throw(self, reason: str, by: str) -> int:
         ledger = self.open()
         held = ledger.kill(reason, by)
+        self._signing.submit(self._sign, ledger)
+        return held
+
+    def _sign(self, ledger: Ledger) -> None:
         try:
             sign(ledger, self._storage)
         except Exception:  # it is thrown, whatever becomes of the signature
             log.exception("the audit is not signed now")
-        return held
 
     def _put(self, reason: str, problem: str) -> Thrown:
         try:

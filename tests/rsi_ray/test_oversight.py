@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from safety import Allow, Ledger
 from safety.checkpoints import CheckpointFile
 from safety.identity import KEY_FILE, identity_in
+from safety.kill_file import obey
 from tests.conftest import Command
 from tests.safety.fakes import FakeClock, limits, request
 
@@ -48,6 +50,23 @@ def test_a_kill_stops_every_sweep_until_it_is_lifted(ledger: Ledger, command: Pr
     assert command("unkill", "--reason", "out") == (0, "The kill switch was not thrown\n")
 
 
+def test_a_kill_that_the_ledger_does_not_take_becomes_the_file_that_kills(
+    ledger: Ledger, command: Printed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("safety.database.BUSY_TIMEOUT_MS", 50)
+    other = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    code, printed = command("kill", "--reason", "fire", "--by", "ann")
+    assert (code, printed.count("\n")) == (1, 1)
+    assert f"database is locked; the file {tmp_path}/KILL kills as soon as it can be written" in printed
+    other.execute("ROLLBACK")
+    other.close()
+    obey(ledger, tmp_path)
+    killed = ledger.killed()
+    assert killed is not None
+    assert killed.reason == "fire (by ann)"
+
+
 def test_a_user_without_a_name_kills_too(ledger: Ledger, command: Printed, monkeypatch: pytest.MonkeyPatch):
     def nameless() -> str:
         raise KeyError("getpwuid(): uid not found")
@@ -55,7 +74,8 @@ def test_a_user_without_a_name_kills_too(ledger: Ledger, command: Printed, monke
     monkeypatch.setattr("getpass.getuser", nameless)
     assert command("kill", "--reason", "fire")[0] == 0
     killed = ledger.killed()
-    assert killed and killed.by.startswith("user ")
+    assert killed is not None
+    assert killed.by.startswith("user ")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 from rsi_ray.status import MOST_LEASES, lines, status
 from safety import Allow, Governor, Ledger, Report
 from safety.drills import Canary
+from safety.errors import ClusterUnreachable
 from safety.identity import identity_in
 from tests.conftest import Command
 from tests.safety.fakes import FakeClock, limits, request
@@ -163,3 +164,17 @@ def test_who_watches_waits_for_neither_torch_nor_ray(name: str):
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "set()"
     assert name in done.stdout
+
+
+def test_a_cluster_that_runs_and_does_not_say_what_is_no_success(
+    ledger: Ledger, command_here: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def silent(_address: str | None) -> None:
+        raise ClusterUnreachable("the Ray cluster does not say what runs on it: silence")
+
+    monkeypatch.setattr("safety.cluster.cluster_at", silent)
+    monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")
+    code, out, errors = command_here("status", "--storage", str(tmp_path))
+    assert code == 1
+    assert errors == "rsi-ray: the Ray cluster does not say what runs on it: silence\n"
+    assert "was not looked at" in out

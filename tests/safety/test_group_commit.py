@@ -54,6 +54,16 @@ def test_a_transaction_takes_so_many_calls_and_the_next_one_the_others(ledger, g
     assert len(begun) >= 3
 
 
+def test_a_question_that_somebody_cancels_keeps_no_other_from_its_answer(ledger, group, gate):
+    gate.clear()
+    first = group.ask("ledger_url", ())
+    given_up, last = group.ask("admit", (request("s/1"),)), group.ask("admit", (request("s/2"),))
+    assert given_up.cancel()
+    gate.set()
+    assert (first.result(10), last.result(10)) == (ledger.url, Allow())
+    assert ledger.lease("s/1") is None
+
+
 def test_a_call_that_fails_is_undone_alone(ledger, group, gate):
     first, lost, last = gathered(
         group, gate,

@@ -214,3 +214,19 @@ def test_a_line_that_somebody_added_does_not_hide_what_the_key_has_signed(
     assert notary.contradiction() == ""
     places[0].append(sign(identity, Head(seq=seq - 1, hash="f" * 64, ledger=signed.ledger), 1))
     assert f"row {seq - 1} of the audit is another" in notary.contradiction()
+
+
+def test_a_ledger_that_was_cut_is_not_signed_over_what_was_signed_of_it(
+    ledger, notary, identity, places, tmp_path
+):
+    begun(ledger, "s/1")
+    settle(ledger)
+    notary.sign_if_due()
+    signed = places[0].read().newest
+    with ledger._transaction() as connection:
+        connection.exec_driver_sql(f"DELETE FROM audit WHERE seq >= {signed.seq}")
+    ledger.kill("one", "ann")
+    ledger.kill("two", "ann")
+    assert Notary(ledger, identity, places).sign_if_due() is None
+    assert places[0].read().newest == signed
+    assert "the ledger was cut, replaced, or is an older copy" in ledger.audit()[-1][1].detail

@@ -179,3 +179,18 @@ def test_a_folder_that_goes_away_meanwhile_is_an_incident_and_the_work_goes_on(f
     office.close()
     assert set(signed_rows(folder)) == {len(ledger.audit())}
     ledger.close()
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_under_an_office_whose_ledger_was_replaced_or_taken_away_nothing_is_admitted(folder, replaced):
+    office, ledger = opened(folder), folder / "ledger.db"
+    assert office.ask("admit", (request("s/2"),)).result(10) == Allow()
+    ledger.rename(folder / "old.db")
+    if replaced:
+        shutil.copy(folder / "old.db", ledger)
+    with pytest.raises(LedgerError, match="taken away or replaced under the governor; nothing is admitted"):
+        office.ask("admit", (request("s/3"),)).result(10)
+    ledger.unlink(missing_ok=True)
+    (folder / "old.db").rename(ledger)
+    assert office.ask("admit", (request("s/3"),)).result(10) == Allow()
+    office.close()
