@@ -74,8 +74,8 @@ class Office:
         """In each transaction: the file that kills, and whether this is still the ledger that others see."""
         if _inode(self._file) != self._inode:
             raise LedgerError(
-                f"ledger {without_password(self._url)}: its file was taken away or replaced under the "
-                "governor; nothing is admitted. Put it back, or end the actor `governor`, so that another opens it"
+                f"ledger {without_password(self._url)}: its file was replaced, or is gone; "
+                "nothing is admitted. Put it back, or end the actor `governor`, so that another opens it"
             )
         obey(self._ledger, self._folder)
 

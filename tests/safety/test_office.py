@@ -188,7 +188,7 @@ def test_under_an_office_whose_ledger_was_replaced_or_taken_away_nothing_is_admi
     ledger.rename(folder / "old.db")
     if replaced:
         shutil.copy(folder / "old.db", ledger)
-    with pytest.raises(LedgerError, match="taken away or replaced under the governor; nothing is admitted"):
+    with pytest.raises(LedgerError, match="replaced, or is gone; nothing is admitted"):
         office.ask("admit", (request("s/3"),)).result(10)
     ledger.unlink(missing_ok=True)
     (folder / "old.db").rename(ledger)
