@@ -12,6 +12,7 @@ import rfc8785
 from safety.errors import LedgerError
 from safety.identity import Identity, is_signed
 from safety.limits import Approval
+from safety.tightening import TIGHTER
 from safety.verdict import Allow, Deny, Hold, Verdict
 
 Kind = Literal["unkill", "loosen", "promote"]
@@ -19,6 +20,7 @@ Answer = Literal["approve", "reject"]
 MS_PER_HOUR = 3_600_000
 # of a request's digest, as people read it
 SHOWN = 12
+NOBODY = Approval.model_construct(approvers={})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -225,6 +227,19 @@ def judged(request: Request, decisions: Sequence[Decision], approval: Approval, 
         told = f"request {request.name} needs {approval.quorum} approvals, and was approved by {approved}"
         return Hold("approval.quorum", told)
     return Allow()
+
+
+def lifting(thrown: Approval, now: Approval) -> Approval:
+    """Who approves that a kill switch is lifted: the tighter of whoever could as it was thrown and can now.
+
+    Where too few are left of both, it is whoever could as it was thrown.
+    """
+    values = {
+        name: TIGHTER[f"approval.{name}"](getattr(thrown, name), getattr(now, name))
+        for name in Approval.model_fields
+    }
+    both = Approval.model_construct(**values)
+    return both if both.is_reachable else thrown
 
 
 def require_reachable(approval: Approval) -> None:

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, fields
 
 import sqlalchemy as sa
 
-from safety import audit, schema, sweeps
-from safety.approval import MS_PER_HOUR, Act, Decision, Request, another, judged, refusal
+from safety import audit, latch, schema, sweeps
+from safety.approval import MS_PER_HOUR, Act, Decision, Request, another, judged, lifting, refusal
 from safety.clock import Clock
 from safety.errors import LedgerError
 from safety.latch import readable
@@ -61,6 +61,13 @@ def _asked(connection: sa.Connection, row: sa.Row[tuple[object, ...]]) -> Asked:
     return Asked(request=Request(act=act, **named), decisions=made, used_for=row.used_for)
 
 
+def in_force(connection: sa.Connection, act: Act) -> Approval:
+    """Who may approve an act; a kill's end is no easier to approve than it was as the switch was thrown."""
+    now = sweeps.approval_in_force(connection, act.sweep)
+    thrown = latch.guards(connection) if act.kind == "unkill" else None
+    return lifting(thrown, now) if thrown else now
+
+
 def ask(connection: sa.Connection, clock: Clock, act: Act, approval: Approval, by: str, about: str) -> Asked:
     """Ask people to allow an act; one that waits for them already is not asked for again."""
     now_ms, same = clock.wall_ms(), [_requests.c[name] == getattr(act, name) for name in _ACT]
@@ -87,7 +94,7 @@ def decide(connection: sa.Connection, clock: Clock, decision: Decision) -> Deny 
     """
     asked = find(connection, decision.request)
     request = asked.request
-    approval = sweeps.approval_in_force(connection, request.act.sweep)
+    approval = in_force(connection, request.act)
     denial = _settled(asked, decision, approval, clock.wall_ms())
     note = {"sweep": request.act.sweep, "key": request.digest}
     told = {name: getattr(decision, name) for name in ("by", "reason", "public", "signature")}

@@ -134,6 +134,8 @@ latch = _table(
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("by", sa.Text, nullable=False),
     sa.Column("at_ms", Int64, nullable=False),
+    # who could approve that it is lifted, as it was thrown: JSON
+    sa.Column("approval", sa.Text, nullable=False),
     sa.CheckConstraint("id = 1", name="one_latch"),
 )
 

@@ -125,12 +125,47 @@ def test_an_approval_that_was_used_lifts_nothing_again(killed):
 
 def test_an_open_sweep_adds_its_approvers_to_those_that_count_and_a_closed_one_does_not(ledger):
     ledger.open_sweep("t", limits(approval=ONE))
-    ledger.kill("fire", "ann")
-    name = asked(ledger)
     assert ledger.approval() == ONE
-    refused(ledger, decide(name, "approve", "eve", "seen", identity("eve")), "approval.approver")
     ledger.close_sweep("t", {})
+    ledger.kill("fire", "ann")
     assert ledger.unkill("it is out", "dan")
+
+
+def test_whoever_guards_the_switch_as_it_is_thrown_guards_it_after_the_sweep_is_closed(ledger):
+    ledger.open_sweep("t", limits(approval=ONE))
+    ledger.kill("fire", "ann")
+    ledger.close_sweep("t", {})
+    name = asked(ledger)
+    refused(ledger, decide(name, "approve", "eve", "seen", identity("eve")), "approval.approver")
+    answer(ledger, name, "ann")
+    assert ledger.request(name)[1] == Allow()
+    assert ledger.unkill("it is out", "dan")
+
+
+def test_approvers_who_were_exchanged_under_a_kill_do_not_lift_it(ledger):
+    ledger.tighten(limits(approval=ONE), "ann")
+    ledger.kill("fire", "ann")
+    wanted = limits(approval=approval("eve"))
+    with pytest.raises(ApprovalMissing):
+        ledger.loosen(wanted, "dan")
+    answer(ledger, newest(ledger), "bob")
+    ledger.loosen(wanted, "dan")
+    name = asked(ledger)
+    refused(ledger, decide(name, "approve", "eve", "seen", identity("eve")), "approval.approver")
+    answer(ledger, name, "bob")
+    assert ledger.unkill("it is out", "dan")
+
+
+def test_limits_that_can_not_be_read_keep_no_switch_from_being_thrown_and_lift_none(ledger, url):
+    with raw(url) as database:
+        (kept,) = database.execute("SELECT limits FROM policies").fetchone()
+        database.execute("UPDATE policies SET limits = 'x'")
+        ledger.kill("fire", "ann")
+        with pytest.raises(ValueError, match="Invalid JSON"):
+            ledger.unkill("it is out", "dan")
+        database.execute("UPDATE policies SET limits = '" + kept.replace("'", "''") + "'")
+    asked(ledger)
+    assert ledger.killed() is not None
 
 
 def test_the_approvers_are_those_whom_all_limits_in_force_name(killed):
