@@ -201,6 +201,13 @@ def _is_own(request: Request, decision: Decision, approval: Approval) -> bool:
     return decision.answer == "approve" and decision.by == request.by and not approval.proposer_may_approve
 
 
+def rejection(request: Request, decision: Decision) -> Deny:
+    """Why a request is approved no more that was rejected."""
+    return Deny(
+        "approval.rejected", f"request {request.name} was rejected by {decision.by}: {decision.reason}"
+    )
+
+
 def judged(request: Request, decisions: Sequence[Decision], approval: Approval, now_ms: int) -> Verdict:
     """Whether a request is approved: by the quorum, in time, and rejected by nobody.
 
@@ -220,8 +227,7 @@ def judged(request: Request, decisions: Sequence[Decision], approval: Approval, 
     }
     rejected = [decision for decision in counted.values() if decision.answer == "reject"]
     if rejected:
-        first = rejected[0]
-        return Deny("approval.rejected", f"request {request.name} was rejected by {first.by}: {first.reason}")
+        return rejection(request, rejected[0])
     if len(counted) < approval.quorum:
         approved = ", ".join(sorted(counted)) or "nobody"
         told = f"request {request.name} needs {approval.quorum} approvals, and was approved by {approved}"

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 import sqlalchemy as sa
 
 from safety import audit, latch, schema, sweeps
-from safety.approval import MS_PER_HOUR, Act, Decision, Request, another, judged, lifting, refusal
+from safety.approval import MS_PER_HOUR, Act, Decision, Request, another, judged, lifting, refusal, rejection
 from safety.clock import Clock
 from safety.errors import LedgerError
 from safety.latch import readable
@@ -25,11 +25,13 @@ class Asked:
     Attributes:
         decisions: of it, in the order of their names.
         used_for: what used its approval up; "" for nothing yet.
+        closed: why it can be approved no more, whoever the approvers become; None where it can.
     """
 
     request: Request
     decisions: tuple[Decision, ...]
     used_for: str
+    closed: Deny | None = None
 
 
 def all_of(connection: sa.Connection) -> list[Asked]:
@@ -58,7 +60,13 @@ def _asked(connection: sa.Connection, row: sa.Row[tuple[object, ...]]) -> Asked:
     named = {name: row._mapping[name] for name in ("about", "by", "at_ms", "expires_ms")}
     query = sa.select(_decisions).where(_decisions.c.request == row.digest).order_by(_decisions.c.by)
     made = tuple(Decision(**one) for one in connection.execute(query).mappings())
-    return Asked(request=Request(act=act, **named), decisions=made, used_for=row.used_for)
+    closed = Deny(row.rule, row.reason) if row.rule else None
+    return Asked(request=Request(act=act, **named), decisions=made, used_for=row.used_for, closed=closed)
+
+
+def _close(connection: sa.Connection, request: Request, why: Deny) -> None:
+    mine = _requests.update().where(_requests.c.digest == request.digest)
+    connection.execute(mine.values(rule=why.rule, reason=why.reason))
 
 
 def in_force(connection: sa.Connection, act: Act) -> Approval:
@@ -74,7 +82,7 @@ def ask(connection: sa.Connection, clock: Clock, act: Act, approval: Approval, b
     query = sa.select(_requests).where(*same, _requests.c.used_for == "").order_by(_requests.c.id.desc())
     row = connection.execute(query.limit(1)).first()
     known = _asked(connection, row) if row else None
-    if known and not isinstance(judged(known.request, known.decisions, approval, now_ms), Deny):
+    if known and not isinstance(standing(known, approval, now_ms), Deny):
         return known
     expires_ms = now_ms + approval.hours * MS_PER_HOUR
     request = Request(act=act, about=readable(about), by=readable(by), at_ms=now_ms, expires_ms=expires_ms)
@@ -103,6 +111,8 @@ def decide(connection: sa.Connection, clock: Clock, decision: Decision) -> Deny 
         audit.note(connection, clock, "deny", **note, rule=denial.rule, detail=detail)
         return denial
     connection.execute(_decisions.insert().values(**asdict(decision)))
+    if decision.answer == "reject":
+        _close(connection, request, rejection(request, decision))
     audit.note(connection, clock, decision.answer, **note, detail=told)
     return None
 
@@ -154,7 +164,7 @@ def standing(asked: Asked, approval: Approval, now_ms: int) -> Verdict:
         return Deny(
             "approval.replayed", f"request {asked.request.name} was used for {asked.used_for} already"
         )
-    return judged(asked.request, asked.decisions, approval, now_ms)
+    return asked.closed or judged(asked.request, asked.decisions, approval, now_ms)
 
 
 def _refused(

@@ -149,7 +149,8 @@ drills = _table(
     sa.Column("by", sa.Text, nullable=False),
 )
 
-# what people are asked; `used_for` names what its approval was used up by, once
+# what people are asked; `used_for` names what its approval was used up by, once, and `rule` and `reason`
+# why it can be approved no more, whoever the approvers become
 approval_requests = _table(
     "approval_requests",
     sa.Column("id", Int64, primary_key=True),
@@ -166,6 +167,8 @@ approval_requests = _table(
     sa.Column("at_ms", Int64, nullable=False),
     sa.Column("expires_ms", Int64, nullable=False),
     sa.Column("used_for", sa.Text, nullable=False, default=""),
+    sa.Column("rule", sa.Text, nullable=False, default=""),
+    sa.Column("reason", sa.Text, nullable=False, default=""),
 )
 
 # each approver decides once

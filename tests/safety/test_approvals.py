@@ -273,6 +273,16 @@ def test_a_rejection_closes_a_request_whatever_came_before(killed):
     assert killed.killed() is not None
 
 
+def test_a_rejection_stays_where_limits_come_into_force_that_do_not_name_who_rejected(line):
+    name = line.ask_promotion("p", NEW, "loop", "better").digest
+    answer(line, name, "bob", "reject", "it burns")
+    line.open_sweep("q", limits(approval=approval("ann")), "p")
+    refused(line, decide(name, "approve", "ann", "seen", identity("ann")), "approval.rejected")
+    assert promoted(line, name=name) == Deny(
+        "approval.rejected", f"request {name[:12]} was rejected by bob: it burns"
+    )
+
+
 def test_after_a_rejection_no_approval_is_taken_and_it_is_asked_anew(killed, clock):
     name = asked(killed)
     answer(killed, name, "bob", "reject")
