@@ -110,6 +110,8 @@ def decide(connection: sa.Connection, clock: Clock, decision: Decision) -> Deny 
         detail = {**told, "answer": decision.answer, "reason": denial.reason}
         audit.note(connection, clock, "deny", **note, rule=denial.rule, detail=detail)
         return denial
+    known = _decisions.c.request == decision.request, _decisions.c.by == decision.by
+    connection.execute(_decisions.delete().where(*known))  # an approval taken back, or a forgery
     connection.execute(_decisions.insert().values(**asdict(decision)))
     if decision.answer == "reject":
         _close(connection, request, rejection(request, decision))
@@ -122,7 +124,12 @@ def _settled(asked: Asked, decision: Decision, approval: Approval, now_ms: int) 
     denial = refusal(asked.request, decision, approval, now_ms)
     if denial:
         return denial
-    if any(known.by == decision.by for known in asked.decisions):
+    if any(
+        known.by == decision.by
+        and known.answer in (decision.answer, "reject")
+        and refusal(asked.request, known, approval, now_ms) is None
+        for known in asked.decisions
+    ):
         return Deny("approval.twice", f"{decision.by} has decided of request {asked.request.name} already")
     verdict = standing(asked, approval, now_ms)
     return verdict if isinstance(verdict, Deny) else None

@@ -246,7 +246,7 @@ class Oversight:
     # --- approvals
 
     def decide(self, decision: Decision) -> None:
-        """Write an approver's decision down; reject wins over approve.
+        """Write an approver's decision down; reject wins over approve, one's own too.
 
         Raises:
             ApprovalRefused: it doesn't count; the audit says so.

@@ -171,7 +171,7 @@ approval_requests = _table(
     sa.Column("reason", sa.Text, nullable=False, default=""),
 )
 
-# each approver decides once
+# each approver decides once, and may take an approval back
 approval_decisions = _table(
     "approval_decisions",
     sa.Column("request", sa.Text, sa.ForeignKey("approval_requests.digest"), primary_key=True),
