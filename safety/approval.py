@@ -164,6 +164,26 @@ def another(approved: Act, wanted: Act) -> Deny | None:
     return None
 
 
+def out_of_line(champion: Champion, past: Sequence[Champion | None], lineage: str) -> Deny | None:
+    """Why a champion doesn't follow its lineage's last one; None where it does.
+
+    Args:
+        champion: that would be promoted.
+        past: the lineage's champions in order; None for a promotion that named none, which can't be compared.
+        lineage: its name.
+    """
+    name, number = _shown(champion.artifact), len(past) + 1
+    if champion.generation != number:
+        told = f"{name} is generation {champion.generation}, and {number} is the next of lineage {lineage}"
+        return Deny("approval.generation", told)
+    last = past[-1] if past else None
+    parent = last.artifact if last else ""
+    if champion.parent == parent or (past and not last):
+        return None
+    told = f"{name} would follow {_shown(champion.parent)}, and lineage {lineage} is at {_shown(parent)}"
+    return Deny("approval.parent", told)
+
+
 def _shown(value: object) -> str:
     return str(value)[:SHOWN] or "none"
 

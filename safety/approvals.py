@@ -181,9 +181,3 @@ def _refused(
     detail = {**asdict(act), "reason": verdict.reason}
     audit.note(connection, clock, kind, sweep=act.sweep, key=request, rule=verdict.rule, detail=detail)
     return verdict
-
-
-def act_of_use(connection: sa.Connection, used_for: str) -> Act | None:
-    """What was approved for what used an approval up; None where nothing of this name did."""
-    row = connection.execute(sa.select(_requests).where(_requests.c.used_for == used_for)).first()
-    return _asked(connection, row).request.act if row else None

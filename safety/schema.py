@@ -72,6 +72,11 @@ promotions = _table(
     sa.Column("old", Float64, nullable=False),
     sa.Column("new", Float64, nullable=False),
     sa.Column("mode", sa.Text, nullable=False),
+    # the champion; NULL where none was told
+    sa.Column("artifact", sa.Text),
+    sa.Column("parent", sa.Text),
+    sa.Column("generation", Int64),
+    sa.Column("evidence", sa.Text),
 )
 
 # `target` is the cap that the limits name. `cap` is it, or what is out already where the limits were

@@ -1,7 +1,7 @@
 """Approvals in the ledger: what lifts the kill switch, loosens limits, promotes a champion."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -29,7 +29,8 @@ from tests.safety.test_races import run_all
 HOUR = 3_600_000
 TWO = approval("ann", "bob", "eve", quorum=2)
 ONE = approval("ann", "bob")
-NEW = Champion(artifact="a1", parent="a0", generation=2, evidence="e1")
+NEW = Champion(artifact="a1", parent="", generation=1, evidence="e1")
+NEXT = Champion(artifact="a2", parent="a1", generation=2, evidence="e2")
 
 
 def newest(ledger):
@@ -477,14 +478,14 @@ def approved(ledger, champion=NEW, by="ann"):
 
 
 def promoted(ledger, champion=NEW, name="", key="p/1"):
-    return ledger.promote("p", key, 1.0, 1.05, champion=champion, request=name)
+    return ledger.promote("p", key, 1.0, 1.04, champion=champion, request=name)
 
 
 def test_a_champion_is_promoted_by_an_approval_of_exactly_it(line):
     name = approved(line)
     assert promoted(line, name=name) == Allow()
     told = last(line, "promote")[1]
-    assert (told["request"], told["artifact"], told["generation"]) == (name, "a1", 2)
+    assert (told["request"], told["artifact"], told["generation"]) == (name, "a1", 1)
     assert line.request(name)[0].used_for == "promotion p/1"
 
 
@@ -533,8 +534,8 @@ def test_an_approval_promotes_once(line):
     name = approved(line)
     assert promoted(line, name=name) == Allow()
     assert promoted(line, name=name) == Allow()
-    assert line.promote("p", "p/2", 1.05, 1.06, champion=NEW, request=name).rule == "approval.replayed"
-    assert last(line)[0] == "approval.replayed"
+    assert line.promote("p", "p/2", 1.05, 1.06, champion=NEW, request=name).rule == "approval.generation"
+    assert last(line)[0] == "approval.generation"
     with pytest.raises(KeyReused):
         promoted(line, replace(NEW, artifact="a2"), name)
     assert len(line.promotions("p")) == 1
@@ -564,6 +565,51 @@ def test_an_approval_is_no_way_around_the_ceiling_of_improvement(line):
     name = approved(line)
     assert line.promote("p", "p/1", 1.0, 1.5, champion=NEW, request=name).rule == "max_improvement_rate"
     assert promoted(line, name=name) == Allow()
+
+
+def test_of_two_approved_champions_that_follow_the_same_one_the_second_is_refused_and_logged(line):
+    twin = replace(NEW, artifact="a2")
+    first, second = approved(line), approved(line, twin)
+    assert promoted(line, name=first) == Allow()
+    denial = Deny("approval.generation", "a2 is generation 1, and 2 is the next of lineage p")
+    assert promoted(line, twin, second, "p/2") == denial
+    assert last(line) == (
+        "approval.generation",
+        {**asdict(twin), "request": second, "reason": denial.reason},
+    )
+    assert line.request(second)[0].used_for == ""
+
+
+def test_a_champion_takes_the_place_of_its_lineages_last_one_only(line):
+    assert promoted(line, name=approved(line)) == Allow()
+    stray = replace(NEXT, parent="a0")
+    assert promoted(line, stray, approved(line, stray), "p/2") == Deny(
+        "approval.parent", "a2 would follow a0, and lineage p is at a1"
+    )
+    line.open_sweep("q", limits(approval=ONE), "p")
+    name = line.ask_promotion("q", NEXT, "loop", "better").digest
+    answer(line, name, "ann")
+    assert line.promote("q", "q/1", 1.0, 1.01, champion=NEXT, request=name) == Allow()
+
+
+def test_after_a_promotion_that_named_no_champion_the_generation_alone_is_compared(ledger):
+    ledger.open_sweep("p", limits(require_approval=False, approval=ONE))
+    assert ledger.promote("p", "p/0", 1.0, 1.01) == Allow()
+    ledger.open_sweep("q", limits(approval=ONE), "p")
+    for champion, verdict in ((NEW, "approval.generation"), (replace(NEXT, parent="a0"), "")):
+        name = approved(ledger, champion)
+        assert getattr(promoted(ledger, champion, name), "rule", "") == verdict
+
+
+@pytest.mark.parametrize("other", [None, replace(NEW, artifact="a2")])
+def test_a_key_that_needed_no_approval_is_of_one_champion_too(ledger, other):
+    ledger.open_sweep("p", limits(require_approval=False))
+    assert [promoted(ledger), promoted(ledger)] == [Allow(), Allow()]
+    with pytest.raises(KeyReused):
+        promoted(ledger, other)
+    assert ledger.promote("p", "p/2", 1.05, 1.06) == Allow()
+    with pytest.raises(KeyReused):
+        ledger.promote("p", "p/2", 1.05, 1.06, champion=NEW)
 
 
 def test_one_sweep_of_a_lineage_that_asks_for_approvals_binds_the_others(line):
