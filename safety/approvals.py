@@ -7,7 +7,18 @@ from dataclasses import asdict, dataclass, fields
 import sqlalchemy as sa
 
 from safety import audit, latch, schema, sweeps
-from safety.approval import MS_PER_HOUR, Act, Decision, Request, another, judged, lifting, refusal, rejection
+from safety.approval import (
+    MS_PER_HOUR,
+    Act,
+    Decision,
+    Request,
+    another,
+    closed,
+    judged,
+    lifting,
+    refusal,
+    rejection,
+)
 from safety.clock import Clock
 from safety.errors import LedgerError
 from safety.latch import readable
@@ -60,13 +71,20 @@ def _asked(connection: sa.Connection, row: sa.Row[tuple[object, ...]]) -> Asked:
     named = {name: row._mapping[name] for name in ("about", "by", "at_ms", "expires_ms")}
     query = sa.select(_decisions).where(_decisions.c.request == row.digest).order_by(_decisions.c.by)
     made = tuple(Decision(**one) for one in connection.execute(query).mappings())
-    closed = Deny(row.rule, row.reason) if row.rule else None
-    return Asked(request=Request(act=act, **named), decisions=made, used_for=row.used_for, closed=closed)
+    over = Deny(row.rule, row.reason) if row.rule else None
+    return Asked(request=Request(act=act, **named), decisions=made, used_for=row.used_for, closed=over)
 
 
 def _close(connection: sa.Connection, request: Request, why: Deny) -> None:
-    mine = _requests.update().where(_requests.c.digest == request.digest)
+    mine = _requests.update().where(_requests.c.digest == request.digest, _requests.c.rule == "")
     connection.execute(mine.values(rule=why.rule, reason=why.reason))
+
+
+def _close_if_over(connection: sa.Connection, request: Request, now_ms: int) -> None:
+    """Close a request whose hours are over for good, so that a clock that is set back doesn't open it."""
+    why = closed(request, now_ms)
+    if why and now_ms >= request.expires_ms:
+        _close(connection, request, why)
 
 
 def in_force(connection: sa.Connection, act: Act) -> Approval:
@@ -84,6 +102,8 @@ def ask(connection: sa.Connection, clock: Clock, act: Act, approval: Approval, b
     known = _asked(connection, row) if row else None
     if known and not isinstance(standing(known, approval, now_ms), Deny):
         return known
+    if known:
+        _close_if_over(connection, known.request, now_ms)
     expires_ms = now_ms + approval.hours * MS_PER_HOUR
     request = Request(act=act, about=readable(about), by=readable(by), at_ms=now_ms, expires_ms=expires_ms)
     if known and known.request == request:
@@ -102,8 +122,9 @@ def decide(connection: sa.Connection, clock: Clock, decision: Decision) -> Deny 
     """
     asked = find(connection, decision.request)
     request = asked.request
-    approval = in_force(connection, request.act)
-    denial = _settled(asked, decision, approval, clock.wall_ms())
+    approval, now_ms = in_force(connection, request.act), clock.wall_ms()
+    denial = _settled(asked, decision, approval, now_ms)
+    _close_if_over(connection, request, now_ms)
     note = {"sweep": request.act.sweep, "key": request.digest}
     told = {name: getattr(decision, name) for name in ("by", "reason", "public", "signature")}
     if denial:
@@ -153,7 +174,9 @@ def use(
         denial = Deny("approval.unknown", f"request {name!r:.80} is not in the ledger")
         return _refused(connection, clock, name, act, denial)
     asked = _asked(connection, row)
-    verdict = _usable(asked, act, approval, clock.wall_ms())
+    now_ms = clock.wall_ms()
+    verdict = _usable(asked, act, approval, now_ms)
+    _close_if_over(connection, asked.request, now_ms)
     if not isinstance(verdict, Allow):
         return _refused(connection, clock, name, act, verdict)
     mine = _requests.update().where(_requests.c.digest == name)

@@ -46,12 +46,14 @@ def last(ledger, kind="deny"):
 
 def refused(ledger, decision, rule):
     """A decision is refused, logged by its rule, and counts for nothing."""
-    before = ledger.request(decision.request)
+    before, verdict = ledger.request(decision.request)
     with pytest.raises(ApprovalRefused) as caught:
         ledger.decide(decision)
     assert last(ledger)[0] == rule
     assert last(ledger)[1]["reason"] == str(caught.value)
-    assert ledger.request(decision.request) == before
+    # that it is over may be written down
+    found, stands = ledger.request(decision.request)
+    assert (replace(found, closed=before.closed), stands) == (before, verdict)
 
 
 # --- the kill switch
@@ -549,6 +551,44 @@ def test_an_approval_that_has_expired_or_was_rejected_promotes_nothing(line, clo
     clock.wall += 24 * HOUR
     assert promoted(line, replace(NEW, artifact="a2"), other).rule == "approval.expired"
     assert line.promotions("p") == []
+
+
+def is_refused_to(line, name):
+    refused(line, decide(name, "reject", "bob", "late", identity("bob")), "approval.expired")
+
+
+@pytest.mark.parametrize(
+    "find",
+    [
+        lambda line, name: promoted(line, name=name),
+        is_refused_to,
+        lambda line, _: line.ask_promotion("p", NEW, "loop", "again"),
+    ],
+    ids=["use", "decide", "ask"],
+)
+def test_an_approval_that_was_found_expired_stays_so_where_the_clock_is_set_back(line, clock, find):
+    name = approved(line)
+    clock.wall += 24 * HOUR
+    find(line, name)
+    clock.wall -= 24 * HOUR
+    assert promoted(line, name=name).rule == "approval.expired"
+    is_refused_to(line, name)
+
+
+def test_a_clock_that_is_set_back_before_a_request_closes_it_for_no_longer_than_that(line, clock):
+    name = approved(line)
+    clock.wall -= HOUR
+    assert promoted(line, name=name).rule == "approval.expired"
+    clock.wall += HOUR
+    assert promoted(line, name=name) == Allow()
+
+
+def test_a_request_that_was_rejected_is_told_to_be_that_after_its_hours_too(line, clock):
+    name = approved(line)
+    answer(line, name, "bob", "reject")
+    clock.wall += 24 * HOUR
+    is_refused_to(line, name)
+    assert line.request(name)[1].rule == "approval.rejected"
 
 
 def test_an_artifact_that_was_exchanged_on_disk_after_its_approval_is_not_promoted(line, tmp_path):

@@ -324,7 +324,8 @@ def any_signature_will_do(patch):
 
 
 def an_approval_never_expires(patch):
-    patch.setattr(approval, "closed", lambda *_: None)
+    for module in (approval, approvals):
+        patch.setattr(module, "closed", lambda *_: None)
 
 
 def a_proposer_approves_for_itself(patch):
