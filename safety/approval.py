@@ -12,6 +12,7 @@ import rfc8785
 from safety.errors import LedgerError
 from safety.identity import Identity, is_signed
 from safety.limits import Approval
+from safety.tightening import TIGHTER
 from safety.verdict import Allow, Deny, Hold, Verdict
 
 Kind = Literal["unkill", "loosen", "promote"]
@@ -19,6 +20,7 @@ Answer = Literal["approve", "reject"]
 MS_PER_HOUR = 3_600_000
 # of a request's digest, as people read it
 SHOWN = 12
+NOBODY = Approval.model_construct(approvers={})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,6 +164,26 @@ def another(approved: Act, wanted: Act) -> Deny | None:
     return None
 
 
+def out_of_line(champion: Champion, past: Sequence[Champion | None], lineage: str) -> Deny | None:
+    """Why a champion doesn't follow its lineage's last one; None where it does.
+
+    Args:
+        champion: that would be promoted.
+        past: the lineage's champions in order; None for a promotion that named none, which can't be compared.
+        lineage: its name.
+    """
+    name, number = _shown(champion.artifact), len(past) + 1
+    if champion.generation != number:
+        told = f"{name} is generation {champion.generation}, and {number} is the next of lineage {lineage}"
+        return Deny("approval.generation", told)
+    last = past[-1] if past else None
+    parent = last.artifact if last else ""
+    if champion.parent == parent or (past and not last):
+        return None
+    told = f"{name} would follow {_shown(champion.parent)}, and lineage {lineage} is at {_shown(parent)}"
+    return Deny("approval.parent", told)
+
+
 def _shown(value: object) -> str:
     return str(value)[:SHOWN] or "none"
 
@@ -199,6 +221,13 @@ def _is_own(request: Request, decision: Decision, approval: Approval) -> bool:
     return decision.answer == "approve" and decision.by == request.by and not approval.proposer_may_approve
 
 
+def rejection(request: Request, decision: Decision) -> Deny:
+    """Why a request is approved no more that was rejected."""
+    return Deny(
+        "approval.rejected", f"request {request.name} was rejected by {decision.by}: {decision.reason}"
+    )
+
+
 def judged(request: Request, decisions: Sequence[Decision], approval: Approval, now_ms: int) -> Verdict:
     """Whether a request is approved: by the quorum, in time, and rejected by nobody.
 
@@ -218,13 +247,25 @@ def judged(request: Request, decisions: Sequence[Decision], approval: Approval, 
     }
     rejected = [decision for decision in counted.values() if decision.answer == "reject"]
     if rejected:
-        first = rejected[0]
-        return Deny("approval.rejected", f"request {request.name} was rejected by {first.by}: {first.reason}")
+        return rejection(request, rejected[0])
     if len(counted) < approval.quorum:
         approved = ", ".join(sorted(counted)) or "nobody"
         told = f"request {request.name} needs {approval.quorum} approvals, and was approved by {approved}"
         return Hold("approval.quorum", told)
     return Allow()
+
+
+def lifting(thrown: Approval, now: Approval) -> Approval:
+    """Who approves that a kill switch is lifted: the tighter of whoever could as it was thrown and can now.
+
+    Where too few are left of both, it is whoever could as it was thrown.
+    """
+    values = {
+        name: TIGHTER[f"approval.{name}"](getattr(thrown, name), getattr(now, name))
+        for name in Approval.model_fields
+    }
+    both = Approval.model_construct(**values)
+    return both if both.is_reachable else thrown
 
 
 def require_reachable(approval: Approval) -> None:

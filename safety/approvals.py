@@ -6,8 +6,19 @@ from dataclasses import asdict, dataclass, fields
 
 import sqlalchemy as sa
 
-from safety import audit, schema, sweeps
-from safety.approval import MS_PER_HOUR, Act, Decision, Request, another, judged, refusal
+from safety import audit, latch, schema, sweeps
+from safety.approval import (
+    MS_PER_HOUR,
+    Act,
+    Decision,
+    Request,
+    another,
+    closed,
+    judged,
+    lifting,
+    refusal,
+    rejection,
+)
 from safety.clock import Clock
 from safety.errors import LedgerError
 from safety.latch import readable
@@ -25,11 +36,13 @@ class Asked:
     Attributes:
         decisions: of it, in the order of their names.
         used_for: what used its approval up; "" for nothing yet.
+        closed: why it can be approved no more, whoever the approvers become; None where it can.
     """
 
     request: Request
     decisions: tuple[Decision, ...]
     used_for: str
+    closed: Deny | None = None
 
 
 def all_of(connection: sa.Connection) -> list[Asked]:
@@ -58,7 +71,27 @@ def _asked(connection: sa.Connection, row: sa.Row[tuple[object, ...]]) -> Asked:
     named = {name: row._mapping[name] for name in ("about", "by", "at_ms", "expires_ms")}
     query = sa.select(_decisions).where(_decisions.c.request == row.digest).order_by(_decisions.c.by)
     made = tuple(Decision(**one) for one in connection.execute(query).mappings())
-    return Asked(request=Request(act=act, **named), decisions=made, used_for=row.used_for)
+    over = Deny(row.rule, row.reason) if row.rule else None
+    return Asked(request=Request(act=act, **named), decisions=made, used_for=row.used_for, closed=over)
+
+
+def _close(connection: sa.Connection, request: Request, why: Deny) -> None:
+    mine = _requests.update().where(_requests.c.digest == request.digest, _requests.c.rule == "")
+    connection.execute(mine.values(rule=why.rule, reason=why.reason))
+
+
+def _close_if_over(connection: sa.Connection, request: Request, now_ms: int) -> None:
+    """Close a request whose hours are over for good, so that a clock that is set back doesn't open it."""
+    why = closed(request, now_ms)
+    if why and now_ms >= request.expires_ms:
+        _close(connection, request, why)
+
+
+def in_force(connection: sa.Connection, act: Act) -> Approval:
+    """Who may approve an act; a kill's end is no easier to approve than it was as the switch was thrown."""
+    now = sweeps.approval_in_force(connection, act.sweep)
+    thrown = latch.guards(connection) if act.kind == "unkill" else None
+    return lifting(thrown, now) if thrown else now
 
 
 def ask(connection: sa.Connection, clock: Clock, act: Act, approval: Approval, by: str, about: str) -> Asked:
@@ -67,8 +100,10 @@ def ask(connection: sa.Connection, clock: Clock, act: Act, approval: Approval, b
     query = sa.select(_requests).where(*same, _requests.c.used_for == "").order_by(_requests.c.id.desc())
     row = connection.execute(query.limit(1)).first()
     known = _asked(connection, row) if row else None
-    if known and not isinstance(judged(known.request, known.decisions, approval, now_ms), Deny):
+    if known and not isinstance(standing(known, approval, now_ms), Deny):
         return known
+    if known:
+        _close_if_over(connection, known.request, now_ms)
     expires_ms = now_ms + approval.hours * MS_PER_HOUR
     request = Request(act=act, about=readable(about), by=readable(by), at_ms=now_ms, expires_ms=expires_ms)
     if known and known.request == request:
@@ -87,15 +122,20 @@ def decide(connection: sa.Connection, clock: Clock, decision: Decision) -> Deny 
     """
     asked = find(connection, decision.request)
     request = asked.request
-    approval = sweeps.approval_in_force(connection, request.act.sweep)
-    denial = _settled(asked, decision, approval, clock.wall_ms())
+    approval, now_ms = in_force(connection, request.act), clock.wall_ms()
+    denial = _settled(asked, decision, approval, now_ms)
+    _close_if_over(connection, request, now_ms)
     note = {"sweep": request.act.sweep, "key": request.digest}
     told = {name: getattr(decision, name) for name in ("by", "reason", "public", "signature")}
     if denial:
         detail = {**told, "answer": decision.answer, "reason": denial.reason}
         audit.note(connection, clock, "deny", **note, rule=denial.rule, detail=detail)
         return denial
+    known = _decisions.c.request == decision.request, _decisions.c.by == decision.by
+    connection.execute(_decisions.delete().where(*known))  # an approval taken back, or a forgery
     connection.execute(_decisions.insert().values(**asdict(decision)))
+    if decision.answer == "reject":
+        _close(connection, request, rejection(request, decision))
     audit.note(connection, clock, decision.answer, **note, detail=told)
     return None
 
@@ -105,7 +145,12 @@ def _settled(asked: Asked, decision: Decision, approval: Approval, now_ms: int) 
     denial = refusal(asked.request, decision, approval, now_ms)
     if denial:
         return denial
-    if any(known.by == decision.by for known in asked.decisions):
+    if any(
+        known.by == decision.by
+        and known.answer in (decision.answer, "reject")
+        and refusal(asked.request, known, approval, now_ms) is None
+        for known in asked.decisions
+    ):
         return Deny("approval.twice", f"{decision.by} has decided of request {asked.request.name} already")
     verdict = standing(asked, approval, now_ms)
     return verdict if isinstance(verdict, Deny) else None
@@ -129,7 +174,9 @@ def use(
         denial = Deny("approval.unknown", f"request {name!r:.80} is not in the ledger")
         return _refused(connection, clock, name, act, denial)
     asked = _asked(connection, row)
-    verdict = _usable(asked, act, approval, clock.wall_ms())
+    now_ms = clock.wall_ms()
+    verdict = _usable(asked, act, approval, now_ms)
+    _close_if_over(connection, asked.request, now_ms)
     if not isinstance(verdict, Allow):
         return _refused(connection, clock, name, act, verdict)
     mine = _requests.update().where(_requests.c.digest == name)
@@ -147,7 +194,7 @@ def standing(asked: Asked, approval: Approval, now_ms: int) -> Verdict:
         return Deny(
             "approval.replayed", f"request {asked.request.name} was used for {asked.used_for} already"
         )
-    return judged(asked.request, asked.decisions, approval, now_ms)
+    return asked.closed or judged(asked.request, asked.decisions, approval, now_ms)
 
 
 def _refused(
@@ -157,9 +204,3 @@ def _refused(
     detail = {**asdict(act), "reason": verdict.reason}
     audit.note(connection, clock, kind, sweep=act.sweep, key=request, rule=verdict.rule, detail=detail)
     return verdict
-
-
-def act_of_use(connection: sa.Connection, used_for: str) -> Act | None:
-    """What was approved for what used an approval up; None where nothing of this name did."""
-    row = connection.execute(sa.select(_requests).where(_requests.c.used_for == used_for)).first()
-    return _asked(connection, row).request.act if row else None

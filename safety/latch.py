@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from safety import audit, schema
 from safety.clock import Clock
+from safety.limits import Approval
 from safety.prepared import Prepared
 
 _table = schema.latch
@@ -37,15 +39,29 @@ def standing(connection: sa.Connection) -> Latch | None:
     return None if row is None else Latch(reason=row[0], by=row[1], at_ms=row[2])
 
 
-def throw(connection: sa.Connection, clock: Clock, reason: str, by: str) -> None:
+def guards(connection: sa.Connection) -> Approval | None:
+    """Who could approve that the switch is lifted, as it was thrown; None where it isn't."""
+    said = connection.scalar(sa.select(_table.c.approval))
+    # it may name fewer than must agree, which no limits could: then nobody lifts it
+    return None if said is None else Approval.model_construct(**json.loads(said))
+
+
+def throw(connection: sa.Connection, clock: Clock, reason: str, by: str, approval: Approval) -> None:
     """Throw the switch; one that is thrown already keeps its first reason, and the audit has both.
 
     What is no text in them is no reason not to: it is replaced.
+
+    Args:
+        connection: of the caller's transaction.
+        clock: of this host.
+        reason: why it is thrown.
+        by: who throws it.
+        approval: who may approve that it is lifted, by the limits in force.
     """
     reason, by = readable(reason), readable(by)
     if standing(connection) is None:
         values = {"id": _ROW, "reason": reason, "by": by, "at_ms": clock.wall_ms()}
-        connection.execute(_table.insert().values(**values))
+        connection.execute(_table.insert().values(**values, approval=json.dumps(approval.model_dump())))
     audit.note(connection, clock, "kill", detail={"reason": reason, "by": by})
 
 

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 import sqlalchemy as sa
 
 from safety import approvals, audit, budgets, drills, endings, latch, leases, promotions, sweeps, versions
-from safety.approval import Act, Champion, Decision, require_reachable
+from safety.approval import NOBODY, Act, Champion, Decision, require_reachable
 from safety.approval import Request as ApprovalRequest
 from safety.approvals import Asked
 from safety.clock import Clock, system_clock
@@ -148,24 +148,28 @@ class Oversight:
             The number of leases that held budget.
         """
         with self._transaction() as connection:
-            latch.throw(connection, self._clock, reason, by)
+            latch.throw(connection, self._clock, reason, by, self._guards(connection))
             held = leases.open_ones(connection)
             for lease in held:
                 endings.revoke(connection, self._clock, lease, KILLED, reason)
             return len(held)
 
+    def _guards(self, connection: sa.Connection) -> Approval:
+        try:
+            return sweeps.approval_in_force(connection)
+        except ValueError:  # limits that can't be read keep no switch from being thrown, and lift none
+            return NOBODY
+
     def unkill(self, reason: str, by: str) -> bool:
         """Lift the kill switch; whether it was thrown. What it ended stays ended.
 
-        Where the limits in force name approvers, it is asked for until enough of them approve.
+        Where the limits in force name approvers, or did as it was thrown, it is asked for until enough of
+        them approve.
 
         Raises:
             ApprovalMissing: it is asked for now, or was, and not approved.
         """
         with self._transaction() as connection:
-            thrown = latch.standing(connection) is not None
-            if not (thrown and sweeps.approval_in_force(connection).is_named):
-                return latch.lift(connection, self._clock, reason, by)
             version = versions.newest(connection)
             act = Act(
                 kind="unkill",
@@ -173,6 +177,9 @@ class Oversight:
                 subject=audit.hash_of_newest(connection, "kill"),
                 policy=version.digest if version else "",
             )
+            thrown = latch.standing(connection) is not None
+            if not (thrown and approvals.in_force(connection, act).is_named):
+                return latch.lift(connection, self._clock, reason, by)
             asked, verdict = self._allow(connection, act, by, reason, "unkill")
             if isinstance(verdict, Allow):
                 return latch.lift(connection, self._clock, reason, by, asked.request.digest)
@@ -182,7 +189,7 @@ class Oversight:
         self, connection: sa.Connection, act: Act, by: str, about: str, used_for: str
     ) -> tuple[Asked, Verdict]:
         """Ask for an act's approval, and use it up where it is there."""
-        approval = sweeps.approval_in_force(connection)
+        approval = approvals.in_force(connection, act)
         asked = approvals.ask(connection, self._clock, act, approval, by, about)
         name = asked.request.digest
         return asked, approvals.use(connection, self._clock, name, act, approval, used_for)
@@ -246,7 +253,7 @@ class Oversight:
     # --- approvals
 
     def decide(self, decision: Decision) -> None:
-        """Write an approver's decision down; reject wins over approve.
+        """Write an approver's decision down; reject wins over approve, one's own too.
 
         Raises:
             ApprovalRefused: it doesn't count; the audit says so.
@@ -273,7 +280,7 @@ class Oversight:
             return asked, self._standing(connection, asked)
 
     def _standing(self, connection: sa.Connection, asked: Asked) -> Verdict:
-        approval = sweeps.approval_in_force(connection, asked.request.act.sweep)
+        approval = approvals.in_force(connection, asked.request.act)
         return approvals.standing(asked, approval, self._clock.wall_ms())
 
     def approval(self, sweep: str = "") -> Approval:

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 import sqlalchemy as sa
 
 from safety import approvals, audit, schema, sweeps
-from safety.approval import Champion
+from safety.approval import Champion, out_of_line
 from safety.approvals import Asked
 from safety.clock import Clock
 from safety.errors import KeyReused, LedgerError
@@ -35,13 +35,24 @@ def candidate(
 
 def of_lineage(connection: sa.Connection, lineage: str) -> list[Promotion]:
     """The promotions of a lineage, in order."""
-    rows = connection.execute(sa.select(_table).where(_table.c.lineage == lineage).order_by(_table.c.id))
-    return [_promotion(row) for row in rows]
+    return [_promotion(row) for row in connection.execute(_of(lineage))]
+
+
+def _of(lineage: str) -> sa.Select[tuple[object, ...]]:
+    return sa.select(_table).where(_table.c.lineage == lineage).order_by(_table.c.id)
 
 
 def _promotion(row: sa.Row[tuple[object, ...]]) -> Promotion:
     return Promotion(
         lineage=row.lineage, key=row.key, at_ms=row.at_ms, old=row.old, new=row.new, mode=row.mode
+    )
+
+
+def _champion(row: sa.Row[tuple[object, ...]]) -> Champion | None:
+    if row.artifact is None:
+        return None
+    return Champion(
+        artifact=row.artifact, parent=row.parent, generation=row.generation, evidence=row.evidence
     )
 
 
@@ -99,7 +110,7 @@ def promote(
     """
     known = connection.execute(sa.select(_table).where(_table.c.key == wanted.key)).first()
     if known:
-        _require_same(connection, known, wanted, champion)
+        _require_same(known, wanted, champion)
         return Allow()
     found = sweeps.find(connection, sweep)
     if found.state in ("frozen", KILLED):
@@ -109,6 +120,7 @@ def promote(
         verdict = _approved(connection, clock, found, wanted.key, champion, request)
     if isinstance(verdict, Allow):
         values = {name: getattr(wanted, name) for name in ("lineage", "key", "at_ms", "old", "new", "mode")}
+        values |= asdict(champion) if champion else {}
         connection.execute(_table.insert().values(**values, sweep=sweep))
         detail = {"lineage": wanted.lineage, "old": wanted.old, "new": wanted.new, "mode": wanted.mode}
         if champion:
@@ -117,17 +129,9 @@ def promote(
     return verdict
 
 
-def _require_same(
-    connection: sa.Connection, known: sa.Row[tuple[object, ...]], wanted: Promotion, champion: Champion | None
-) -> None:
-    approved = approvals.act_of_use(connection, _use(wanted.key))
-    other = champion and approved and champion.act(approved.sweep, approved.policy) != approved
-    if other or replace(_promotion(known), at_ms=wanted.at_ms) != wanted:
+def _require_same(known: sa.Row[tuple[object, ...]], wanted: Promotion, champion: Champion | None) -> None:
+    if _champion(known) != champion or replace(_promotion(known), at_ms=wanted.at_ms) != wanted:
         raise KeyReused(f"{wanted.key}: this key was used for another promotion")
-
-
-def _use(key: str) -> str:
-    return f"promotion {key}"
 
 
 def _approved(
@@ -142,11 +146,17 @@ def _approved(
         detail = {"reason": verdict.reason}
         audit.note(connection, clock, "hold", sweep=sweep.name, key=key, rule=verdict.rule, detail=detail)
         return verdict
+    rows = connection.execute(_of(sweep.lineage)).all()
+    denial = out_of_line(champion, [_champion(row) for row in rows], sweep.lineage)
+    if denial:
+        detail = {**asdict(champion), "request": request, "reason": denial.reason}
+        audit.note(connection, clock, "deny", sweep=sweep.name, key=key, rule=denial.rule, detail=detail)
+        return denial
     act, approval = (
         champion.act(sweep.name, sweep.limits.digest),
         sweeps.approval_in_force(connection, sweep.name),
     )
-    return approvals.use(connection, clock, request, act, approval, _use(key))
+    return approvals.use(connection, clock, request, act, approval, f"promotion {key}")
 
 
 def ask(

@@ -72,6 +72,11 @@ promotions = _table(
     sa.Column("old", Float64, nullable=False),
     sa.Column("new", Float64, nullable=False),
     sa.Column("mode", sa.Text, nullable=False),
+    # the champion; NULL where none was told
+    sa.Column("artifact", sa.Text),
+    sa.Column("parent", sa.Text),
+    sa.Column("generation", Int64),
+    sa.Column("evidence", sa.Text),
 )
 
 # `target` is the cap that the limits name. `cap` is it, or what is out already where the limits were
@@ -134,6 +139,8 @@ latch = _table(
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("by", sa.Text, nullable=False),
     sa.Column("at_ms", Int64, nullable=False),
+    # who could approve that it is lifted, as it was thrown: JSON
+    sa.Column("approval", sa.Text, nullable=False),
     sa.CheckConstraint("id = 1", name="one_latch"),
 )
 
@@ -147,7 +154,8 @@ drills = _table(
     sa.Column("by", sa.Text, nullable=False),
 )
 
-# what people are asked; `used_for` names what its approval was used up by, once
+# what people are asked; `used_for` names what its approval was used up by, once, and `rule` and `reason`
+# why it can be approved no more, whoever the approvers become
 approval_requests = _table(
     "approval_requests",
     sa.Column("id", Int64, primary_key=True),
@@ -164,9 +172,11 @@ approval_requests = _table(
     sa.Column("at_ms", Int64, nullable=False),
     sa.Column("expires_ms", Int64, nullable=False),
     sa.Column("used_for", sa.Text, nullable=False, default=""),
+    sa.Column("rule", sa.Text, nullable=False, default=""),
+    sa.Column("reason", sa.Text, nullable=False, default=""),
 )
 
-# each approver decides once
+# each approver decides once, and may take an approval back
 approval_decisions = _table(
     "approval_decisions",
     sa.Column("request", sa.Text, sa.ForeignKey("approval_requests.digest"), primary_key=True),

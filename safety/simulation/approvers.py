@@ -55,9 +55,8 @@ class Approvers:
         """Ask for one champion of a sweep; one of the approvers may be who asks."""
         sweep = self.rng.choice(self.drivers).sweep
         self.number += 1
-        champion = Champion(
-            artifact=f"a{self.number}", parent=f"a{self.number - 1}", generation=self.number, evidence="e"
-        )
+        parent, generation = self.people.next_of(sweep)
+        champion = Champion(artifact=f"a{self.number}", parent=parent, generation=generation, evidence="e")
         by = self.rng.choice(("loop", "ann"))
         try:
             request: Request = self.network.ask(None, "ask_promotion", sweep, champion, by, "better")

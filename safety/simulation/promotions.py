@@ -20,12 +20,14 @@ class People:
         taken: decisions that the ledger took, by the request's digest.
         asked: requests by their digest.
         used: requests by which something was promoted.
+        champions: what was promoted, in order, by sweep; each has a lineage of its own.
     """
 
     signed: set[Decision] = field(default_factory=set)
     taken: dict[str, list[Decision]] = field(default_factory=dict)
     asked: dict[str, Request] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
+    champions: dict[str, list[Champion]] = field(default_factory=dict)
 
     def hear(self, call: Call, answer: object) -> None:
         """Note what was asked, and what was decided.
@@ -59,7 +61,19 @@ class People:
         in_time = request.at_ms <= host.clock().wall_ms() < request.expires_ms
         require(in_time, "I10", f"{told}, which has expired")
         self._require_quorum(request, limits, told)
+        following = self.next_of(row.sweep)
+        require(
+            (champion.parent, champion.generation) == following,
+            "I10",
+            f"{told}, whose parent and generation are none of {following}",
+        )
         self.used.add(digest)
+        self.champions.setdefault(row.sweep, []).append(champion)
+
+    def next_of(self, sweep: str) -> tuple[str, int]:
+        """Parent and generation of the champion that a sweep may promote next."""
+        past = self.champions.get(sweep, [])
+        return past[-1].artifact if past else "", len(past) + 1
 
     def _require_same(
         self, request: Request, champion: Champion, sweep: str, limits: Limits, told: str

@@ -306,7 +306,15 @@ def an_approval_is_taken_for_another_act(patch):
     patch.setattr(approvals, "another", lambda *_: None)
 
 
+def a_champion_takes_whose_place_it_will(patch):
+    patch.setattr(promotions, "out_of_line", lambda *_: None)
+
+
 def an_approval_is_used_again(patch):
+    known = promotions.out_of_line
+    patch.setattr(
+        promotions, "out_of_line", lambda new, past, *more: None if new in past else known(new, past, *more)
+    )
     standing = approvals.standing
     patch.setattr(approvals, "standing", lambda asked, *more: standing(replace(asked, used_for=""), *more))
 
@@ -316,7 +324,8 @@ def any_signature_will_do(patch):
 
 
 def an_approval_never_expires(patch):
-    patch.setattr(approval, "closed", lambda *_: None)
+    for module in (approval, approvals):
+        patch.setattr(module, "closed", lambda *_: None)
 
 
 def a_proposer_approves_for_itself(patch):
@@ -330,6 +339,7 @@ def a_rejection_counts_as_nothing(patch):
         return judged(request, [one for one in decisions if one.answer == "approve"], *more)
 
     patch.setattr(approvals, "judged", without)
+    patch.setattr(approvals, "_close", lambda *_: None)
 
 
 def one_approver_is_enough(patch):
@@ -379,6 +389,7 @@ FAULTS = [
     (what_was_refused_may_come_again, "calm", "I4"),
     (looser_limits_are_taken, "tightened", "I9"),
     (an_approval_is_taken_for_another_act, "approvals", "I10"),
+    (a_champion_takes_whose_place_it_will, "approvals", "I10"),
     (an_approval_is_used_again, "approvals", "I10"),
     (any_signature_will_do, "approvals", "I10"),
     (an_approval_never_expires, "approvals", "I10"),
