@@ -46,7 +46,7 @@ class Office:
         # one for each place: a disk that hangs keeps no other place waiting
         self._threads = tuple(NotaryThread(self._notary(place)) for place in found)
         self._file = database.file_of(url)
-        self._inode = _inode(self._file)
+        self._inode, self._displaced = _inode(self._file), False
         self._group = GroupCommit(self._ledger, before=self._before, after=self._wake)
 
     def _places(self) -> list[CheckpointFile]:
@@ -73,10 +73,15 @@ class Office:
     def _before(self) -> None:
         """In each transaction: the file that kills, and whether this is still the ledger that others see."""
         if _inode(self._file) != self._inode:
+            self._displaced = True
             raise LedgerError(
                 f"ledger {without_password(self._url)}: its file was replaced, or is gone; "
                 "nothing is admitted. Put it back, or end the actor `governor`, so that another opens it"
             )
+        if self._displaced:  # connections that were opened meanwhile are another file's
+            self._displaced = False
+            self._ledger.reconnect()
+            raise LedgerUnavailable(f"ledger {without_password(self._url)}: its file is back; ask again")
         obey(self._ledger, self._folder)
 
     def _wake(self) -> None:

@@ -47,6 +47,10 @@ class Oversight:
         """One transaction for everything that this thread does within; see `Transactions.together`."""
         return self._transactions.together()
 
+    def reconnect(self) -> None:
+        """Use no connection of now again, once this thread's transaction is over."""
+        self._transactions.reconnect()
+
     def _transaction(self) -> AbstractContextManager[sa.Connection]:
         return self._transactions.one()
 

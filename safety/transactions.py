@@ -17,7 +17,8 @@ class _Shared(threading.local):
     """The transaction that a thread's calls share, if they do; and why the database has given it up.
 
     Attributes:
-        stale: a connection of this thread was opened while the database could not be written to.
+        stale: a connection of this thread was opened while the database could not be written to, or was
+            another one.
     """
 
     connection: sa.Connection | None = None
@@ -47,6 +48,10 @@ class Transactions:
     def close(self) -> None:
         """Give the connections back."""
         self._engine.dispose()
+
+    def reconnect(self) -> None:
+        """Open connections anew once this thread's transaction is over."""
+        self._shared.stale = True
 
     @contextmanager
     def together(self) -> Iterator[None]:

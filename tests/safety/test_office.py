@@ -192,5 +192,7 @@ def test_under_an_office_whose_ledger_was_replaced_or_taken_away_nothing_is_admi
         office.ask("admit", (request("s/3"),)).result(10)
     ledger.unlink(missing_ok=True)
     (folder / "old.db").rename(ledger)
+    with pytest.raises(LedgerUnavailable, match="its file is back; ask again"):
+        office.ask("admit", (request("s/3"),)).result(10)
     assert office.ask("admit", (request("s/3"),)).result(10) == Allow()
     office.close()
