@@ -53,9 +53,10 @@ An approver makes a key by `rsi-ray approvals key --out FILE` and gives away wha
 approvers of a ledger are named by whoever tightens its limits first; from then on a change of them is a
 loosening, but for one that takes an approver out or raises the quorum. Several limits count together: an
 approver is one whom all of them name that name any, the quorum is the largest, the hours are the fewest.
-For the kill switch these are the version that binds every sweep and the limits of each open sweep; for
-looser limits the same, where that version names approvers; for a champion the limits of its lineage's
-sweeps. Limits that would leave fewer approvers than must agree don't come into force. Who asks is told by
+For the kill switch these are the version that binds every sweep and the limits of each open sweep, both when
+it is thrown and when it is lifted; for looser limits the same, where that version names approvers; for a
+champion the limits of its lineage's sweeps. An approver may reject what was approved, and a rejection stays.
+Limits that would leave fewer approvers than must agree don't come into force. Who asks is told by
 `--by` or taken from the user, and is not proven.
 """,
     "limits.cluster": """\
