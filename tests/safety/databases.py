@@ -8,6 +8,8 @@ from typing import Any
 import psycopg
 from sqlalchemy.engine import make_url
 
+from safety.database import LOCK
+
 
 @contextmanager
 def raw(url: str) -> Iterator[Any]:
@@ -40,4 +42,4 @@ def lock(database: Any) -> None:
         database.execute("BEGIN IMMEDIATE")
         return
     database.execute("BEGIN")
-    database.execute(f"SELECT pg_advisory_xact_lock({database.LOCK})")
+    database.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
