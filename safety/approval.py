@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal
 
 import rfc8785
@@ -17,7 +17,6 @@ from safety.verdict import Allow, Deny, Hold, Verdict
 
 Kind = Literal["unkill", "loosen", "promote"]
 Answer = Literal["approve", "reject"]
-MS_PER_HOUR = 3_600_000
 # of a request's digest, as people read it
 SHOWN = 12
 NOBODY = Approval.model_construct(approvers={})
@@ -150,8 +149,7 @@ class Decision:
 def decide(request: str, answer: Answer, by: str, reason: str, identity: Identity) -> Decision:
     """A signed decision of the request with this digest."""
     plain = Decision(request=request, answer=answer, by=by, reason=reason, public=identity.public)
-    values = {field.name: getattr(plain, field.name) for field in fields(plain)}
-    return Decision(**{**values, "signature": identity.sign(plain.message).hex()})
+    return replace(plain, signature=identity.sign(plain.message).hex())
 
 
 def another(approved: Act, wanted: Act) -> Deny | None:

@@ -8,7 +8,6 @@ import sqlalchemy as sa
 
 from safety import audit, latch, schema, sweeps
 from safety.approval import (
-    MS_PER_HOUR,
     Act,
     Decision,
     Request,
@@ -21,6 +20,7 @@ from safety.approval import (
 )
 from safety.clock import Clock
 from safety.errors import LedgerError
+from safety.improvement import MS_PER_HOUR
 from safety.latch import readable
 from safety.limits import Approval
 from safety.verdict import Allow, Deny, Hold, Verdict

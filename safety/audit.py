@@ -161,8 +161,7 @@ def _head(connection: sa.Connection, where: sa.ColumnElement[bool]) -> Head | No
 
 def hash_of_newest(connection: sa.Connection, kind: str) -> str:
     """Hash of the newest row of a kind; "" where there is none."""
-    table = schema.audit
-    query = sa.select(table.c.hash).where(table.c.kind == kind).order_by(table.c.seq.desc()).limit(1)
+    query = sa.select(_table.c.hash).where(_table.c.kind == kind).order_by(_table.c.seq.desc()).limit(1)
     return connection.execute(query).scalar() or ""
 
 
