@@ -12,6 +12,7 @@ from hypothesis import settings
 from rsi_ray.cli import main
 
 Command = Callable[..., tuple[int, str, str]]
+Printed = Callable[..., tuple[int, str]]
 
 # a busy machine is no failure
 settings.register_profile("patient", deadline=None)
@@ -32,5 +33,16 @@ def command_here(
             main()
         printed = capsys.readouterr()
         return int(ended.value.code or 0), printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture
+def command(tmp_path: Path, command_here: Command) -> Printed:
+    """Exit code, and all that is printed, of a command on the ledger in the test's folder."""
+
+    def run(*arguments: str) -> tuple[int, str]:
+        code, out, err = command_here(*arguments, "--storage", str(tmp_path))
+        return code, out + err
 
     return run

@@ -7,7 +7,7 @@ import re
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ import pytest
 from safety import Champion, Ledger
 from safety.checkpoints import CheckpointFile
 from safety.identity import KEY_FILE, identity_in
-from tests.conftest import Command
+from tests.conftest import Command, Printed
 from tests.safety.approvers import approval
 from tests.safety.fakes import limits
 
@@ -25,7 +25,6 @@ approval:
   approvers: {{ann: {ann}, bob: {bob}}}
   quorum: 2
 """
-Printed = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
@@ -34,15 +33,6 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
     opened.open_sweep("s", limits())
     yield opened
     opened.close()
-
-
-@pytest.fixture
-def command(tmp_path: Path, command_here: Command) -> Printed:
-    def run(*arguments: str) -> tuple[int, str]:
-        code, out, err = command_here(*arguments, "--storage", str(tmp_path))
-        return code, out + err
-
-    return run
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,10 +20,8 @@ from safety.drills import Canary
 from safety.identity import KEY_FILE, PUBLIC_FILE, identity_in
 from safety.notary import Notary
 from safety.places import places_of
-from tests.conftest import Command
+from tests.conftest import Command, Printed
 from tests.safety.fakes import FakeClock, limits, request
-
-Printed = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,10 +12,8 @@ from safety import Allow, Ledger
 from safety.checkpoints import CheckpointFile
 from safety.identity import KEY_FILE, identity_in
 from safety.kill_file import obey
-from tests.conftest import Command
+from tests.conftest import Printed
 from tests.safety.fakes import FakeClock, limits, request
-
-Printed = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
@@ -28,15 +26,6 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
     ledger.activate("s/1", "d1", "w1")
     yield ledger
     ledger.close()
-
-
-@pytest.fixture
-def command(tmp_path: Path, command_here: Command) -> Printed:
-    def run(*arguments: str) -> tuple[int, str]:
-        code, out, err = command_here(*arguments, "--storage", str(tmp_path))
-        return code, out + err
-
-    return run
 
 
 def test_a_kill_stops_every_sweep_until_it_is_lifted(ledger: Ledger, command: Printed):
