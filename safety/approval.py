@@ -34,6 +34,7 @@ class Act:
         policy: digest of the limits in force; "" where no version of them binds every sweep.
         evidence: digest of what a promotion rests on.
         sweep: that promotes.
+        lifts: rule that holds a promotion until people have seen it; "" for none.
     """
 
     kind: Kind
@@ -43,6 +44,7 @@ class Act:
     policy: str = ""
     evidence: str = ""
     sweep: str = ""
+    lifts: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,8 +63,8 @@ class Champion:
     generation: int
     evidence: str
 
-    def act(self, sweep: str, policy: str) -> Act:
-        """Its promotion by a sweep, under the limits with this digest."""
+    def act(self, sweep: str, policy: str, lifts: str = "") -> Act:
+        """Its promotion by a sweep, under the limits with this digest, though this rule holds it."""
         return Act(
             kind="promote",
             subject=self.artifact,
@@ -71,6 +73,7 @@ class Champion:
             policy=policy,
             evidence=self.evidence,
             sweep=sweep,
+            lifts=lifts,
         )
 
 

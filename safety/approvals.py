@@ -66,6 +66,11 @@ def find(connection: sa.Connection, name: str) -> Asked:
     return _asked(connection, rows[0])
 
 
+def lifts(connection: sa.Connection, name: str) -> str:
+    """The rule whose hold a request with this digest is to lift; "" for none."""
+    return connection.scalar(sa.select(_requests.c.lifts).where(_requests.c.digest == name)) or ""
+
+
 def _asked(connection: sa.Connection, row: sa.Row[tuple[object, ...]]) -> Asked:
     act = Act(**{name: row._mapping[name] for name in _ACT})
     named = {name: row._mapping[name] for name in ("about", "by", "at_ms", "expires_ms")}

@@ -249,9 +249,11 @@ class Governor:
         """Record that a champion takes another's place, if it may; see `Ledger.promote`."""
         return self._ledger.promote(sweep, key, old, new, mode, champion, request)
 
-    def ask_promotion(self, sweep: str, champion: Champion, by: str, about: str) -> ApprovalRequest:
+    def ask_promotion(
+        self, sweep: str, champion: Champion, by: str, about: str, lifts: str = ""
+    ) -> ApprovalRequest:
         """Ask people to approve a promotion; see `Ledger.ask_promotion`."""
-        return self._ledger.ask_promotion(sweep, champion, by, about)
+        return self._ledger.ask_promotion(sweep, champion, by, about, lifts)
 
     def fail(self, sweep: str, key: str, reason: str) -> None:
         """Record that a trial failed by itself; its lease is not touched."""

@@ -244,10 +244,12 @@ class Oversight:
             candidate = promotions.candidate(connection, self._clock, sweep, key, old, new, mode)
             return promotions.promote(connection, self._clock, sweep, candidate, champion, request)
 
-    def ask_promotion(self, sweep: str, champion: Champion, by: str, about: str) -> ApprovalRequest:
+    def ask_promotion(
+        self, sweep: str, champion: Champion, by: str, about: str, lifts: str = ""
+    ) -> ApprovalRequest:
         """Ask people to approve a promotion; see `promotions.ask`."""
         with self._transaction() as connection:
-            return promotions.ask(connection, self._clock, sweep, champion, by, about).request
+            return promotions.ask(connection, self._clock, sweep, champion, by, about, lifts).request
 
     def promotions(self, lineage: str) -> list[Promotion]:
         """The promotions of a lineage, in order."""

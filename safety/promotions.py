@@ -116,15 +116,16 @@ def promote(
     if found.state in ("frozen", KILLED):
         return Deny(found.state, f"sweep {sweep} is {found.state}: {found.reason}")
     verdict = judged(connection, clock, sweep, wanted)
-    if isinstance(verdict, Allow):
-        verdict = _approved(connection, clock, found, wanted.key, champion, request)
+    lifts = approvals.lifts(connection, request)
+    if isinstance(verdict, Allow) or _is_lifted(verdict, lifts):
+        verdict = _approved(connection, clock, found, wanted.key, champion, request, lifts)
     if isinstance(verdict, Allow):
         values = {name: getattr(wanted, name) for name in ("lineage", "key", "at_ms", "old", "new", "mode")}
         values |= asdict(champion) if champion else {}
         connection.execute(_table.insert().values(**values, sweep=sweep))
         detail = {"lineage": wanted.lineage, "old": wanted.old, "new": wanted.new, "mode": wanted.mode}
         if champion:
-            detail |= {**asdict(champion), "request": request}
+            detail |= {**asdict(champion), "request": request, "lifts": lifts}
         audit.note(connection, clock, "promote", sweep=sweep, key=wanted.key, detail=detail)
     return verdict
 
@@ -134,12 +135,23 @@ def _require_same(known: sa.Row[tuple[object, ...]], wanted: Promotion, champion
         raise KeyReused(f"{wanted.key}: this key was used for another promotion")
 
 
+def _is_lifted(verdict: Verdict, rule: str) -> bool:
+    """Whether what is held waits for people, not for time, and for those who lift this rule's hold."""
+    return isinstance(verdict, Hold) and not verdict.until_ms and verdict.rule == rule
+
+
 def _approved(
-    connection: sa.Connection, clock: Clock, sweep: Sweep, key: str, champion: Champion | None, request: str
+    connection: sa.Connection,
+    clock: Clock,
+    sweep: Sweep,
+    key: str,
+    champion: Champion | None,
+    request: str,
+    lifts: str,
 ) -> Verdict:
     """Use up the approval of a promotion, where the limits of a sweep of the lineage ask for one."""
     siblings = sweeps.of_lineage(connection, sweep.lineage)
-    if not any(sibling.limits.require_approval for sibling in siblings):
+    if not (lifts or any(sibling.limits.require_approval for sibling in siblings)):
         return Allow()
     if champion is None or not request:
         verdict = Hold("require_approval", f"{key}: the limits ask for an approval, and none was shown")
@@ -152,17 +164,21 @@ def _approved(
         detail = {**asdict(champion), "request": request, "reason": denial.reason}
         audit.note(connection, clock, "deny", sweep=sweep.name, key=key, rule=denial.rule, detail=detail)
         return denial
-    act, approval = (
-        champion.act(sweep.name, sweep.limits.digest),
-        sweeps.approval_in_force(connection, sweep.name),
-    )
+    act = champion.act(sweep.name, sweep.limits.digest, lifts)
+    approval = sweeps.approval_in_force(connection, sweep.name)
     return approvals.use(connection, clock, request, act, approval, f"promotion {key}")
 
 
 def ask(
-    connection: sa.Connection, clock: Clock, sweep: str, champion: Champion, by: str, about: str
+    connection: sa.Connection,
+    clock: Clock,
+    sweep: str,
+    champion: Champion,
+    by: str,
+    about: str,
+    lifts: str = "",
 ) -> Asked:
-    """Ask people to approve a promotion under the limits that are in force now.
+    """Ask people to approve a promotion under the limits that are in force now, though `lifts` holds it.
 
     Raises:
         LedgerError: there is no such sweep, or the limits name no approvers.
@@ -170,5 +186,5 @@ def ask(
     approval = sweeps.approval_in_force(connection, sweep)
     if not approval.is_named:
         raise LedgerError(f"sweep {sweep}: its limits name no approvers; expected some under `approval`")
-    act = champion.act(sweep, sweeps.find(connection, sweep).limits.digest)
+    act = champion.act(sweep, sweeps.find(connection, sweep).limits.digest, lifts)
     return approvals.ask(connection, clock, act, approval, by, about)

@@ -167,6 +167,7 @@ approval_requests = _table(
     sa.Column("policy", sa.Text, nullable=False),
     sa.Column("evidence", sa.Text, nullable=False),
     sa.Column("sweep", sa.Text, nullable=False),
+    sa.Column("lifts", sa.Text, nullable=False),
     sa.Column("about", sa.Text, nullable=False),
     sa.Column("by", sa.Text, nullable=False),
     sa.Column("at_ms", Int64, nullable=False),

@@ -20,6 +20,7 @@ from safety import (
     audit,
 )
 from safety.approval import decide
+from safety.improvement import RATE
 from tests.safety import racers
 from tests.safety.approvers import answer, approval, identity
 from tests.safety.databases import raw
@@ -633,6 +634,38 @@ def test_an_approval_is_no_way_around_the_ceiling_of_improvement(line):
     name = approved(line)
     assert line.promote("p", "p/1", 1.0, 1.5, champion=NEW, request=name).rule == "max_improvement_rate"
     assert promoted(line, name=name) == Allow()
+
+
+def test_an_approval_that_says_so_lifts_the_hold_of_the_ceiling_of_improvement_and_no_other(line):
+    name = line.ask_promotion("p", NEW, "loop", "50% better", RATE).digest
+    assert line.promote("p", "p/1", 1.0, 1.5, champion=NEW, request=name).rule == "approval.quorum"
+    answer(line, name, "ann")
+    assert line.promote("p", "p/1", 1.0, 1.5, champion=replace(NEW, artifact="a2"), request=name).rule == (
+        "approval.subject"
+    )
+    assert line.promote("p", "p/1", 1.0, 1.5, champion=NEW, request=name) == Allow()
+    assert last(line, "promote")[1]["lifts"] == RATE
+    again = line.ask_promotion("p", NEXT, "loop", "another rule", "require_approval").digest
+    answer(line, again, "ann")
+    assert line.promote("p", "p/2", 1.5, 2.5, champion=NEXT, request=again).rule == RATE
+
+
+def test_what_is_held_until_a_time_is_lifted_by_no_approval(ledger):
+    ledger.open_sweep("p", limits(approval=ONE, on_excess="throttle"))
+    name = approved(ledger)
+    assert promoted(ledger, name=name) == Allow()
+    again = ledger.ask_promotion("p", NEXT, "loop", "8% more", RATE).digest
+    answer(ledger, again, "ann")
+    held = ledger.promote("p", "p/2", 1.04, 1.12, champion=NEXT, request=again)
+    assert isinstance(held, Hold) and held.until_ms > 0
+
+
+def test_a_hold_is_lifted_by_people_even_where_promotions_need_no_approval(ledger):
+    ledger.open_sweep("p", limits(approval=ONE, require_approval=False))
+    name = ledger.ask_promotion("p", NEW, "loop", "50% better", RATE).digest
+    assert ledger.promote("p", "p/1", 1.0, 1.5, champion=NEW, request=name).rule == "approval.quorum"
+    answer(ledger, name, "ann")
+    assert ledger.promote("p", "p/1", 1.0, 1.5, champion=NEW, request=name) == Allow()
 
 
 def test_of_two_approved_champions_that_follow_the_same_one_the_second_is_refused_and_logged(line):
