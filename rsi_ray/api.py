@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.schedulers import TrialScheduler
 
 from rsi_ray.errors import SweepError
+from rsi_ray.heritage import Parent
 from rsi_ray.hyperparameters import TrainingChoices
 from rsi_ray.job import TrainingJob
 from rsi_ray.ledgers import LEDGER_FILE, from_anywhere
@@ -29,6 +30,7 @@ from rsi_ray.runs import (
     circumstances,
     earlier_of,
     find_trial,
+    named_run,
     new_run,
     old_run,
 )
@@ -82,6 +84,7 @@ class Sweep:
         checkpoints: folders on the governor's host, of another disk or a mounted share, that the signed ends
             of the audit are written to as well, for good.
         seed: of sampler and candidates.
+        parent: whose weights candidates begin with, as far as they fit; None for weights of their own.
     """
 
     space: Any
@@ -114,6 +117,7 @@ class Sweep:
     governor_key: str | None = None
     checkpoints: Sequence[str | Path] = ()
     seed: int = 0
+    parent: Parent | None = None
     about: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -197,6 +201,7 @@ class Sweep:
             trial_seconds=self.trial_seconds,
             gpus=self.gpus,
             latency="latency" in self.objectives,
+            parent=self.parent,
         )
 
     def plan(self, *, resume: str | Path | None = None, now: time.struct_time | None = None) -> Plan:
@@ -205,6 +210,22 @@ class Sweep:
         Raises:
             SweepError: it can't run.
         """
+        plan = self._checked_plan()
+        if resume is not None:
+            plan = old_run(plan, resume)
+            return replace(plan, sampler=self._sampler(plan.seed))
+        return new_run(plan, now or time.localtime())
+
+    def plan_as(self, name: str, *, sweep: str) -> Plan:
+        """The plan of a run of this very name, under a sweep that runs share; one that began goes on.
+
+        Raises:
+            SweepError: it can't run.
+        """
+        plan = named_run(self._checked_plan(), name, sweep)
+        return replace(plan, sampler=self._sampler(plan.seed)) if plan.resumed else plan
+
+    def _checked_plan(self) -> Plan:
         for problem in self._problems():
             raise SweepError(problem)
         try:
@@ -212,10 +233,7 @@ class Sweep:
             plan.scheduler()  # what is wrong with it is told before anything starts
         except (ValueError, TypeError) as error:  # a part of it doesn't fit: one line says which
             raise SweepError(one_line(error)) from None
-        if resume is not None:
-            plan = old_run(plan, resume)
-            return replace(plan, sampler=self._sampler(plan.seed))
-        return new_run(plan, now or time.localtime())
+        return plan
 
     def _problems(self) -> list[str]:
         problems = problems_of_objectives(self.objectives)
@@ -268,6 +286,7 @@ class Sweep:
                 "training": repr(self.training),
                 "hyperparameters": repr(self.hyperparameters),
                 "seed": self.seed,
+                **({"parent": self.parent.about()} if self.parent else {}),
             },
         )
 

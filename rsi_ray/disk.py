@@ -38,7 +38,7 @@ def open_folder(plan: Plan) -> Iterator[tuple[optuna.Study, list[dict[str, Any]]
         raise SweepError(f"folder {plan.folder}: holds a run already")
     with _locked(plan.folder / LOCK_FILE):
         if not known:
-            governed = {"ledger": plan.ledger_url, "governor_key": plan.governor_key}
+            governed = {"ledger": plan.ledger_url, "governor_key": plan.governor_key, "sweep": plan.sweep}
             partial = plan.folder / f"{RUN_FILE}.partial"
             partial.write_text(json.dumps({**plan.about, **governed}, indent=2))
             partial.replace(plan.folder / RUN_FILE)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from safetensors.torch import load_file, save_file
 
+from rsi_ray.heritage import Parent
 from rsi_ray.hyperparameters import TrainingChoices, space_for
 from rsi_ray.tasks.task import Task
 from rsi_ray.train import Trainer, Training, build, planned_flops
@@ -82,6 +83,7 @@ class TrainingJob:
         trial_seconds: longest time that a candidate may run.
         gpus: GPUs, or a fraction of one, that a candidate has.
         latency: whether the last report tells how long one forward takes.
+        parent: whose weights candidates begin with, as far as they fit; None for weights of their own.
     """
 
     space: SearchSpace[Any]
@@ -92,6 +94,7 @@ class TrainingJob:
     trial_seconds: int
     gpus: float = 0.0
     latency: bool = False
+    parent: Parent | None = None
 
     def suggest(self, trial: Suggest) -> Candidate:
         """Choose an architecture and the hyperparameters of its training."""
@@ -129,8 +132,11 @@ class TrainingJob:
         candidate = self._candidate(config)
         device = torch.device("cuda" if self.gpus and torch.cuda.is_available() else "cpu")
         seed = candidate_seed(self.seed, config)
+        model = build(self.space, candidate.spec, seed=seed, device=device)
+        if self.parent:
+            self.parent.give(self.space, candidate.spec, model, seed=seed)
         trainer = Trainer(
-            build(self.space, candidate.spec, seed=seed, device=device),
+            model,
             self._task,
             candidate.training,
             cost=self._cost(candidate),

@@ -149,7 +149,7 @@ class Observer(tune.Callback):
             study=self._searcher.study,
             running={trial.trial_id: dict(trial.last_result or {}) for trial in running},
             live=self._searcher.live_numbers(),
-            status=self._governor.status(self._plan.name),
+            status=self._governor.status(self._plan.on_ledger),
             trials=self._plan.trials,
             dashboard=self._dashboard,
             price=self._plan.job.price,
@@ -159,7 +159,7 @@ class Observer(tune.Callback):
         """Last known usage of each trial, by lease key."""
         told = {trial.trial_id: trial.last_result or {} for trial in self._trials}
         return {
-            f"{self._plan.name}/{trial_id}": usage_of(result)
+            f"{self._plan.on_ledger}/{trial_id}": usage_of(result)
             for trial_id, result in told.items()
             if "lease" in result
         }

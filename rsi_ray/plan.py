@@ -32,7 +32,8 @@ class Plan:
     """What is to be run.
 
     Attributes:
-        name: unique on its ledger.
+        name: of its run, unique in its storage.
+        sweep: name on its ledger, where runs share one; "" for the run's own.
         lineage: that its improvement is judged in; None for one of its own.
         folder: of everything that the sweep leaves.
         ledger_url: of the ledger that binds it.
@@ -72,6 +73,7 @@ class Plan:
     reports: int
     trials: int
     scheduler: Callable[[], TrialScheduler]
+    sweep: str = ""
     objectives: tuple[str, ...] = (SCORE,)
     baseline: dict[str, Any] | None = None
     enqueued: tuple[dict[str, Any], ...] = ()
@@ -90,6 +92,11 @@ class Plan:
     seed: int = 0
     resumed: bool = False
     about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def on_ledger(self) -> str:
+        """Name that its leases and budgets have on the ledger."""
+        return self.sweep or self.name
 
 
 def check_plan(plan: Plan) -> None:

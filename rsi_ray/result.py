@@ -84,8 +84,8 @@ def result_of(
     improvement: Judgement = Allow()
     if found and baseline and found["number"] != baseline["number"]:
         with suppress(SafetyError):
-            improvement = governor.judge_improvement(plan.name, baseline["score"], found["score"])
-    status = governor.status(plan.name)
+            improvement = governor.judge_improvement(plan.on_ledger, baseline["score"], found["score"])
+    status = governor.status(plan.on_ledger)
     held = status.state in ("frozen", "killed")
     ended = stopped or (f"{status.state}: {status.reason}" if held else "")
     return Result(

@@ -64,6 +64,21 @@ def new_run(plan: Plan, now: time.struct_time) -> Plan:
     return replace(plan, name=folder.name, folder=folder)
 
 
+def named_run(plan: Plan, name: str, sweep: str) -> Plan:
+    """A plan for the run of this very name, under a sweep that runs share; one that began goes on.
+
+    Raises:
+        SweepError: it can't run, or what began under this name was another sweep's.
+    """
+    folder = plan.folder.parent / name
+    if (folder / RUN_FILE).is_file():
+        return old_run(plan, name)
+    check_plan(plan)
+    _check_ledger(plan.ledger_url)
+    folder.mkdir(parents=True, exist_ok=True)
+    return replace(plan, name=name, folder=folder, sweep=sweep)
+
+
 def old_run(plan: Plan, run: str | Path) -> Plan:
     """A plan that goes on with a run that was stopped; the ledger and what was trained stay.
 
@@ -84,11 +99,13 @@ def old_run(plan: Plan, run: str | Path) -> Plan:
         if "config" in record_of(trial) and not fits(plan.space, record_of(trial)["config"]):
             raise SweepError(f"run {folder.name}: trial {trial.number} is no candidate of this sweep's space")
     check_plan(plan)
-    _check_ledger(about["ledger"], knows=folder.name if trained_count(study) else "")
+    sweep = str(about.get("sweep", ""))
+    _check_ledger(about["ledger"], knows=sweep or folder.name if trained_count(study) else "")
     return replace(
         plan,
         name=folder.name,
         folder=folder,
+        sweep=sweep,
         ledger_url=about["ledger"],
         ledger_named=True,
         governor_key=about.get("governor_key", ""),

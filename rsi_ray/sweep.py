@@ -61,7 +61,9 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
         governor = _governor(plan)
         plan = replace(plan, ledger_url=governor.ledger_url(), governor_key=governor.public)
         patient = Patient(governor, stop)
-        governance = Governance(authority=patient, sweep=plan.name, price=plan.job.price, stop_asked=stop)
+        governance = Governance(
+            authority=patient, sweep=plan.on_ledger, price=plan.job.price, stop_asked=stop
+        )
         concurrent = plan.concurrent or _fitting(plan)
         stop.after(plan.seconds)
         with open_folder(plan) as (study, interrupted):
@@ -73,7 +75,7 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
                 if trials > 0:
                     tuner = _tuner(plan, searcher, governor, governance, observer, trials, concurrent)
                     with watched(governance):
-                        _fit(tuner, lambda: governor.close_sweep(plan.name, observer.usage()))
+                        _fit(tuner, lambda: governor.close_sweep(plan.on_ledger, observer.usage()))
             finally:
                 write_table(plan, study)
                 prune_weights(plan, study)
@@ -102,16 +104,16 @@ def bound(plan: Plan, governor: Governor | GovernorClient) -> Plan:
     Raises:
         SweepError: what was possible under its own is not under them.
     """
-    in_force = governor.open_sweep(plan.name, plan.limits, plan.lineage)
+    in_force = governor.open_sweep(plan.on_ledger, plan.limits, plan.lineage)
     looser = looser_fields(in_force, plan.limits)
     if not looser:
         return plan
-    log.warning("sweep %s: the ledger's limits are tighter and hold: %s", plan.name, ", ".join(looser))
+    log.warning("sweep %s: the ledger's limits are tighter and hold: %s", plan.on_ledger, ", ".join(looser))
     plan = replace(plan, limits=in_force)
     try:
         check_plan(plan)
     except SweepError:
-        governor.close_sweep(plan.name, {})
+        governor.close_sweep(plan.on_ledger, {})
         raise
     return plan
 
@@ -206,7 +208,7 @@ def _tuner(
         Candidate,
         job=plan.job,
         authority=governor,
-        sweep=plan.name,
+        sweep=plan.on_ledger,
         weights=plan.folder / WEIGHTS,
         threads=plan.cpus,
     )

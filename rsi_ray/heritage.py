@@ -1,0 +1,58 @@
+"""What a candidate inherits: the weights of the champion that it would follow, as far as they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import nn
+
+from safety.artifact import artifact_digest
+from safety.errors import ArtifactError
+from search_spaces.growth import Inheritance, inherit
+from search_spaces.space import SearchSpace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parent:
+    """A champion whose weights candidates begin with.
+
+    Attributes:
+        weights: safetensors file that every worker can read.
+        artifact: SHA-256 of that file, which is looked at again before it is used.
+        config: its parameters, as the space asks them.
+        spec: its architecture.
+        train_flops: FLOPs of all its training, its ancestors' included.
+    """
+
+    weights: Path
+    artifact: str
+    config: Mapping[str, Any]
+    spec: Any
+    train_flops: int
+
+    def give(self, space: SearchSpace[Any], spec: Any, model: nn.Module, *, seed: int) -> Inheritance:
+        """Put its weights into a model that was just built.
+
+        Raises:
+            ArtifactError: the file is not the one that was promoted.
+        """
+        found = artifact_digest(self.weights)
+        if found != self.artifact:
+            raise ArtifactError(
+                f"artifact {self.weights}: expected SHA-256 {self.artifact[:12]}, found {found[:12]}; "
+                "it was exchanged after its promotion"
+            )
+        return inherit(space, self.spec, load_file(self.weights), spec, model, seed=seed)
+
+    def about(self) -> dict[str, Any]:
+        """What a run writes down of it."""
+        return {
+            "weights": str(self.weights),
+            "artifact": self.artifact,
+            "config": dict(self.config),
+            "train_flops": self.train_flops,
+        }
