@@ -93,7 +93,7 @@ class Verified:
         domains: its score per domain.
         verdict: of the capability ceilings.
         is_beyond_noise: whether it is better than the champion beyond what other seeds explain.
-        interval: of the difference from the champion, at the confidence of the evaluator.
+        noise: the difference from the champion, and what noise leaves of it, for people.
         discrepancy: how the reported score differs from this one beyond noise; "" where it doesn't.
     """
 
@@ -101,7 +101,7 @@ class Verified:
     domains: Mapping[str, float]
     verdict: Verdict
     is_beyond_noise: bool
-    interval: tuple[float, float]
+    noise: str
     discrepancy: str = ""
 
 
@@ -234,9 +234,7 @@ def _converged(terms: Terms, champion: Standing, wanted: Verified) -> Ending | N
         )
         return Ending(why=Why.CONVERGED, text=text)
     if not wanted.is_beyond_noise:
-        low, high = wanted.interval
-        text = f"the improvement may be of the seeds alone: the difference is in [{low:+.4f}, {high:+.4f}]"
-        return Ending(why=Why.CONVERGED, text=text)
+        return Ending(why=Why.CONVERGED, text=f"other seeds may explain the improvement: {wanted.noise}")
     return None
 
 

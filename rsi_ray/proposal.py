@@ -34,7 +34,7 @@ class Proposal:
         lineage, generation: that it would be.
         current, proposed: scores.
         improvement: relative; None where it is undefined.
-        interval: of the difference of the scores, at the evaluator's confidence.
+        noise: the difference of the scores, and what noise leaves of it, in words.
         seeds: trainings that each score is the mean of.
         is_sealed: whether they are of data that no search has seen.
         reported: score that the candidate's worker reported.
@@ -51,7 +51,7 @@ class Proposal:
     current: float
     proposed: float
     improvement: float | None
-    interval: tuple[float, float]
+    noise: str
     seeds: int
     is_sealed: bool
     reported: float
@@ -75,7 +75,7 @@ def from_json(text: str) -> Proposal | None:
         told["domains"] = {name: Domain(**domain) for name, domain in told["domains"].items()}
         told["difference"] = {name: tuple(both) for name, both in told["difference"].items()}
         told |= {name: Size(**told[name]) for name in ("before", "after")}
-        told |= {name: tuple(told[name]) for name in ("interval", "ancestors")}
+        told["ancestors"] = tuple(told["ancestors"])
         return Proposal(**told)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
@@ -83,13 +83,13 @@ def from_json(text: str) -> Proposal | None:
 
 def lines_of(proposal: Proposal) -> list[str]:
     """The proposal for people, a line for each thing that they should weigh."""
-    low, high = proposal.interval
     rate = "undefined" if proposal.improvement is None else f"{proposal.improvement:+.1%}"
     data = "sealed data" if proposal.is_sealed else "the search's own hold-out: the task has no sealed data"
     return [
         f"generation {proposal.generation} of lineage {proposal.lineage}",
         f"current score   {proposal.current:.4f}",
-        f"proposed score  {proposal.proposed:.4f}  ({rate}; the difference is in [{low:+.4f}, {high:+.4f}])",
+        f"proposed score  {proposal.proposed:.4f}  ({rate})",
+        f"difference      {proposal.noise}",
         f"evaluated       by {proposal.seeds} seeds on {data}; its worker reported {proposal.reported:.4f}",
         *_domain_lines(proposal.domains),
         *_difference_lines(proposal.difference),

@@ -28,7 +28,7 @@ PROPOSAL = Proposal(
     current=0.5,
     proposed=0.53,
     improvement=0.06,
-    interval=(0.01, 0.05),
+    noise="+0.0300: believed",
     seeds=3,
     is_sealed=True,
     reported=0.54,
@@ -75,7 +75,8 @@ def test_people_see_scores_noise_domains_ceilings_difference_cost_and_lineage():
     shown = "\n".join(lines_of(replace(PROPOSAL, held="over the ceiling", incident="it lied")))
     for part in (
         "current score   0.5000",
-        "proposed score  0.5300  (+6.0%; the difference is in [+0.0100, +0.0500])",
+        "proposed score  0.5300  (+6.0%)",
+        "difference      +0.0300: believed",
         "by 3 seeds on sealed data; its worker reported 0.5400",
         "reasoning: 0.4000 becomes 0.5000 (ceiling 0.95, 53% of it)",
         "own: not measured becomes 0.1000 (no ceiling)",
@@ -91,7 +92,7 @@ def test_people_see_scores_noise_domains_ceilings_difference_cost_and_lineage():
 
 def test_an_undefined_improvement_and_an_unchanged_architecture_are_said():
     shown = "\n".join(lines_of(replace(PROPOSAL, improvement=None, difference={}, is_sealed=False)))
-    assert "(undefined;" in shown
+    assert "(undefined)" in shown
     assert "unchanged: it was trained further" in shown
     assert "the task has no sealed data" in shown
 

@@ -1,0 +1,70 @@
+"""What people see of the recursive loop: a line as each thing happens, and the generations at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rsi_ray.loop import Event, Standing
+from rsi_ray.view import spec_text
+from safety import improvement
+
+BAR = 40
+
+
+def telling(console: Console) -> Callable[[Event], None]:
+    """Prints the events of a loop."""
+
+    def tell(event: Event) -> None:
+        for line, style in lines_of(event):
+            console.print(Text(line, style=style), soft_wrap=True)
+
+    return tell
+
+
+def lines_of(event: Event) -> list[tuple[str, str]]:
+    """Lines of an event, each with its style."""
+    champion, verified = event.champion, event.verified
+    following = champion.generation + 1
+    if event.kind == "searching":
+        head = f"=== Generation {following} ==="
+        text = f"champion: generation {champion.generation}, score {champion.score:.4f}"
+        return [("", ""), (head, "bold"), (f"{text}, {spec_text(champion.config)}", "")]
+    if event.kind == "searched":
+        return [(f"{event.text} trained to the end; the best is evaluated by itself now", "")]
+    if event.kind == "refused":
+        return [(f"refused by the evaluator: {event.text}", "yellow")]
+    if event.kind == "asked":
+        return [(f"held for people: {event.text}", "yellow")] if event.text else []
+    if event.kind == "ended":
+        return [(f"The loop ends at generation {champion.generation}: {event.text}", "bold")]
+    if verified is None:
+        return []
+    gain = improvement(old=champion.score, new=verified.standing.score)
+    rate = "undefined" if gain is None else f"{gain:+.1%}"
+    if event.kind == "promoted":
+        return [(f"Generation {following} is the champion: {verified.standing.score:.4f} ({rate})", "green")]
+    lines = [
+        (f"evaluated: {verified.standing.score:.4f} ({rate}), {spec_text(verified.standing.config)}", "")
+    ]
+    return lines + ([(f"incident: {verified.discrepancy}", "red")] if verified.discrepancy else [])
+
+
+def table_of_generations(champions: Sequence[Standing], params: Sequence[int]) -> Table:
+    """The champions in order: score, gain, parameters, architecture, and a bar for the eye."""
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
+    for name in ("generation", "score", "gain", "params"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("spec", ratio=1, overflow="ellipsis", no_wrap=True)
+    best = max((champion.score for champion in champions), default=0.0)
+    for place, (champion, count) in enumerate(zip(champions, params, strict=True)):
+        gain = improvement(old=champions[place - 1].score, new=champion.score) if place else None
+        rate = "" if gain is None else f"{gain:+.1%}"
+        bar = "█" * round(BAR * champion.score / best) if best > 0 and champion.score > 0 else ""
+        cells = [str(champion.generation), f"{champion.score:.4f}", rate, f"{count:,}", bar]
+        table.add_row(*cells, spec_text(champion.config))
+    return table
