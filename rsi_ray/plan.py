@@ -108,7 +108,7 @@ def check_plan(plan: Plan) -> None:
     rng = random.Random(plan.seed)
     denials: list[Deny] = []
     for _ in range(RANDOM_DRAWS):
-        verdict = judge_config(plan, random_config(plan.space, rng))
+        verdict = judge_config(plan.limits, plan.job, random_config(plan.space, rng))
         if not isinstance(verdict, Deny):
             break
         denials.append(verdict)
@@ -121,15 +121,15 @@ def check_plan(plan: Plan) -> None:
     if plan.baseline is not None:
         given["baseline"] = plan.baseline
     for what, config in given.items():
-        verdict = judge_config(plan, config)
+        verdict = judge_config(plan.limits, plan.job, config)
         if not isinstance(verdict, Allow):
             raise SweepError(f"{what}: {verdict.reason}")
 
 
-def judge_config(plan: Plan, config: Mapping[str, Any]) -> Verdict:
+def judge_config(limits: Limits, job: Job, config: Mapping[str, Any]) -> Verdict:
     """A configuration against the ceilings alone; one that can't be priced is denied."""
     try:
-        claim = plan.job.price(config)
+        claim = job.price(config)
     except Exception as error:
         return Deny("price", f"it can't be priced: {type(error).__name__}: {error}")
-    return judge_claim(plan.limits, claim)
+    return judge_claim(limits, claim)

@@ -186,7 +186,7 @@ def _searcher(plan: Plan, study: optuna.Study, interrupted: list[dict[str, Any]]
         study,
         plan.space,
         price=plan.job.price,
-        judge=lambda config: judge_config(plan, config),
+        judge=lambda config: judge_config(plan.limits, plan.job, config),
         reports=plan.reports,
         objectives=plan.objectives,
         baseline=plan.baseline,

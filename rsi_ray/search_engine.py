@@ -1,0 +1,127 @@
+"""One generation's search: candidates around the champion and beyond it, then what a sampler proposes."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice, zip_longest
+from pathlib import Path
+from typing import Any
+
+from rsi_ray.api import Sweep
+from rsi_ray.disk import WEIGHTS
+from rsi_ray.heritage import Parent
+from rsi_ray.loop import Found, Searched, Standing
+from rsi_ray.neighbours import neighbours
+from rsi_ray.observer import Watch
+from rsi_ray.plan import Plan, judge_config
+from rsi_ray.records import Verdict, record_of
+from rsi_ray.runs import run_folder, study_of_run
+from rsi_ray.sweep import run_sweep
+from safety import Allow, Claim, judge_claim, limits_from_dict
+from search_spaces.given_trial import spec_from
+from search_spaces.growth import relation
+
+# of a generation's candidates, those that are around or beyond the champion; the sampler proposes the rest
+SHARE_NEAR = 0.5
+
+
+@dataclass(kw_only=True)
+class ArchitectureSearchEngine:
+    """Searches for better architectures than the champion's, one generation at a time.
+
+    Attributes:
+        sweep: what every generation's sweep is like.
+        run: name that all of them have on the ledger.
+        watching: gives who watches a sweep, for as long as it lasts.
+        best_architecture, best_performance: of all that this engine has trained to the end.
+    """
+
+    sweep: Sweep
+    run: str
+    watching: Callable[[], AbstractContextManager[Watch | None]] = nullcontext
+    best_architecture: Mapping[str, Any] | None = field(default=None, init=False)
+    best_performance: float = field(default=-math.inf, init=False)
+
+    def search(self, champion: Standing, generation: int, parent: Parent | None) -> Searched:
+        """Train a generation's candidates, each from its parent's weights as far as they fit.
+
+        Raises:
+            SweepError: it can't run.
+            SafetyError: the governor or its ledger is at fault.
+        """
+        sweep = self.generation_sweep(generation, parent)
+        for config in self._near(sweep, champion, generation):
+            sweep.enqueue_trial(config)
+        return self._run(sweep.plan_as(self.name_of(generation), sweep=self.run))
+
+    def train_base(self, config: Mapping[str, Any]) -> Searched:
+        """Train the base model alone.
+
+        Raises:
+            SweepError: it can't run.
+            SafetyError: the governor or its ledger is at fault.
+        """
+        sweep = replace(self.sweep, trials=1, scheduler="fifo", baseline=None)
+        sweep.enqueue_trial(config)
+        return self._run(sweep.plan_as(self.name_of(0), sweep=self.run))
+
+    def generation_sweep(self, generation: int, parent: Parent | None) -> Sweep:
+        """The sweep of a generation, without the candidates that it begins with."""
+        return replace(self.sweep, parent=parent, seed=self.sweep.seed + generation, baseline=None)
+
+    def name_of(self, generation: int) -> str:
+        """Name of a generation's run: its folder in the storage."""
+        return f"{self.run}-g{generation}"
+
+    def weights_of(self, generation: int, found: Found) -> Path:
+        """Where the weights of a candidate lie."""
+        folder = run_folder(Path(self.sweep.storage).expanduser(), self.name_of(generation))
+        return folder / WEIGHTS / f"{found.record['trial_id']}.safetensors"
+
+    def _run(self, plan: Plan) -> Searched:
+        with self.watching() as watch:
+            result = run_sweep(plan, watch)
+        if result.ended:
+            return Searched(best_first=(), stopped=result.ended)
+        found = sorted(self._kept(plan.folder), key=lambda one: -one.reported)
+        if found and found[0].reported > self.best_performance:
+            self.best_architecture, self.best_performance = found[0].config, found[0].reported
+        return Searched(best_first=found)
+
+    def _kept(self, folder: Path) -> list[Found]:
+        """The candidates that were trained to the end and whose weights were kept."""
+        records = map(record_of, study_of_run(folder).get_trials(deepcopy=False))
+        return [
+            Found(number=one["number"], config=one["config"], reported=float(one["score"]), record=one)
+            for one in records
+            if one["verdict"] == Verdict.MEASURED
+            and (folder / WEIGHTS / f"{one['trial_id']}.safetensors").is_file()
+        ]
+
+    def _near(self, sweep: Sweep, champion: Standing, generation: int) -> list[dict[str, Any]]:
+        """Children that contain the champion and others with one parameter changed, in turn; within limits."""
+        rng = random.Random(f"{self.sweep.seed}:{generation}")
+        job, limits = sweep.job(), sweep.checked_limits()
+        own = spec_from(job, champion.config)[0]
+        beyond, around = [], []
+        for config in neighbours(job, champion.config, rng):
+            if isinstance(judge_config(limits, job, config), Allow):
+                grown = relation(sweep.space, own.spec, spec_from(job, config)[0].spec).kind == "exact"
+                (beyond if grown else around).append(config)
+        rng.shuffle(beyond)
+        rng.shuffle(around)
+        in_turn = chain.from_iterable(zip_longest(beyond, around))
+        return list(islice(filter(None, in_turn), round(SHARE_NEAR * sweep.trials)))
+
+    def _validate_safety(self, architecture: Any, bounds: Mapping[str, Any]) -> bool:
+        """Whether an architecture, a spec or its parameters, is under the ceilings of the guide's `bounds`."""
+        limits, job = limits_from_dict({"bounds": dict(bounds)}), self.sweep.job()
+        if isinstance(architecture, Mapping):
+            return isinstance(judge_config(limits, job, architecture), Allow)
+        cost = job.space.cost(architecture)
+        sizes = {name: getattr(cost, name) for name in ("params", "forward_flops", "memory_bytes")}
+        return isinstance(judge_claim(limits, Claim(**sizes, train_flops=0, wall_ms=0)), Allow)
