@@ -1,4 +1,4 @@
-"""The sealed part of every kind of task: as large as the hold-out, of which it has nothing, and never drawn."""
+"""The sealed part of every kind of task: as large as the hold-out, nothing of which is in it, never drawn."""
 
 from __future__ import annotations
 
