@@ -1,8 +1,9 @@
 """The tree of errors of this package.
 
-UsageError        it can't be done as it is asked for; the message is one line
-├── SweepError    a sweep can't run as it is asked for
-└── RunError      a run, a trial or a ledger that was asked for isn't there
+UsageError           it can't be done as it is asked for; the message is one line
+├── SweepError       a sweep can't run as it is asked for
+├── RunError         a run, a trial or a ledger that was asked for isn't there
+└── EvaluationError  an evaluation gave no numbers that count
 """
 
 
@@ -16,3 +17,7 @@ class SweepError(UsageError):
 
 class RunError(UsageError):
     """A run, a trial or a ledger that was asked for isn't there."""
+
+
+class EvaluationError(UsageError):
+    """An evaluation gave no numbers that count."""

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import nn
 
-from safety.artifact import artifact_digest
-from safety.errors import ArtifactError
+from rsi_ray.weights import read_weights
 from search_spaces.growth import Inheritance, inherit
 from search_spaces.space import SearchSpace
 
@@ -34,19 +32,13 @@ class Parent:
     spec: Any
     train_flops: int
 
-    def give(self, space: SearchSpace[Any], spec: Any, model: nn.Module, *, seed: int) -> Inheritance:
+    def give(self, space: SearchSpace[Any], spec: Any, model: nn.Module) -> Inheritance:
         """Put its weights into a model that was just built.
 
         Raises:
             ArtifactError: the file is not the one that was promoted.
         """
-        found = artifact_digest(self.weights)
-        if found != self.artifact:
-            raise ArtifactError(
-                f"artifact {self.weights}: expected SHA-256 {self.artifact[:12]}, found {found[:12]}; "
-                "it was exchanged after its promotion"
-            )
-        return inherit(space, self.spec, load_file(self.weights), spec, model, seed=seed)
+        return inherit(space, self.spec, read_weights(self.weights, self.artifact), spec, model)
 
     def about(self) -> dict[str, Any]:
         """What a run writes down of it."""

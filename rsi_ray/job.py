@@ -103,16 +103,14 @@ class TrainingJob:
 
     def price(self, config: Mapping[str, Any]) -> Claim:
         """Claim of a configuration: everything that it computes, evaluations included."""
-        candidate = self._candidate(config)
+        candidate = self.candidate(config)
         cost = self._cost(candidate)
         wall_ms = self.trial_seconds * 1000
         return Claim(
             params=cost.params,
             forward_flops=cost.forward_flops,
             memory_bytes=cost.memory_bytes,
-            train_flops=planned_flops(
-                cost, candidate.training, self._task.holdout_size, latency=self.latency
-            ),
+            train_flops=planned_flops(cost, candidate.training, self.task.holdout_size, latency=self.latency),
             wall_ms=wall_ms,
             gpu_ms=int(wall_ms * self.gpus),
             reports=candidate.training.epochs,
@@ -124,42 +122,55 @@ class TrainingJob:
         Data are loaded before a lease begins: under it they would count as the candidate's memory.
         """
         self.digest()
-        found = measure_space(self.space, self._candidate(config).spec)
+        found = measure_space(self.space, self.candidate(config).spec)
         return Measured(params=found.params, forward_flops=found.forward_flops)
 
     def begin(self, config: Mapping[str, Any]) -> TrainingRun:
         """Build the candidate; the same configuration has the same seed in every run of the sweep's."""
-        candidate = self._candidate(config)
-        device = torch.device("cuda" if self.gpus and torch.cuda.is_available() else "cpu")
-        seed = candidate_seed(self.seed, config)
-        model = build(self.space, candidate.spec, seed=seed, device=device)
+        return TrainingRun(self.trainer(config), self.candidate(config).spec)
+
+    def trainer(self, config: Mapping[str, Any]) -> Trainer:
+        """A trainer of the candidate, before its first epoch."""
+        candidate, seed = self.candidate(config), candidate_seed(self.seed, config)
+        model = build(self.space, candidate.spec, seed=seed, device=self.device)
         if self.parent:
-            self.parent.give(self.space, candidate.spec, model, seed=seed)
-        trainer = Trainer(
+            self.parent.give(self.space, candidate.spec, model)
+        return Trainer(
             model,
-            self._task,
+            self.task,
             candidate.training,
             cost=self._cost(candidate),
-            shapes={name: sample.shape for name, sample in self.space.samples().items()},
+            shapes=self.shapes,
             seed=seed,
-            device=device,
+            device=self.device,
             latency=self.latency,
         )
-        return TrainingRun(trainer, candidate.spec)
+
+    @property
+    def device(self) -> torch.device:
+        """Where candidates are trained."""
+        return torch.device("cuda" if self.gpus and torch.cuda.is_available() else "cpu")
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of one sample by head, as they are priced."""
+        return {name: sample.shape for name, sample in self.space.samples().items()}
 
     def digest(self) -> str:
         """The task's."""
-        return self._task.digest
+        return self.task.digest
 
     @cached_property
-    def _task(self) -> Task:
+    def task(self) -> Task:
+        """What candidates learn; loaded once."""
         return self.load_task()
 
     def __getstate__(self) -> dict[str, Any]:
         """Each process loads the task for itself."""
-        return {name: value for name, value in vars(self).items() if name != "_task"}
+        return {name: value for name, value in vars(self).items() if name != "task"}
 
-    def _candidate(self, config: Mapping[str, Any]) -> Candidate:
+    def candidate(self, config: Mapping[str, Any]) -> Candidate:
+        """The architecture of a configuration, and how it is trained."""
         candidate, _ = spec_from(self, config)
         return candidate
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,19 @@ LATENCY_WARMUP = 5
 LATENCY_TIMED = 25
 LATENCY_FORWARDS = LATENCY_WARMUP + LATENCY_TIMED
 """Forwards that a measurement of latency computes, those that aren't timed included."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scored:
+    """A domain's score on a finite number of samples.
+
+    Attributes:
+        score: in [0, 1]; NaN where an output is not finite.
+        error: its standard error over other samples of the same kind, at most 1.
+    """
+
+    score: float
+    error: float
 
 
 def check_rows(batches: Mapping[str, Batch], rows: int, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -62,7 +76,15 @@ def evaluate(model: nn.Module, task: Task, device: torch.device) -> dict[str, fl
     """
     model.eval()
     with torch.inference_mode():
-        return {name: _score(model, name, batch, device) for name, batch in task.holdout().items()}
+        return {name: _score(*_marked(model, name, batch, device)) for name, batch in task.holdout().items()}
+
+
+def scored(model: nn.Module, batches: Mapping[str, Batch], device: torch.device) -> dict[str, Scored]:
+    """Return every domain's score as `evaluate` does, on any samples, with its standard error."""
+    model.eval()
+    with torch.inference_mode():
+        marked = {name: _marked(model, name, batch, device) for name, batch in batches.items()}
+        return {name: Scored(score=_score(*found), error=_error(*found)) for name, found in marked.items()}
 
 
 def latency_ms(model: nn.Module, task: Task, device: torch.device, clock: Callable[[], float]) -> float:
@@ -99,32 +121,57 @@ def _loss(name: str, outputs: Tensor, targets: Tensor) -> Tensor:
     return F.mse_loss(outputs, targets)
 
 
-def _score(model: nn.Module, name: str, batch: Batch, device: torch.device) -> float:
+def _marked(model: nn.Module, name: str, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return each sample's right answers, (B,), or squared errors, (B, outputs), NaN where one isn't finite.
+
+    And the targets beside them.
+    """
     targets = torch.from_numpy(batch.targets).to(device)
-    regression = targets.is_floating_point()
-    error = torch.zeros(targets.shape[1:], dtype=torch.float64, device=device)
-    right = torch.zeros((), dtype=torch.int64, device=device)
-    finite = torch.ones((), dtype=torch.bool, device=device)
+    marks = []
     for start in range(0, len(batch.inputs), EVALUATION_CHUNK):
         chunk = slice(start, start + EVALUATION_CHUNK)
         outputs = _forward(model, {name: torch.from_numpy(batch.inputs[chunk]).to(device)}, device)[name]
-        finite &= outputs.isfinite().all()
-        if regression:
-            error += (outputs.double() - targets[chunk]).square().sum(0)
+        if targets.is_floating_point():
+            mark = (outputs.double() - targets[chunk]).square()
         else:
-            right += (outputs.argmax(-1) == targets[chunk]).sum()
-    if not finite.item():
-        return math.nan
-    return _r_squared(error, targets) if regression else right.item() / targets.numel()
+            right = (outputs.argmax(-1) == targets[chunk]).double()
+            mark = right.flatten(1).sum(1) if right.ndim > 1 else right
+        # one output that is no number spoils the score, whatever the answer is
+        finite = outputs.isfinite().flatten(1).all(1)
+        marks.append(torch.where(finite.view(-1, *[1] * (mark.ndim - 1)), mark, math.nan))
+    return torch.cat(marks), targets
 
 
-def _r_squared(error: Tensor, targets: Tensor) -> float:
-    """R^2 of squared errors summed over the samples, (outputs,); NaN where an output's targets don't vary."""
-    spread = (targets.double() - targets.double().mean(0)).square().sum(0)
-    score = float((1 - error / spread).mean())
-    if not math.isfinite(score):
-        return math.nan
-    return max(0.0, score)
+def _score(marks: Tensor, targets: Tensor) -> float:
+    """Score of the marks of all samples, NaN where one is, or where an output's targets don't vary."""
+    if not targets.is_floating_point():
+        return float(marks.sum()) / targets.numel()
+    score = float((1 - marks.sum(0) / _spread(targets)).mean())
+    return max(0.0, score) if math.isfinite(score) else math.nan
+
+
+def _spread(targets: Tensor) -> Tensor:
+    return (targets.double() - targets.double().mean(0)).square().sum(0)
+
+
+def _error(marks: Tensor, targets: Tensor) -> float:
+    """Standard error of a score that is drawn from so many samples.
+
+    Of answers: that of their mean, after one right and one wrong sample are added, so that it is never zero
+    (Agresti and Caffo, "Simple and effective confidence intervals for proportions and differences of
+    proportions", 2000); the places of a sample stay together. Of numbers: the jackknife's (Efron and
+    Tibshirani, "An introduction to the bootstrap", 1993, chapter 11).
+    """
+    count = len(targets)
+    if not targets.is_floating_point():
+        shares = torch.cat([marks * count / targets.numel(), marks.new_tensor([0.0, 1.0])])
+        error = float((shares.var(correction=0) / len(shares)).sqrt())
+    else:
+        away = (targets.double() - targets.double().mean(0)).square() * count / (count - 1)
+        scores = (1 - (marks.sum(0) - marks) / (_spread(targets) - away)).mean(1)
+        error = float(((count - 1) * scores.var(correction=0)).sqrt())
+    # without a number nothing is known of a score but that it is from 0 to 1
+    return min(1.0, error) if math.isfinite(error) else 1.0
 
 
 def _forward(model: nn.Module, inputs: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:

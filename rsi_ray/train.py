@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rsi_ray.scoring import LATENCY_FORWARDS, check_rows, evaluate, latency_ms, loss_of
 from rsi_ray.tasks.task import Batch, Task
+from rsi_ray.weights import distinct, put_weights
 from search_spaces.cost import Cost
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ class Trainer:
 
     def state(self) -> dict[str, Tensor]:
         """Return a copy of all that changes while training, as flat and unshared tensors."""
-        tensors = {f"model.{name}": tensor for name, tensor in _distinct(self.model)}
+        tensors = {f"model.{name}": tensor for name, tensor in distinct(self.model)}
         for name, parameter in self.model.named_parameters():
             moments = self._optimizer.state[parameter]
             tensors |= {f"optimizer.{name}.{moment}": tensor for moment, tensor in moments.items()}
@@ -207,14 +208,12 @@ class Trainer:
         Raises:
             ValueError: the tensors are not those of this model; nothing is changed.
         """
-        own = dict(_distinct(self.model))
-        given = _part(state, "model.")
-        fits = given.keys() == own.keys() and all(given[name].shape == own[name].shape for name in own)
-        if not fits or "epoch" not in state:
-            raise ValueError("the saved state belongs to another architecture")
-        with torch.no_grad():
-            for name, tensor in own.items():
-                tensor.copy_(given[name])
+        if "epoch" not in state:
+            raise ValueError("the saved state has no epoch: it belongs to another architecture")
+        try:
+            put_weights(self.model, _part(state, "model."))
+        except ValueError as error:
+            raise ValueError(f"the saved state belongs to another architecture: {error}") from None
         for name, parameter in self.model.named_parameters():
             moments = _part(state, f"optimizer.{name}.")
             self._optimizer.state[parameter] = {
@@ -284,15 +283,6 @@ def _optimizer(model: nn.Module, training: Training) -> torch.optim.AdamW:
     ]
     groups = [group for group in groups if group["params"]]
     return torch.optim.AdamW(groups, lr=training.learning_rate, betas=BETAS, fused=True)
-
-
-def _distinct(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield the weights and saved buffers by name, tied ones once: a safetensors file takes no aliases."""
-    seen = set()
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            yield name, tensor
 
 
 def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

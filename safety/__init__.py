@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from safety.approval import Act, Champion, Decision
-from safety.artifact import artifact_digest
+from safety.artifact import artifact_digest, read_artifact
 from safety.budgets import Budget
 from safety.claim import Claim, Measured, Usage
 from safety.clock import Clock, system_clock
@@ -35,7 +35,7 @@ from safety.lease import Grant, Lease, Request, request_digest
 from safety.ledger import Ledger
 from safety.limits import Approval, Bounds, Budgets, Limits, limits_from_dict, limits_from_yaml
 from safety.proximity import Nearness, proximity
-from safety.rules import Report, judge, judge_claim, judge_report
+from safety.rules import Report, judge, judge_capability, judge_claim, judge_report
 from safety.tightening import looser_fields, tightest
 from safety.verdict import Allow, Deny, Hold, Verdict
 from safety.versions import Version
@@ -92,6 +92,7 @@ __all__ = [
     "govern",
     "improvement",
     "judge",
+    "judge_capability",
     "judge_claim",
     "judge_promotion",
     "judge_report",
@@ -100,6 +101,7 @@ __all__ = [
     "looser_fields",
     "max_improvement_rate",
     "proximity",
+    "read_artifact",
     "read_yaml",
     "request_digest",
     "system_clock",

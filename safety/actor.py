@@ -190,6 +190,15 @@ class GovernorClient:
         """Renew a lease no more."""
         self._ask("revoke", key, rule, reason)
 
+    def judge_capability(self, sweep: str, key: str, domains: Mapping[str, object]) -> Verdict:
+        """Judge an evaluator's scores of a trial against its sweep's ceilings."""
+        verdict: Verdict = self._ask("judge_capability", sweep, key, dict(domains))
+        return verdict
+
+    def record_incident(self, sweep: str, key: str, rule: str, reason: str) -> None:
+        """Write an incident into the audit."""
+        self._ask("record_incident", sweep, key, rule, reason)
+
     def judge_improvement(self, sweep: str, old: float, new: float, mode: Mode = "max") -> Verdict:
         """Judge a sweep's best against what it would replace."""
         verdict: Verdict = self._ask("judge_improvement", sweep, old, new, mode)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from safety.errors import ArtifactError
@@ -19,6 +20,25 @@ def artifact_digest(path: Path) -> str:
         ArtifactError: it is a symbolic link, no plain file, or can't be read.
     """
     hashed = hashlib.sha256()
+    for chunk in _chunks(path):
+        hashed.update(chunk)
+    return hashed.hexdigest()
+
+
+def read_artifact(path: Path, digest: str) -> bytes:
+    """A file's bytes, which are those of a digest: what is used is what was told, whatever lies there later.
+
+    Raises:
+        ArtifactError: it is another file, a symbolic link, no plain file, or can't be read.
+    """
+    content = b"".join(_chunks(path))
+    found = hashlib.sha256(content).hexdigest()
+    if found != digest:
+        raise ArtifactError(f"artifact {path}: expected the file of digest {digest!r:.66}, found {found}")
+    return content
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
     try:
         mode = os.lstat(path).st_mode
         if not stat.S_ISREG(mode):
@@ -26,11 +46,10 @@ def artifact_digest(path: Path) -> str:
             raise ArtifactError(f"artifact {path}: expected a plain file, found {found}")
         with open(path, "rb", opener=_open_no_link) as file:
             while chunk := file.read(_CHUNK):
-                hashed.update(chunk)
+                yield chunk
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL
         cause = getattr(error, "strerror", None) or error
         raise ArtifactError(f"artifact {str(path)!a}: cannot be read: {cause}") from None
-    return hashed.hexdigest()
 
 
 def _open_no_link(path: str, flags: int) -> int:

@@ -19,7 +19,7 @@ from safety.ledger import Judge, Ledger
 from safety.limits import Limits
 from safety.proximity import Nearness, proximity
 from safety.resources import within_memory
-from safety.rules import Report, as_reserved, judge_built, judge_claim, judge_report
+from safety.rules import Report, as_reserved, judge_built, judge_capability, judge_claim, judge_report
 from safety.verdict import Allow, Deny, Hold, Verdict
 
 
@@ -231,6 +231,17 @@ class Governor:
     def revoke(self, key: str, rule: str, reason: str) -> None:
         """Renew a lease no more."""
         self._ledger.revoke(key, rule, reason)
+
+    def judge_capability(self, sweep: str, key: str, domains: Mapping[str, object]) -> Verdict:
+        """An evaluator's scores of a trial against its sweep's ceilings; a denial is an incident."""
+        verdict = judge_capability(self._ledger.sweep(sweep).limits, domains)
+        if isinstance(verdict, Deny):
+            self._ledger.refuse(sweep, key, verdict, kind="incident")
+        return verdict
+
+    def record_incident(self, sweep: str, key: str, rule: str, reason: str) -> None:
+        """Write an incident into the audit."""
+        self._ledger.record_incident(sweep, key, rule, reason)
 
     def judge_improvement(self, sweep: str, old: float, new: float, mode: Mode = "max") -> Verdict:
         """Judge a sweep's best against what it would replace; see `Ledger.judge_improvement`."""

@@ -241,6 +241,12 @@ class Ledger(Oversight):
             note = {"sweep": sweep, "key": key, "rule": denial.rule}
             audit.note(connection, self._clock, kind, **note, detail={"reason": denial.reason})
 
+    def record_incident(self, sweep: str, key: str, rule: str, reason: str) -> None:
+        """Record an incident that is no verdict on its trial's lease."""
+        note = {"sweep": sweep, "key": key, "rule": rule}
+        with self._transaction() as connection:
+            audit.note(connection, self._clock, "incident", **note, detail={"reason": reason})
+
     def note_once(self, key: str, denial: Deny) -> bool:
         """Record an incident of no sweep; whether it is new: the same rule and key are recorded once."""
         with self._transaction() as connection:

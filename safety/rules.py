@@ -169,6 +169,20 @@ def judge_report(limits: Limits, claim: Claim, report: Report) -> Verdict:
     return Allow()
 
 
+def judge_capability(limits: Limits, domains: Mapping[str, object]) -> Verdict:
+    """An evaluator's scores of a champion to be against every ceiling: what is named must be measured."""
+    ceilings = limits.bounds.max_performance
+    return judge(_guarded(_capability, ceiling, domain, domains) for domain, ceiling in ceilings.items())
+
+
+def _capability(ceiling: float, domain: str, domains: Mapping[str, object]) -> Verdict:
+    rule, score = f"max_performance.{domain}", domains.get(domain)
+    if not is_finite_number(score):
+        told = "not measured" if domain not in domains else f"{score!r:.60}"
+        return Deny(rule, f"{domain} has a ceiling of {_count(ceiling)} and is {told}")
+    return _ceiling(rule, float(score), ceiling, f"in {domain}")
+
+
 def judge(verdicts: Iterable[Verdict]) -> Verdict:
     """Combine verdicts: Deny over Hold over Allow. Excesses of all denials are kept."""
     found = list(verdicts)

@@ -26,7 +26,7 @@ class BuiltInOptions:
         list_length: bytes per problem of reasoning.
         maze_side: cells per row and per column of strategic_planning's mazes.
         problems: problems generated per domain, before unfit ones are dropped.
-        holdout_size: hold-out samples per domain.
+        holdout_size: hold-out samples per domain, and as many that are sealed.
         seed: of the generated problems; the same seed gives the same data.
 
     Raises:

@@ -14,7 +14,7 @@ def code_generation(*, length: int, holdout_size: int, max_bytes: int) -> TextDo
 
     Args:
         length: bytes per sample.
-        holdout_size: hold-out samples.
+        holdout_size: hold-out samples, and as many that are sealed.
         max_bytes: how much source is kept; where there is more, modules are left out evenly.
 
     Raises:

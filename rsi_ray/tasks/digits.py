@@ -18,7 +18,7 @@ class DigitsOptions:
     """How the digits are split.
 
     Attributes:
-        holdout_size: hold-out samples.
+        holdout_size: hold-out samples, and as many that are sealed.
         seed: of the split.
 
     Raises:
@@ -40,7 +40,7 @@ def digits_task(options: DigitsOptions = DIGITS_DEFAULTS) -> DomainTask[ImageHea
     """Return the task with these options, prepared once per process.
 
     Raises:
-        ValueError: scikit-learn isn't installed, or the hold-out is more than half of the digits.
+        ValueError: scikit-learn isn't installed, or the hold-out is more than a third of the digits.
     """
     bundled = library("sklearn.datasets", package="scikit-learn", task="digits").load_digits()
     domain = image_domain(

@@ -1,4 +1,7 @@
-"""Columns of a table as features: numbers standardised, categories one-hot, all by the training part."""
+"""Columns of a table as features: numbers standardised, categories one-hot, all by the training part.
+
+The first `held` rows are the others.
+"""
 
 from __future__ import annotations
 
@@ -28,34 +31,32 @@ def feature_column(where: str, name: str, column: pd.Series[Any]) -> pd.Series[A
     )
 
 
-def numeric_features(place: str, values: NDArray[np.float64], holdout_size: int) -> NDArray[np.float32]:
+def numeric_features(place: str, values: NDArray[np.float64], held: int) -> NDArray[np.float32]:
     """Impute the training part's median, take off its mean and divide by its deviation: (N, 1).
 
     Raises:
         ValueError: the training part holds no number, or a number is too far from all others for float32.
     """
-    training = values[holdout_size:]
+    training = values[held:]
     if np.isnan(training).all():
         raise ValueError(f"{place} holds no number in any training row; `ignore` leaves it out")
     filled = np.where(np.isnan(values), np.nanmedian(training), values)
     with np.errstate(over="ignore", invalid="ignore"):
-        deviation = filled[holdout_size:].std()
-        scaled = (filled - filled[holdout_size:].mean()) / (deviation or 1.0)
+        deviation = filled[held:].std()
+        scaled = (filled - filled[held:].mean()) / (deviation or 1.0)
         features: NDArray[np.float32] = scaled.astype(np.float32)
     if not (np.isfinite(deviation) and np.isfinite(features).all()):
         raise ValueError(f"{place} holds numbers too large to standardise, expected numbers that fit float32")
     return features[:, None]
 
 
-def category_features(
-    place: str, column: pd.Series[Any], max_levels: int, holdout_size: int
-) -> NDArray[np.float32]:
+def category_features(place: str, column: pd.Series[Any], max_levels: int, held: int) -> NDArray[np.float32]:
     """One-hot the levels of the training part, by code point: (N, levels); others and missing are zeros.
 
     Raises:
         ValueError: there are too many levels, or none.
     """
-    levels = sorted(column.iloc[holdout_size:].dropna().unique())
+    levels = sorted(column.iloc[held:].dropna().unique())
     if not levels:
         raise ValueError(f"{place} holds no text in any training row; `ignore` leaves it out")
     if len(levels) > max_levels:

@@ -35,7 +35,7 @@ class HuggingFaceOptions:
     Attributes:
         dataset: name on the hub, or a folder.
         subset: configuration of the dataset, where it has several.
-        split: part that is loaded; training and hold-out are both cut from it.
+        split: part that is loaded; training, hold-out and sealed part are all cut from it.
         text: column of texts. With a target each is classified by its first bytes, without one the next
             byte is predicted.
         image: column of pictures, which are classified.
@@ -46,7 +46,7 @@ class HuggingFaceOptions:
         height, width: pixels that every picture is stretched to.
         channels: 1 for grey, 3 for colours.
         max_levels: levels of a feature, at most, where it is a category.
-        holdout_size: hold-out samples.
+        holdout_size: hold-out samples, and as many that are sealed.
         seed: of the split.
 
     Raises:

@@ -25,7 +25,7 @@ class ImageFolderOptions:
         path: a folder with a folder for each class; hidden ones are passed over.
         height, width: pixels that every picture is stretched to.
         channels: 1 for grey, 3 for colours.
-        holdout_size: hold-out samples.
+        holdout_size: hold-out samples, and as many that are sealed.
         seed: of the split.
 
     Raises:

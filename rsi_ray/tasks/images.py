@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsi_ray.tasks.options import library
-from rsi_ray.tasks.samples import SampleDomain, check_classes, distinct_rows, split_order
+from rsi_ray.tasks.samples import SampleDomain, check_classes, distinct_rows, held_rows, split_order
 from search_spaces.heads import ImageHead
 
 MODES = {1: "L", 3: "RGB"}
@@ -27,7 +27,7 @@ def image_domain(
     holdout_size: int,
     seed: int,
 ) -> SampleDomain[ImageHead]:
-    """Drop repeated images, shuffle the rest and split off the hold-out.
+    """Drop repeated images, shuffle the rest and split off the hold-out and the sealed part.
 
     Every channel is standardised by the training images' mean and deviation.
 
@@ -35,7 +35,7 @@ def image_domain(
         name: of the head.
         pixels: shape (N, channels, height, width).
         labels: class of every image; ids follow their order by code point.
-        holdout_size: hold-out samples.
+        holdout_size: hold-out samples, and as many that are sealed.
         seed: of the split.
 
     Raises:
@@ -44,9 +44,10 @@ def image_domain(
     order = split_order(name, distinct_rows(pixels), holdout_size=holdout_size, seed=seed)
     names, targets = np.unique(np.asarray(labels)[order], return_inverse=True)
     classes = [str(label) for label in names]
-    check_classes(name, targets, classes, holdout_size=holdout_size)
+    held = held_rows(holdout_size)
+    check_classes(name, targets, classes, held=held)
     _, channels, height, width = pixels.shape
-    mean, deviation = _statistics(pixels[order[holdout_size:]])
+    mean, deviation = _statistics(pixels[order[held:]])
     return SampleDomain(
         head=ImageHead(name=name, classes=len(classes), channels=channels, height=height, width=width),
         inputs=pixels[order],

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rsi_ray.tasks.problems import ProblemDomain, problem_domain
-from rsi_ray.tasks.samples import check_classes
+from rsi_ray.tasks.samples import check_classes, held_rows
 from search_spaces.transformer import Head
 
 PAD = b"\0"
@@ -16,14 +16,14 @@ PAD = b"\0"
 def labelled_text_domain(
     name: str, texts: Sequence[bytes], labels: Sequence[str], *, length: int, holdout_size: int, seed: int
 ) -> ProblemDomain:
-    """Cut every text to its first bytes, pad it on the left, drop repeats, and split off the hold-out.
+    """Cut every text to its first bytes, pad it on the left, drop repeats, and split off what is held.
 
     Args:
         name: of the head.
         texts: one per sample.
         labels: class of every text; ids follow their order by code point.
         length: bytes per sample.
-        holdout_size: hold-out samples.
+        holdout_size: hold-out samples, and as many that are sealed.
         seed: of the split.
 
     Raises:
@@ -39,5 +39,5 @@ def labelled_text_domain(
         holdout_size=holdout_size,
         rng=np.random.default_rng(seed),
     )
-    check_classes(name, domain.answers, classes, holdout_size=holdout_size)
+    check_classes(name, domain.answers, classes, held=held_rows(holdout_size))
     return domain

@@ -1,4 +1,4 @@
-"""A domain of generated problems with one right answer each, split into training and hold-out."""
+"""A domain of problems with one right answer each, split into training, hold-out and a sealed part."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rsi_ray.tasks.samples import held_rows
 from rsi_ray.tasks.task import Batch
 from search_spaces.transformer import Head
 
@@ -20,7 +21,8 @@ class ProblemDomain:
         head: not dense; its classes are the possible answers.
         problems: ASCII, uint8, shape (N, length), every row different.
         answers: class ids, int64, shape (N,).
-        holdout_size: the first so many problems are the hold-out, the others are for training.
+        holdout_size: the first so many problems are the hold-out, as many after them are sealed, the others
+            are for training.
     """
 
     head: Head
@@ -33,16 +35,20 @@ class ProblemDomain:
         """SHA-256 of the problems, the answers and the split, in hex."""
         digest = hashlib.sha256(self.problems.tobytes())
         digest.update(self.answers.astype("<i8").tobytes())
-        digest.update(str((self.problems.shape, self.holdout_size)).encode())
+        digest.update(str((self.problems.shape, self.holdout_size, held_rows(self.holdout_size))).encode())
         return digest.hexdigest()
 
     def draw(self, rng: np.random.Generator, size: int) -> Batch:
         """Draw `size` training problems: inputs (size, length), targets (size,)."""
-        return self._rows(rng.integers(self.holdout_size, len(self.problems), size=size))
+        return self._rows(rng.integers(held_rows(self.holdout_size), len(self.problems), size=size))
 
     def holdout(self) -> Batch:
         """Return the hold-out problems, in the shapes of `draw`."""
         return self._rows(np.arange(self.holdout_size))
+
+    def sealed(self) -> Batch:
+        """Return the sealed problems, in the shapes of `draw`."""
+        return self._rows(np.arange(self.holdout_size, held_rows(self.holdout_size)))
 
     def _rows(self, rows: NDArray[np.int64]) -> Batch:
         return Batch(inputs=self.problems[rows].astype(np.int64), targets=self.answers[rows])
@@ -56,16 +62,17 @@ def problem_domain(
     holdout_size: int,
     rng: np.random.Generator,
 ) -> ProblemDomain:
-    """Drop repeated problems, shuffle the rest and split off the hold-out.
+    """Drop repeated problems, shuffle the rest and split off the hold-out and the sealed part.
 
     Raises:
-        ValueError: fewer distinct problems than twice the hold-out are left.
+        ValueError: fewer distinct problems than three times the hold-out are left.
     """
     rows = np.ascontiguousarray(problems).view(f"V{problems.shape[1]}").ravel()
     distinct = np.unique(rows, return_index=True)[1]
-    if len(distinct) < 2 * holdout_size:
+    if len(distinct) < held_rows(holdout_size) + holdout_size:
         raise ValueError(
-            f"{head.name}: {len(distinct)} distinct problems are too few for a hold-out of {holdout_size}"
+            f"{head.name}: {len(distinct)} distinct problems are too few for a hold-out of {holdout_size}, "
+            "as many sealed and as many to train on"
         )
     order = rng.permutation(distinct)
     return ProblemDomain(

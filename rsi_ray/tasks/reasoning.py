@@ -25,7 +25,7 @@ def reasoning(*, length: int, problems: int, holdout_size: int, rng: np.random.G
     Args:
         length: bytes per problem, padded on the left; shapes that need more are left out.
         problems: how many are generated, before repeats are dropped.
-        holdout_size: hold-out samples.
+        holdout_size: hold-out samples, and as many that are sealed.
         rng: the source of operations and digits.
 
     Raises:

@@ -16,7 +16,7 @@ class BreastCancerOptions:
     """How the table is split: 569 tumours, 30 features, benign or malignant.
 
     Attributes:
-        holdout_size: hold-out samples.
+        holdout_size: hold-out samples, and as many that are sealed.
         seed: of the split.
 
     Raises:
@@ -35,7 +35,7 @@ class DiabetesOptions:
     """How the table is split: 442 patients, 10 features, progression of the disease after a year.
 
     Attributes:
-        holdout_size: hold-out samples.
+        holdout_size: hold-out samples, and as many that are sealed.
         seed: of the split.
 
     Raises:
@@ -57,7 +57,7 @@ def breast_cancer_task(options: BreastCancerOptions = BREAST_CANCER_DEFAULTS) ->
     """Return the classification task with these options, prepared once per process.
 
     Raises:
-        ValueError: scikit-learn isn't installed, or the hold-out is more than half of the table.
+        ValueError: scikit-learn isn't installed, or the hold-out is more than a third of the table.
     """
     return _task("breast_cancer", "classification", options.holdout_size, options.seed)
 
@@ -70,7 +70,7 @@ def diabetes_task(options: DiabetesOptions = DIABETES_DEFAULTS) -> DomainTask[Ta
     """Return the regression task with these options, prepared once per process.
 
     Raises:
-        ValueError: scikit-learn isn't installed, or the hold-out is more than half of the table.
+        ValueError: scikit-learn isn't installed, or the hold-out is more than a third of the table.
     """
     return _task("diabetes", "regression", options.holdout_size, options.seed)
 

@@ -25,7 +25,7 @@ def strategic_planning(
     Args:
         side: cells per row and per column.
         problems: mazes generated; only those with exactly one best first move are kept.
-        holdout_size: hold-out samples.
+        holdout_size: hold-out samples, and as many that are sealed.
         rng: the source of walls, starts and goals.
 
     Raises:

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from rsi_ray.tasks.features import category_features, feature_column, numeric_features
-from rsi_ray.tasks.samples import SampleDomain, check_classes, distinct_rows, split_order
+from rsi_ray.tasks.samples import SampleDomain, check_classes, distinct_rows, held_rows, split_order
 from rsi_ray.tasks.task import Array
 from search_spaces.heads import TableHead
 
@@ -31,7 +31,7 @@ def table_domain(
     seed: int,
     where: str = "table",
 ) -> SampleDomain[TableHead]:
-    """Drop rows whose features repeat, shuffle the rest, split off the hold-out, and make numbers of all.
+    """Drop rows whose features repeat, shuffle the rest, split off what is held, and make numbers of all.
 
     Everything that is learned from the data, such as means and levels, is learned from the training part.
 
@@ -43,7 +43,7 @@ def table_domain(
             classification.
         ignore: columns that are left out.
         max_levels: levels of a column of categories, at most.
-        holdout_size: hold-out samples.
+        holdout_size: hold-out samples, and as many that are sealed.
         seed: of the split.
         where: begins every message.
 
@@ -54,10 +54,11 @@ def table_domain(
     prepared = pd.DataFrame({column: feature_column(where, column, frame[column]) for column in columns})
     distinct = np.flatnonzero(~prepared.duplicated().to_numpy())
     order = split_order(where, distinct, holdout_size=holdout_size, seed=seed)
-    inputs = _encoded(where, prepared.iloc[order], max_levels, holdout_size)
-    kept = _without_leaks(inputs, holdout_size)
+    held = held_rows(holdout_size)
+    inputs = _encoded(where, prepared.iloc[order], max_levels, held)
+    kept = _without_leaks(inputs, held)
     answers = frame[target].iloc[order[kept]]
-    targets, outputs = _targets(f"{where}: target {target!r}", answers, kind, holdout_size)
+    targets, outputs = _targets(f"{where}: target {target!r}", answers, kind, held)
     return SampleDomain(
         head=TableHead(name=name, outputs=outputs, features=inputs.shape[1]),
         inputs=inputs[kept],
@@ -81,25 +82,24 @@ def _features(where: str, frame: pd.DataFrame, target: str, ignore: tuple[str, .
     return features
 
 
-def _encoded(where: str, prepared: pd.DataFrame, max_levels: int, holdout_size: int) -> NDArray[np.float32]:
+def _encoded(where: str, prepared: pd.DataFrame, max_levels: int, held: int) -> NDArray[np.float32]:
     blocks = []
     for name, column in prepared.items():
         place = f"{where}: column {name!r}"
         if pd.api.types.is_float_dtype(column.dtype):
-            blocks.append(numeric_features(place, column.to_numpy(), holdout_size))
+            blocks.append(numeric_features(place, column.to_numpy(), held))
         else:
-            blocks.append(category_features(place, column, max_levels, holdout_size))
+            blocks.append(category_features(place, column, max_levels, held))
     return np.concatenate(blocks, axis=1)
 
 
-def _without_leaks(inputs: NDArray[np.float32], holdout_size: int) -> NDArray[np.int64]:
-    """Return the rows that stay: training rows that became equal to a hold-out row are dropped."""
-    held = np.arange(holdout_size)
+def _without_leaks(inputs: NDArray[np.float32], held: int) -> NDArray[np.int64]:
+    """Return the rows that stay: training rows that became equal to a held one are dropped."""
     distinct = distinct_rows(inputs)
-    return np.concatenate([held, distinct[distinct >= holdout_size]])
+    return np.concatenate([np.arange(held), distinct[distinct >= held]])
 
 
-def _targets(place: str, answers: pd.Series[Any], kind: Kind | None, holdout_size: int) -> tuple[Array, int]:
+def _targets(place: str, answers: pd.Series[Any], kind: Kind | None, held: int) -> tuple[Array, int]:
     """Return targets, and how many outputs answer them."""
     missing = int(answers.isna().sum())
     if missing:
@@ -107,20 +107,20 @@ def _targets(place: str, answers: pd.Series[Any], kind: Kind | None, holdout_siz
     if kind is None:
         kind = "regression" if pd.api.types.is_float_dtype(answers.dtype) else "classification"
     if kind == "regression":
-        return _standardised(place, answers, holdout_size), 1
-    return _class_ids(place, answers, holdout_size)
+        return _standardised(place, answers, held), 1
+    return _class_ids(place, answers, held)
 
 
-def _class_ids(place: str, answers: pd.Series[Any], holdout_size: int) -> tuple[NDArray[np.int64], int]:
+def _class_ids(place: str, answers: pd.Series[Any], held: int) -> tuple[NDArray[np.int64], int]:
     numeric = pd.api.types.is_numeric_dtype(answers.dtype)
     labels = answers.to_numpy() if numeric else answers.astype(str).to_numpy(dtype=np.str_)
     values, ids = np.unique(labels, return_inverse=True)
     classes = [str(value) for value in values]
-    check_classes(place, ids, classes, holdout_size=holdout_size)
+    check_classes(place, ids, classes, held=held)
     return ids.astype(np.int64), len(classes)
 
 
-def _standardised(place: str, answers: pd.Series[Any], holdout_size: int) -> NDArray[np.float32]:
+def _standardised(place: str, answers: pd.Series[Any], held: int) -> NDArray[np.float32]:
     """Standardise numbers by the mean and deviation of the training part: (N, 1)."""
     numbers = pd.to_numeric(answers, errors="coerce").to_numpy(dtype=np.float64)
     wrong = np.flatnonzero(~np.isfinite(numbers))
@@ -128,8 +128,9 @@ def _standardised(place: str, answers: pd.Series[Any], holdout_size: int) -> NDA
         raise ValueError(
             f"{place} holds {answers.iloc[wrong[0]]!r}, expected finite numbers for a regression"
         )
-    training = numbers[holdout_size:]
-    for part, values in (("hold-out", numbers[:holdout_size]), ("training", training)):
+    training, half = numbers[held:], held // 2
+    parts = {"hold-out": numbers[:half], "sealed": numbers[half:held], "training": training}
+    for part, values in parts.items():
         if values.min() == values.max():
             raise ValueError(f"{place} is {values[0]} in every {part} row, expected numbers that vary")
     targets: NDArray[np.float32] = ((numbers - training.mean()) / training.std()).astype(np.float32)

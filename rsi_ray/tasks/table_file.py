@@ -37,7 +37,7 @@ class TableOptions:
             are floats, else classification.
         ignore: columns that are left out.
         max_levels: levels of a column of categories, at most.
-        holdout_size: hold-out samples.
+        holdout_size: hold-out samples, and as many that are sealed.
         seed: of the split.
 
     Raises:

@@ -1,11 +1,11 @@
-"""What a candidate learns from and is scored on: heads, training batches and a sealed hold-out."""
+"""What a candidate learns from and is scored on: heads, training batches, a hold-out and a sealed part."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,7 @@ class Batch:
 
 
 class Domain(Protocol[HeadT_co]):
-    """One capability: a head's data, split into training and hold-out."""
+    """One capability: a head's data, split into training, hold-out and sealed part."""
 
     @property
     def head(self) -> HeadT_co:
@@ -60,7 +60,11 @@ class Domain(Protocol[HeadT_co]):
         ...
 
     def holdout(self) -> Batch:
-        """Return every hold-out sample; none of them can be drawn."""
+        """Return every hold-out sample, which a search selects by; none of them can be drawn."""
+        ...
+
+    def sealed(self) -> Batch:
+        """Return as many samples again for the evaluator alone: none is drawn, none is in the hold-out."""
         ...
 
 
@@ -91,11 +95,25 @@ class Task(Protocol):
         ...
 
 
+@runtime_checkable
+class Sealed(Protocol):
+    """A task with a part that neither training nor search ever sees; one of the user's own may have none."""
+
+    def sealed(self) -> Mapping[str, Batch]:
+        """Return the sealed part of every head, `holdout_size` samples each."""
+        ...
+
+
+def sealed_part(task: Task) -> tuple[Mapping[str, Batch], bool]:
+    """Return what an evaluator scores on, and whether it is sealed: else it is the hold-out."""
+    return (task.sealed(), True) if isinstance(task, Sealed) else (task.holdout(), False)
+
+
 class DomainTask(Generic[HeadT]):
     """A task that is put together from its domains."""
 
     def __init__(self, domains: Sequence[Domain[HeadT]], *, holdout_size: int) -> None:
-        """Take domains whose hold-outs have `holdout_size` samples each."""
+        """Take domains whose hold-outs and sealed parts have `holdout_size` samples each."""
         self._domains = tuple(domains)
         self.heads: tuple[HeadT, ...] = tuple(domain.head for domain in self._domains)
         self.holdout_size = holdout_size
@@ -109,3 +127,7 @@ class DomainTask(Generic[HeadT]):
     def holdout(self) -> dict[str, Batch]:
         """Return the hold-out of every head, `holdout_size` samples each."""
         return {domain.head.name: domain.holdout() for domain in self._domains}
+
+    def sealed(self) -> dict[str, Batch]:
+        """Return the sealed part of every head, `holdout_size` samples each."""
+        return {domain.head.name: domain.sealed() for domain in self._domains}

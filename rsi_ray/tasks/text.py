@@ -1,4 +1,4 @@
-"""Next-byte prediction on a text, with hold-out spans spread evenly over it."""
+"""Next-byte prediction on a text, with hold-out and sealed spans spread evenly over it."""
 
 from __future__ import annotations
 
@@ -23,20 +23,22 @@ class TextDomain:
     Attributes:
         head: dense, 256 classes (bytes).
         text: the whole text, uint8, shape (N,).
-        train_starts: where training windows of length + 1 bytes may start; none touches a hold-out span.
-        holdout_starts: where the hold-out spans of length + 1 bytes start.
+        train_starts: where training windows of length + 1 bytes may start; none touches a span that is held.
+        holdout_starts, sealed_starts: where the spans of length + 1 bytes start that are held out, or sealed.
     """
 
     head: Head
     text: NDArray[np.uint8]
     train_starts: NDArray[np.int32]
     holdout_starts: NDArray[np.int32]
+    sealed_starts: NDArray[np.int32]
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the text and of the place and length of the hold-out spans, in hex."""
+        """SHA-256 of the text and of the place and length of the spans that are held, in hex."""
         digest = hashlib.sha256(self.text.tobytes())
-        digest.update(self.holdout_starts.astype("<i4").tobytes())
+        for starts in (self.holdout_starts, self.sealed_starts):
+            digest.update(starts.astype("<i4").tobytes())
         digest.update(str(self.head.length).encode())
         return digest.hexdigest()
 
@@ -48,13 +50,19 @@ class TextDomain:
         """Return the hold-out spans in the order of the text, in the shapes of `draw`."""
         return self._windows(self.holdout_starts)
 
+    def sealed(self) -> Batch:
+        """Return the sealed spans in the order of the text, in the shapes of `draw`."""
+        return self._windows(self.sealed_starts)
+
     def _windows(self, starts: NDArray[np.int32]) -> Batch:
         windows = self.text[starts[:, None] + np.arange(self.head.length + 1)].astype(np.int64)
         return Batch(inputs=windows[:, :-1], targets=windows[:, 1:])
 
 
 def text_domain(name: str, text: bytes, *, length: int, holdout_size: int) -> TextDomain:
-    """Split a text: one hold-out span in each of `holdout_size` equal parts, the rest for training.
+    """Split a text into twice `holdout_size` equal parts; the rest around their spans is for training.
+
+    In turn, the span of a part is held out and sealed.
 
     Raises:
         ValueError: the text is too short for that many spans, or too long, or a part of it only repeats
@@ -62,24 +70,25 @@ def text_domain(name: str, text: bytes, *, length: int, holdout_size: int) -> Te
     """
     if len(text) > MAX_BYTES:
         raise ValueError(f"{name}: {len(text)} bytes are too many, expected at most {MAX_BYTES}")
-    part = len(text) // holdout_size
+    part = len(text) // (2 * holdout_size)
     if part < 4 * (length + 1):
         raise ValueError(
-            f"{name}: {len(text)} bytes are too few for {holdout_size} hold-out spans of {length + 1} bytes"
+            f"{name}: {len(text)} bytes are too few for {holdout_size} hold-out spans of {length + 1} bytes, "
+            "and as many sealed"
         )
-    parts = range(0, part * holdout_size, part)
-    starts = [_unrepeated(name, text, at, at + part, length + 1) for at in parts]
-    holdout_starts = np.array(starts, dtype=np.int32)
+    parts = range(0, 2 * part * holdout_size, part)
+    starts = np.array([_unrepeated(name, text, at, at + part, length + 1) for at in parts], dtype=np.int32)
     return TextDomain(
         head=Head(name=name, classes=256, length=length, dense=True),
         text=np.frombuffer(text, dtype=np.uint8),
-        train_starts=_starts_clear_of(holdout_starts, len(text), length + 1),
-        holdout_starts=holdout_starts,
+        train_starts=_starts_clear_of(starts, len(text), length + 1),
+        holdout_starts=starts[::2],
+        sealed_starts=starts[1::2],
     )
 
 
 def without_repeats(texts: Iterable[bytes]) -> bytes:
-    """Join texts, keeping each paragraph once: boilerplate must not carry hold-out into training."""
+    """Join texts, keeping each paragraph once: boilerplate must not carry what is held into training."""
     paragraphs = (paragraph for text in texts for paragraph in text.split(b"\n\n"))
     return b"\n\n".join(dict.fromkeys(paragraphs))
 
@@ -93,10 +102,10 @@ def _unrepeated(name: str, text: bytes, start: int, stop: int, span: int) -> int
     raise ValueError(f"{name}: bytes {start} to {stop} hold no span of {span} bytes that occurs only once")
 
 
-def _starts_clear_of(holdout_starts: NDArray[np.int32], size: int, span: int) -> NDArray[np.int32]:
-    """Return every start of a window of `span` bytes that shares no byte with a hold-out span."""
+def _starts_clear_of(held_starts: NDArray[np.int32], size: int, span: int) -> NDArray[np.int32]:
+    """Return every start of a window of `span` bytes that shares no byte with a span that is held."""
     clear = np.ones(size - span + 1, dtype=bool)
     # A window overlaps a span exactly when their starts lie less than `span` apart.
-    near = holdout_starts[:, None] + np.arange(1 - span, span)
+    near = held_starts[:, None] + np.arange(1 - span, span)
     clear[near[(near >= 0) & (near < len(clear))]] = False
     return np.flatnonzero(clear).astype(np.int32)

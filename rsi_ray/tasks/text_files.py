@@ -21,7 +21,7 @@ class TextFilesOptions:
     Attributes:
         paths: files, or folders of which every `.txt` file is taken, those of folders within too.
         text_length: bytes per sample.
-        holdout_size: hold-out samples.
+        holdout_size: hold-out samples, and as many that are sealed.
 
     Raises:
         ValueError: a value is out of its range; the message names it.

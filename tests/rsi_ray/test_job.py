@@ -100,7 +100,7 @@ def test_a_task_is_loaded_once_and_never_sent_along():
     for _ in range(5):
         own.price(CONFIG)
     assert own.load_task.loads == 1
-    assert "_task" not in own.__getstate__()
+    assert "task" not in own.__getstate__()
     assert len(pickle.dumps(own)) < 100_000
 
 

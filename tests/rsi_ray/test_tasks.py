@@ -1,4 +1,4 @@
-"""The built-in task: disjoint hold-outs, exact answers, the same data every time."""
+"""The built-in task: disjoint parts, exact answers, the same data every time."""
 
 from __future__ import annotations
 
@@ -45,20 +45,24 @@ def problems() -> list[ProblemDomain]:
     ]
 
 
+def held_starts(domain: TextDomain) -> Iterator[int]:
+    return iter([*domain.holdout_starts, *domain.sealed_starts])
+
+
 def windows(domain: TextDomain, starts: Iterator[int]) -> Iterator[bytes]:
     return (domain.text[start : start + domain.head.length + 1].tobytes() for start in starts)
 
 
 @pytest.mark.parametrize("domain", texts(), ids=DENSE)
-def test_no_holdout_span_of_a_text_occurs_in_any_training_window(domain: TextDomain) -> None:
-    held = set(windows(domain, iter(domain.holdout_starts)))
+def test_no_span_of_a_text_that_is_held_occurs_in_any_training_window(domain: TextDomain) -> None:
+    held = set(windows(domain, held_starts(domain)))
     assert not any(window in held for window in windows(domain, iter(domain.train_starts)))
 
 
 @pytest.mark.parametrize("domain", texts(), ids=DENSE)
-def test_no_training_window_shares_a_byte_with_a_holdout_span(domain: TextDomain) -> None:
+def test_no_training_window_shares_a_byte_with_a_span_that_is_held(domain: TextDomain) -> None:
     held = np.zeros(len(domain.text), dtype=bool)
-    for start in domain.holdout_starts:
+    for start in held_starts(domain):
         held[start : start + domain.head.length + 1] = True
     covered = np.zeros_like(held)
     for offset in range(domain.head.length + 1):
@@ -68,9 +72,10 @@ def test_no_training_window_shares_a_byte_with_a_holdout_span(domain: TextDomain
 
 
 @pytest.mark.parametrize("domain", texts(), ids=DENSE)
-def test_the_holdout_of_a_text_has_one_span_in_each_of_its_equal_parts(domain: TextDomain) -> None:
-    part = len(domain.text) // 64
-    assert [start // part for start in domain.holdout_starts] == list(range(64))
+def test_the_equal_parts_of_a_text_have_a_span_each_held_out_and_sealed_in_turn(domain: TextDomain) -> None:
+    part = len(domain.text) // 128
+    assert [start // part for start in domain.holdout_starts] == list(range(0, 128, 2))
+    assert [start // part for start in domain.sealed_starts] == list(range(1, 128, 2))
 
 
 def test_a_span_that_occurs_again_is_not_taken_as_holdout() -> None:
@@ -113,9 +118,9 @@ def test_the_target_of_a_dense_head_is_the_byte_that_follows(domain: TextDomain)
 
 
 @pytest.mark.parametrize("domain", problems(), ids=ANSWERED)
-def test_no_holdout_problem_occurs_among_the_training_problems(domain: ProblemDomain) -> None:
+def test_no_problem_occurs_twice(domain: ProblemDomain) -> None:
     rows = [row.tobytes() for row in domain.problems]
-    assert not set(rows[: domain.holdout_size]) & set(rows[domain.holdout_size :])
+    assert len(set(rows)) == len(rows)
 
 
 @pytest.mark.parametrize("domain", problems(), ids=ANSWERED)
@@ -257,6 +262,13 @@ def test_one_changed_byte_changes_the_digest(domain: TextDomain | ProblemDomain)
     data = getattr(domain, name).copy()
     data.flat[-1] ^= 1
     assert replace(domain, **{name: data}).digest != domain.digest
+
+
+@pytest.mark.parametrize("domain", texts(), ids=DENSE)
+def test_another_sealed_span_changes_the_digest(domain: TextDomain) -> None:
+    starts = domain.sealed_starts.copy()
+    starts[-1] += 1
+    assert replace(domain, sealed_starts=starts).digest != domain.digest
 
 
 def test_one_changed_answer_changes_the_digest() -> None:

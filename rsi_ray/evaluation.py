@@ -1,0 +1,140 @@
+"""The independent evaluation of a candidate: its weights, and further trainings, on the sealed part."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from rsi_ray.errors import EvaluationError
+from rsi_ray.evidence import Evidence, Measurement
+from rsi_ray.job import TrainingJob, candidate_seed
+from rsi_ray.scoring import check_rows, scored
+from rsi_ray.tasks.task import sealed_part
+from rsi_ray.train import build, train
+from rsi_ray.weights import load_weights
+from safety import Claim
+
+Start = Callable[[nn.Module, int], None]
+"""Puts the weights that a training starts from, such as a parent's, into a new model; told the seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is evaluated.
+
+    Attributes:
+        config: the candidate's configuration.
+        weights: its file, safetensors.
+        digest: SHA-256 of the file, in hex.
+        seeds: further trainings of the same configuration.
+        start: what the candidate's own training started from; None for new weights.
+    """
+
+    config: Mapping[str, Any]
+    weights: Path
+    digest: str
+    seeds: int = 2
+    start: Start | None = None
+
+
+def evaluation_claim(job: TrainingJob, subject: Subject) -> Claim:
+    """What an evaluation takes: further trainings, and an evaluation of each model; a report for each."""
+    one, models = job.price(subject.config), 1 + subject.seeds
+    evaluations = models * job.task.holdout_size * one.forward_flops
+    return replace(
+        one,
+        train_flops=subject.seeds * one.train_flops + evaluations,
+        wall_ms=models * one.wall_ms,
+        gpu_ms=models * one.gpu_ms,
+        reports=models,
+    )
+
+
+def measurements(job: TrainingJob, subject: Subject) -> Iterator[Measurement]:
+    """Yield the scores of the weights, then of each further training as it ends.
+
+    Raises:
+        ArtifactError: the file isn't what it is said to be.
+        EvaluationError: a score is no number.
+    """
+    yield evaluate_weights(job, subject.config, subject.weights, digest=subject.digest)
+    further = [job.seed + 1 + index for index in range(subject.seeds)]
+    yield from evaluate_seeds(job, subject.config, further, start=subject.start)
+
+
+def evidence_of(job: TrainingJob, subject: Subject, found: Sequence[Measurement]) -> Evidence:
+    """What the measurements of a subject prove."""
+    _, is_sealed = sealed_part(job.task)
+    return Evidence(
+        config=dict(subject.config),
+        weights=subject.digest,
+        task=job.digest(),
+        sealed=is_sealed,
+        train_flops=job.price(subject.config).train_flops,
+        measurements=tuple(found),
+    )
+
+
+def evaluate_weights(
+    job: TrainingJob, config: Mapping[str, Any], weights: Path, *, digest: str
+) -> Measurement:
+    """Score a file of weights on the sealed part, in a model that is built from the configuration.
+
+    Args:
+        job: what the candidate is one of.
+        config: its configuration.
+        weights: safetensors.
+        digest: SHA-256 of the file, in hex.
+
+    Raises:
+        ArtifactError: it is another file, a link, no safetensors, or of another architecture.
+        EvaluationError: a score is no number.
+    """
+    seed = candidate_seed(job.seed, config)
+    model = build(job.space, job.candidate(config).spec, seed=seed, device=job.device)
+    load_weights(model, weights, digest)
+    return _measured(job, model, seed)
+
+
+def evaluate_seeds(
+    job: TrainingJob, config: Mapping[str, Any], seeds: Sequence[int], *, start: Start | None = None
+) -> Iterator[Measurement]:
+    """Train the configuration again for each seed, to the end, and score each model on the sealed part.
+
+    Args:
+        job: what the candidate is one of; its training is the one that it had.
+        config: its configuration.
+        seeds: each in place of the job's: first weights, batches and dropout follow from it.
+        start: what its own training started from.
+
+    Raises:
+        EvaluationError: a score is no number.
+    """
+    for seed in seeds:
+        trainer = replace(job, seed=seed).trainer(config)
+        own = candidate_seed(seed, config)
+        if start is not None:
+            start(trainer.model, own)
+        for _ in train(trainer, job.candidate(config).training):
+            pass
+        yield _measured(job, trainer.model, own)
+
+
+def _measured(job: TrainingJob, model: nn.Module, seed: int) -> Measurement:
+    batches, _ = sealed_part(job.task)
+    check_rows(batches, job.task.holdout_size, job.shapes)
+    found = scored(model, batches, job.device)
+    domains = {name: one.score for name, one in found.items()}
+    if not all(map(math.isfinite, domains.values())):
+        raise EvaluationError(f"seed {seed}: scores {domains}, expected finite numbers")
+    return Measurement(
+        seed=seed,
+        score=sum(domains.values()) / len(domains),
+        domains=domains,
+        errors={name: one.error for name, one in found.items()},
+    )

@@ -1,0 +1,74 @@
+"""A model's weights as named tensors: listed, put in, and read from a file of a known digest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor, nn
+
+from safety import ArtifactError, read_artifact
+
+
+def distinct(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the weights and saved buffers by name, tied ones once: a safetensors file takes no aliases."""
+    seen = set()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            yield name, tensor
+
+
+def put_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Copy weights into a model of the same architecture.
+
+    Raises:
+        ValueError: a tensor is missing, too many, or of another shape or type; nothing is changed.
+    """
+    own = dict(distinct(model))
+    for name in sorted(own.keys() | weights.keys()):
+        has, given = own.get(name), weights.get(name)
+        if has is None or given is None or (has.shape, has.dtype) != (given.shape, given.dtype):
+            raise ValueError(f"{name}: {_told(given)}, expected {_told(has)}")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(weights[name])
+
+
+def _told(tensor: Tensor | None) -> str:
+    return (
+        "none" if tensor is None else f"{tuple(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"
+    )
+
+
+def read_weights(path: Path, digest: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name; a pickle is never loaded.
+
+    Args:
+        path: of the file.
+        digest: SHA-256 of its bytes, which are read once, in hex.
+
+    Raises:
+        ArtifactError: it is another file, a link, or no safetensors; in one line.
+    """
+    content = read_artifact(path, digest)
+    try:
+        return load(content)
+    except SafetensorError as error:
+        raise ArtifactError(f"artifact {path}: no safetensors: {error}") from None
+
+
+def load_weights(model: nn.Module, path: Path, digest: str) -> None:
+    """Put the weights of a safetensors file into a model of the architecture that it is said to be of.
+
+    Raises:
+        ArtifactError: see `read_weights`; or it is of another architecture.
+    """
+    weights = read_weights(path, digest)
+    try:
+        put_weights(model, weights)
+    except ValueError as error:
+        raise ArtifactError(f"artifact {path}: {error}") from None
