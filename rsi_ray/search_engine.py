@@ -103,11 +103,12 @@ class ArchitectureSearchEngine:
         ]
 
     def _near(self, sweep: Sweep, champion: Standing, generation: int) -> list[dict[str, Any]]:
-        """Children that contain the champion and others with one parameter changed, in turn; within limits."""
+        """Children that contain the champion, and others that differ in one parameter, in turn."""
         rng = random.Random(f"{self.sweep.seed}:{generation}")
         job, limits = sweep.job(), sweep.checked_limits()
         own = spec_from(job, champion.config)[0]
-        beyond, around = [], []
+        beyond: list[dict[str, Any]] = []
+        around: list[dict[str, Any]] = []
         for config in neighbours(job, champion.config, rng):
             if isinstance(judge_config(limits, job, config), Allow):
                 grown = relation(sweep.space, own.spec, spec_from(job, config)[0].spec).kind == "exact"
@@ -118,7 +119,7 @@ class ArchitectureSearchEngine:
         return list(islice(filter(None, in_turn), round(SHARE_NEAR * sweep.trials)))
 
     def _validate_safety(self, architecture: Any, bounds: Mapping[str, Any]) -> bool:
-        """Whether an architecture, a spec or its parameters, is under the ceilings of the guide's `bounds`."""
+        """Whether a spec, or one by its parameters, is under the ceilings of the guide's `bounds`."""
         limits, job = limits_from_dict({"bounds": dict(bounds)}), self.sweep.job()
         if isinstance(architecture, Mapping):
             return isinstance(judge_config(limits, job, architecture), Allow)

@@ -76,7 +76,7 @@ def run(world, last=3, min_improvement=0.01, must_ask=True):
     events = []
     terms = Terms(last_generation=last, min_improvement=min_improvement, must_ask=must_ask)
     ending = improve(world, terms, events.append)
-    assert events[-1].kind == "ended" and events[-1].text == ending.text
+    assert (events[-1].kind, events[-1].text) == ("ended", ending.text)
     return ending, [event.kind for event in events]
 
 

@@ -657,7 +657,8 @@ def test_what_is_held_until_a_time_is_lifted_by_no_approval(ledger):
     again = ledger.ask_promotion("p", NEXT, "loop", "8% more", RATE).digest
     answer(ledger, again, "ann")
     held = ledger.promote("p", "p/2", 1.04, 1.12, champion=NEXT, request=again)
-    assert isinstance(held, Hold) and held.until_ms > 0
+    assert isinstance(held, Hold)
+    assert held.until_ms > 0
 
 
 def test_a_hold_is_lifted_by_people_even_where_promotions_need_no_approval(ledger):
