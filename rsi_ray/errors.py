@@ -1,14 +1,19 @@
 """The tree of errors of this package.
 
 UsageError           it can't be done as it is asked for; the message is one line
-├── SweepError       a sweep can't run as it is asked for
+├── ChampionError    a champion's version isn't there, isn't what it was, or can't take the place asked for
+├── EvaluationError  an evaluation gave no numbers that count
 ├── RunError         a run, a trial or a ledger that was asked for isn't there
-└── EvaluationError  an evaluation gave no numbers that count
+└── SweepError       a sweep can't run as it is asked for
 """
 
 
 class UsageError(Exception):
     """It can't be done as it is asked for; the message is one line."""
+
+
+class ChampionError(UsageError):
+    """A champion's version isn't there, isn't what it was, or can't take the place asked for."""
 
 
 class SweepError(UsageError):

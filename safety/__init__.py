@@ -8,8 +8,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from safety.approval import Act, Champion, Decision
-from safety.artifact import artifact_digest, read_artifact
+from safety.artifact import artifact_digest, artifact_of, read_artifact
 from safety.budgets import Budget
+from safety.champions import Promoted
 from safety.claim import Claim, Measured, Usage
 from safety.clock import Clock, system_clock
 from safety.document import Document, StrictModel, read_yaml, validate
@@ -77,6 +78,7 @@ __all__ = [
     "Measured",
     "Nearness",
     "PriceError",
+    "Promoted",
     "Promotion",
     "Report",
     "Request",
@@ -89,6 +91,7 @@ __all__ = [
     "Verdict",
     "Version",
     "artifact_digest",
+    "artifact_of",
     "govern",
     "improvement",
     "judge",

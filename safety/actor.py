@@ -12,6 +12,8 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
 from safety.answers import Question, Signed, asked, opened, read, sealed
 from safety.approval import Champion
+from safety.approval import Request as ApprovalRequest
+from safety.champions import Promoted
 from safety.claim import Measured, Usage
 from safety.database import state_folder, without_password
 from safety.drills import Canary
@@ -217,6 +219,16 @@ class GovernorClient:
         """Record that a champion takes another's place, if it may."""
         verdict: Verdict = self._ask("promote", sweep, key, old, new, mode, champion, request)
         return verdict
+
+    def ask_promotion(self, sweep: str, champion: Champion, by: str, about: str) -> ApprovalRequest:
+        """Ask people to approve a promotion."""
+        request: ApprovalRequest = self._ask("ask_promotion", sweep, champion, by, about)
+        return request
+
+    def champions(self, lineage: str) -> list[Promoted]:
+        """The promotions of a lineage, in order."""
+        found: list[Promoted] = self._ask("champions", lineage)
+        return found
 
     def fail(self, sweep: str, key: str, reason: str) -> None:
         """Record that a trial failed."""

@@ -10,6 +10,7 @@ from typing import Protocol
 from safety.approval import Champion
 from safety.approval import Request as ApprovalRequest
 from safety.budgets import Budget
+from safety.champions import Promoted
 from safety.claim import Measured, Usage
 from safety.drills import Canary
 from safety.errors import LeaseLost
@@ -265,6 +266,10 @@ class Governor:
     ) -> ApprovalRequest:
         """Ask people to approve a promotion; see `Ledger.ask_promotion`."""
         return self._ledger.ask_promotion(sweep, champion, by, about, lifts)
+
+    def champions(self, lineage: str) -> list[Promoted]:
+        """The promotions of a lineage, in order; see `Ledger.champions`."""
+        return self._ledger.champions(lineage)
 
     def fail(self, sweep: str, key: str, reason: str) -> None:
         """Record that a trial failed by itself; its lease is not touched."""

@@ -7,10 +7,23 @@ from contextlib import AbstractContextManager
 
 import sqlalchemy as sa
 
-from safety import approvals, audit, budgets, drills, endings, latch, leases, promotions, sweeps, versions
+from safety import (
+    approvals,
+    audit,
+    budgets,
+    champions,
+    drills,
+    endings,
+    latch,
+    leases,
+    promotions,
+    sweeps,
+    versions,
+)
 from safety.approval import NOBODY, Act, Champion, Decision, require_reachable
 from safety.approval import Request as ApprovalRequest
 from safety.approvals import Asked
+from safety.champions import Promoted
 from safety.clock import Clock, system_clock
 from safety.drills import Canary
 from safety.errors import ApprovalMissing, ApprovalRefused
@@ -255,6 +268,11 @@ class Oversight:
         """The promotions of a lineage, in order."""
         with self._transaction() as connection:
             return promotions.of_lineage(connection, lineage)
+
+    def champions(self, lineage: str) -> list[Promoted]:
+        """The promotions of a lineage, in order, each with its champion and who approved it."""
+        with self._transaction() as connection:
+            return champions.of_lineage(connection, lineage)
 
     # --- approvals
 
