@@ -15,6 +15,7 @@ from safety.approval import Champion
 from safety.claim import Measured, Usage
 from safety.database import state_folder, without_password
 from safety.drills import Canary
+from safety.emergency_calls import EmergencyClient
 from safety.errors import GovernorUnreachable, IdentityError, LedgerError, SafetyError
 from safety.governor import Status
 from safety.identity import identity_in, public_in
@@ -78,7 +79,7 @@ class GovernorActor:
         return f"Governor({without_password(self._url)})"
 
 
-class GovernorClient:
+class GovernorClient(EmergencyClient):
     """The governor as drivers and workers reach it; picklable, and without memory.
 
     Every method is the governor's; each raises GovernorUnreachable where no answer comes, and IdentityError

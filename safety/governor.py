@@ -12,6 +12,7 @@ from safety.approval import Request as ApprovalRequest
 from safety.budgets import Budget
 from safety.claim import Measured, Usage
 from safety.drills import Canary
+from safety.emergency_calls import EmergencyCalls
 from safety.errors import LeaseLost
 from safety.improvement import Mode
 from safety.lease import FAILED, Grant, Request
@@ -96,10 +97,11 @@ class Authority(Protocol):
         ...
 
 
-class Governor:
+class Governor(EmergencyCalls):
     """The authority over a ledger; it keeps no memory of its own."""
 
     def __init__(self, ledger: Ledger) -> None:
+        super().__init__(ledger)
         self._ledger = ledger
 
     def open_sweep(
