@@ -83,39 +83,53 @@ class Emergencies(Oversight):
             endings.reap(connection, self._clock)
             return len(_held(connection, incidents.find(connection, number).lineage))
 
-    def revert(self, number: int, by: str) -> Incident:
+    def revert(self, number: int, by: str) -> str:
         """Make the last known safe champion the lineage's present one; see `Incident.safe`.
+
+        Where it is behind that one already it stays there. The step is taken when it is so on disk too.
+
+        Returns:
+            The artifact that the lineage is at; "" for what it began with, and where nobody told.
 
         Raises:
             LedgerError: there is no such incident, or its state isn't saved yet.
         """
         with self._transaction() as connection:
             incident = incidents.find(connection, number)
-            to = incidents.safe_of(connection, incident)
-            # the step first: where one before it is missing, nothing goes back
-            if incidents.take(connection, self._clock, incident, "reverted", by, incident.safe):
-                reason = f"incident {number}: {incident.reason}"
+            if not incident.step("reverted"):
+                incidents.require(incident, "reverted")
+                to, reason = incidents.safe_of(connection, incident), f"incident {number}: {incident.reason}"
                 succession.go_back(connection, self._clock, incident.lineage, to, reason, by, incident=number)
-            return incidents.find(connection, number)
+            champion = succession.current(connection, incident.lineage)
+            return champion.artifact if champion else ""
 
     def take_step(self, number: int, step: Step, by: str, told: str = "") -> Incident:
-        """Write down that the state was saved, or that the alert was taken.
+        """Write down that the state was saved, the champion reverted, or the alert taken.
 
         Args:
             number: of the incident.
-            step: saved or alerted.
+            step: saved, reverted or alerted.
             by: who did it.
-            told: where, or by whom.
+            told: where, to which artifact, or by whom.
 
         Raises:
             LedgerError: there is no such incident, it is another step, or one before it was not taken.
         """
-        if step not in ("saved", "alerted"):
-            raise LedgerError(f"incident {number}: {step} is not written down so; expected saved or alerted")
+        if step not in ("saved", "reverted", "alerted"):
+            raise LedgerError(f"incident {number}: {step}: expected saved, reverted or alerted")
         with self._transaction() as connection:
             incident = incidents.find(connection, number)
+            if step == "reverted" and not incident.step(step):
+                self._require_reverted(connection, incident)
             incidents.take(connection, self._clock, incident, step, by, told)
             return incidents.find(connection, number)
+
+    def _require_reverted(self, connection: sa.Connection, incident: Incident) -> None:
+        safe = incidents.safe_of(connection, incident)
+        if any(row.id > safe for row in succession.standing(connection, incident.lineage)):
+            raise LedgerError(
+                f"incident {incident.number}: its lineage isn't at its safe champion; `revert` it"
+            )
 
     def acknowledge(self, number: int, reason: str, by: str) -> bool:
         """Say that somebody knows of a shutdown, so that its alert rests; whether nobody had.

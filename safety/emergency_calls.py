@@ -70,14 +70,14 @@ class EmergencyClient(ABC):
         return left
 
     def take_step(self, number: int, step: Step, by: str, told: str = "") -> Incident:
-        """Write down that the state was saved, or that the alert was taken."""
+        """Write down that the state was saved, the champion reverted, or the alert taken."""
         incident: Incident = self._ask("take_step", number, step, by, told)
         return incident
 
-    def revert(self, number: int, by: str) -> Incident:
-        """Make the last known safe champion the lineage's present one."""
-        incident: Incident = self._ask("revert", number, by)
-        return incident
+    def revert(self, number: int, by: str) -> str:
+        """Make the last known safe champion the lineage's present one; the artifact that it is at."""
+        artifact: str = self._ask("revert", number, by)
+        return artifact
 
     def note_once(self, key: str, denial: Deny) -> bool:
         """Record an incident of no sweep, once."""

@@ -68,7 +68,7 @@ def completed(ledger, number):
     """All that a shutdown does by itself."""
     ledger.revoke_leases(number, "loop")
     ledger.take_step(number, "saved", "loop", "folder")
-    ledger.revert(number, "loop")
+    ledger.take_step(number, "reverted", "loop", ledger.revert(number, "loop"))
     return ledger.take_step(number, "alerted", "loop", "webhook")
 
 
@@ -161,6 +161,22 @@ def test_each_step_is_taken_once_with_its_row_of_the_audit(family):
     assert audit.verify(family.audit()) is None
 
 
+def test_a_lineage_that_was_taken_back_further_meanwhile_stays_there(family):
+    number = runaway(family).number
+    family.rollback("family", "", "all of them", "dan")
+    completed(family, number)
+    assert family.current_champion("family") is None
+
+
+def test_a_shutdown_that_is_over_takes_no_later_champion_back(family):
+    number = runaway(family).number
+    completed(family, number)
+    released(family, number)
+    assert promote(family, 3, 0.505, 0.506, "a1") == Allow()
+    assert completed(family, number).is_released
+    assert family.current_champion("family") == champion(3, "a1")
+
+
 def test_steps_go_on_after_a_restart(family, url, clock):
     number = runaway(family).number
     family.revoke_leases(number, "loop")
@@ -180,9 +196,12 @@ def test_nothing_is_saved_before_it_is_revoked_nor_reverted_before_it_is_saved(f
     family.revoke_leases(number, "loop")
     with pytest.raises(LedgerError, match="incident 1: it can't be reverted before it is saved"):
         family.revert(number, "loop")
+    family.take_step(number, "saved", "loop")
+    with pytest.raises(LedgerError, match="incident 1: its lineage isn't at its safe champion"):
+        family.take_step(number, "reverted", "loop")
     assert family.current_champion("family") == champion(2, "a1")
-    for step in ("released", "acknowledged", "reverted", "frozen"):
-        with pytest.raises(LedgerError, match="expected saved or alerted"):
+    for step in ("released", "acknowledged", "revoked", "frozen"):
+        with pytest.raises(LedgerError, match="expected saved, reverted or alerted"):
             family.take_step(number, step, "loop")
     with pytest.raises(LedgerError, match="incident 9: not in the ledger"):
         family.incident(9)
@@ -417,7 +436,8 @@ def test_a_governor_shuts_down_goes_back_and_tells_of_it(family):
     governor.revoke_leases(number, "loop")
     assert governor.leases_left(number) == 0
     governor.take_step(number, "saved", "loop", "folder")
-    assert governor.revert(number, "loop").step("reverted").told == "a1"
+    assert governor.revert(number, "loop") == "a1"
+    governor.take_step(number, "reverted", "loop", "a1")
     assert governor.incident(number) == governor.standing_incident("x")
     assert governor.current_champion("family") == champion(1)
     assert governor.rollback("family", "", "no", "dan")
