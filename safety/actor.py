@@ -11,12 +11,14 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
 from safety.answers import Question, Signed, asked, opened, read, sealed
-from safety.approval import Champion
+from safety.approval import Champion, Decision
 from safety.approval import Request as ApprovalRequest
+from safety.approvals import Asked
 from safety.champions import Promoted
 from safety.claim import Measured, Usage
 from safety.database import state_folder, without_password
 from safety.drills import Canary
+from safety.emergency_calls import EmergencyClient
 from safety.errors import GovernorUnreachable, IdentityError, LedgerError, SafetyError
 from safety.governor import Status
 from safety.identity import identity_in, public_in
@@ -80,7 +82,7 @@ class GovernorActor:
         return f"Governor({without_password(self._url)})"
 
 
-class GovernorClient:
+class GovernorClient(EmergencyClient):
     """The governor as drivers and workers reach it; picklable, and without memory.
 
     Every method is the governor's; each raises GovernorUnreachable where no answer comes, and IdentityError
@@ -220,10 +222,21 @@ class GovernorClient:
         verdict: Verdict = self._ask("promote", sweep, key, old, new, mode, champion, request)
         return verdict
 
-    def ask_promotion(self, sweep: str, champion: Champion, by: str, about: str) -> ApprovalRequest:
+    def ask_promotion(
+        self, sweep: str, champion: Champion, by: str, about: str, lifts: str = ""
+    ) -> ApprovalRequest:
         """Ask people to approve a promotion."""
-        request: ApprovalRequest = self._ask("ask_promotion", sweep, champion, by, about)
+        request: ApprovalRequest = self._ask("ask_promotion", sweep, champion, by, about, lifts)
         return request
+
+    def request(self, name: str) -> tuple[Asked, Verdict]:
+        """A request for an approval, and whether it is approved now."""
+        asked: tuple[Asked, Verdict] = self._ask("request", name)
+        return asked
+
+    def decide(self, decision: Decision) -> None:
+        """Write an approver's decision down."""
+        self._ask("decide", decision)
 
     def champions(self, lineage: str) -> list[Promoted]:
         """The promotions of a lineage, in order."""

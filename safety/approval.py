@@ -15,7 +15,7 @@ from safety.limits import Approval
 from safety.tightening import TIGHTER
 from safety.verdict import Allow, Deny, Hold, Verdict
 
-Kind = Literal["unkill", "loosen", "promote"]
+Kind = Literal["unkill", "loosen", "promote", "release"]
 Answer = Literal["approve", "reject"]
 # of a request's digest, as people read it
 SHOWN = 12
@@ -27,13 +27,14 @@ class Act:
     """What is to be done, and on what ground; an approval of another act is none of this one.
 
     Attributes:
-        kind: unkill, loosen or promote.
-        subject: digest of the kill that is lifted, of the new limits, or of the new champion's artifact.
+        kind: unkill, loosen, promote or release.
+        subject: digest of the kill that is lifted, of the new limits, of the new champion's artifact, or of
+            the shutdown whose lineage is released.
         parent: digest of the limits or of the artifact that it takes the place of; "" for none.
-        generation: number of the new version of the limits, or of the champion; 0 for a kill.
+        generation: number of the new version of the limits, or of the champion; 0 for others.
         policy: digest of the limits in force; "" where no version of them binds every sweep.
         evidence: digest of what a promotion rests on.
-        sweep: that promotes.
+        sweep: that promotes, or whose lineage is released.
         lifts: rule that holds a promotion until people have seen it; "" for none.
     """
 
@@ -160,32 +161,34 @@ def another(approved: Act, wanted: Act) -> Deny | None:
     for field in fields(Act):
         for_this, asked = getattr(approved, field.name), getattr(wanted, field.name)
         if for_this != asked:
-            told = f"approved for {field.name} {_shown(for_this)}, not {_shown(asked)}"
+            told = f"approved for {field.name} {short(for_this)}, not {short(asked)}"
             return Deny(f"approval.{field.name}", told)
     return None
 
 
-def out_of_line(champion: Champion, past: Sequence[Champion | None], lineage: str) -> Deny | None:
-    """Why a champion doesn't follow its lineage's last one; None where it does.
+def out_of_line(
+    champion: Champion, past: Sequence[Champion | None], lineage: str, parent: str | None
+) -> Deny | None:
+    """Why a champion doesn't follow its lineage's present one; None where it does.
 
     Args:
         champion: that would be promoted.
-        past: the lineage's champions in order; None for a promotion that named none, which can't be compared.
+        past: all the lineage's champions in order, rolled back or not: numbers only rise.
         lineage: its name.
+        parent: artifact that it is at; "" for none, None where nobody told, which can't be compared.
     """
-    name, number = _shown(champion.artifact), len(past) + 1
+    name, number = short(champion.artifact), len(past) + 1
     if champion.generation != number:
         told = f"{name} is generation {champion.generation}, and {number} is the next of lineage {lineage}"
         return Deny("approval.generation", told)
-    last = past[-1] if past else None
-    parent = last.artifact if last else ""
-    if champion.parent == parent or (past and not last):
+    if parent is None or champion.parent == parent:
         return None
-    told = f"{name} would follow {_shown(champion.parent)}, and lineage {lineage} is at {_shown(parent)}"
+    told = f"{name} would follow {short(champion.parent)}, and lineage {lineage} is at {short(parent)}"
     return Deny("approval.parent", told)
 
 
-def _shown(value: object) -> str:
+def short(value: object) -> str:
+    """A digest as people read it."""
     return str(value)[:SHOWN] or "none"
 
 
@@ -257,9 +260,9 @@ def judged(request: Request, decisions: Sequence[Decision], approval: Approval, 
 
 
 def lifting(thrown: Approval, now: Approval) -> Approval:
-    """Who approves that a kill switch is lifted: the tighter of whoever could as it was thrown and can now.
+    """Who approves that a kill switch is lifted, or a lineage released: the tighter of then and now.
 
-    Where too few are left of both, it is whoever could as it was thrown.
+    Where too few are left of both, it is whoever could then.
     """
     values = {
         name: TIGHTER[f"approval.{name}"](getattr(thrown, name), getattr(now, name))

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 
 import sqlalchemy as sa
 
-from safety import audit, latch, schema, sweeps
+from safety import audit, incidents, latch, schema, sweeps
 from safety.approval import (
     Act,
     Decision,
@@ -19,7 +19,7 @@ from safety.approval import (
     rejection,
 )
 from safety.clock import Clock
-from safety.errors import LedgerError
+from safety.errors import ApprovalMissing, LedgerError
 from safety.improvement import MS_PER_HOUR
 from safety.latch import readable
 from safety.limits import Approval
@@ -93,10 +93,23 @@ def _close_if_over(connection: sa.Connection, request: Request, now_ms: int) -> 
 
 
 def in_force(connection: sa.Connection, act: Act) -> Approval:
-    """Who may approve an act; a kill's end is no easier to approve than it was as the switch was thrown."""
+    """Who may approve an act; the end of a kill or a shutdown is no easier to approve than as it began."""
     now = sweeps.approval_in_force(connection, act.sweep)
-    thrown = latch.guards(connection) if act.kind == "unkill" else None
-    return lifting(thrown, now) if thrown else now
+    then = None
+    if act.kind == "unkill":
+        then = latch.guards(connection)
+    elif act.kind == "release":
+        then = incidents.guards(connection, act.subject)
+    return lifting(then, now) if then else now
+
+
+def missing(asked: Asked, verdict: Verdict) -> ApprovalMissing:
+    """What is told of an act that waits for people, or was refused by them."""
+    name, reason = asked.request.name, getattr(verdict, "reason", "")
+    return ApprovalMissing(
+        f"{asked.request.act.kind}: {reason}; `rsi-ray approvals show {name}` says what it is, and "
+        f"`rsi-ray approvals approve {name} --key FILE --reason WHY` approves; then try again"
+    )
 
 
 def ask(connection: sa.Connection, clock: Clock, act: Act, approval: Approval, by: str, about: str) -> Asked:

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from safety import approvals, promotions, schema
+from safety import approvals, promotions, succession
 from safety.approval import Champion, Decision
+from safety.approvals import Asked
 from safety.improvement import Promotion
-
-_table = schema.promotions
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,24 +39,21 @@ class Promoted:
 def of_lineage(connection: sa.Connection, lineage: str) -> list[Promoted]:
     """The promotions of a lineage, in order."""
     used = {asked.used_for: asked for asked in approvals.all_of(connection) if asked.used_for}
-    query = sa.select(_table).where(_table.c.lineage == lineage).order_by(_table.c.id)
-    rows = connection.execute(query).all()
-    found = []
-    for promotion, row in zip(promotions.of_lineage(connection, lineage), rows, strict=True):
-        asked = used.get(f"promotion {promotion.key}")
-        decisions = asked.decisions if asked else ()
-        found.append(
-            Promoted(
-                promotion=promotion,
-                champion=_champion(row),
-                request=asked.request.digest if asked else "",
-                decisions=tuple(one for one in decisions if one.answer == "approve"),
-            )
-        )
-    return found
+    pairs = zip(
+        promotions.of_lineage(connection, lineage), succession.rows_of(connection, lineage), strict=True
+    )
+    return [
+        _promoted(promotion, succession.champion_in(row), used.get(f"promotion {row.key}"))
+        for promotion, row in pairs
+    ]
 
 
-def _champion(row: sa.Row[tuple[object, ...]]) -> Champion | None:
-    names = ("artifact", "parent", "generation", "evidence")
-    told = {name: row._mapping[name] for name in names}
-    return None if told["artifact"] is None else Champion(**told)
+def _promoted(promotion: Promotion, champion: Champion | None, asked: Asked | None) -> Promoted:
+    decisions = asked.decisions if asked else ()
+    return Promoted(
+        promotion=promotion,
+        champion=champion,
+        request=asked.request.digest if asked else "",
+        decisions=tuple(one for one in decisions if one.answer == "approve"),
+        rolled_back=promotion.rolled_back,
+    )

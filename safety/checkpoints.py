@@ -35,6 +35,10 @@ SIGNED = (
     "incident",
     "freeze",
     "close_sweep",
+    "shut_down",
+    "rollback",
+    "acknowledge",
+    "release",
 )
 # rule of the incident that tells of a checkpoint that could not be written
 RULE = "checkpoints"

@@ -1,6 +1,7 @@
 """The tree of errors of this package.
 
 SafetyError
+├── AlertError             a sink did not take an alert
 ├── ArtifactError          an artifact's file can't be read, or is none
 ├── CheckpointError        signed ends of the audit can't be read
 ├── ClusterUnreachable     a Ray cluster doesn't say what runs on it
@@ -22,6 +23,10 @@ SafetyError
 
 class SafetyError(Exception):
     """Base of every error that this package raises on purpose."""
+
+
+class AlertError(SafetyError):
+    """A sink did not take an alert."""
 
 
 class ArtifactError(SafetyError):

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from safety.approval import Champion
+from safety.approval import Champion, Decision
 from safety.approval import Request as ApprovalRequest
+from safety.approvals import Asked
 from safety.budgets import Budget
 from safety.champions import Promoted
 from safety.claim import Measured, Usage
 from safety.drills import Canary
+from safety.emergency_calls import EmergencyCalls
 from safety.errors import LeaseLost
 from safety.improvement import Mode
 from safety.lease import FAILED, Grant, Request
@@ -97,10 +99,11 @@ class Authority(Protocol):
         ...
 
 
-class Governor:
+class Governor(EmergencyCalls):
     """The authority over a ledger; it keeps no memory of its own."""
 
     def __init__(self, ledger: Ledger) -> None:
+        super().__init__(ledger)
         self._ledger = ledger
 
     def open_sweep(
@@ -266,6 +269,14 @@ class Governor:
     ) -> ApprovalRequest:
         """Ask people to approve a promotion; see `Ledger.ask_promotion`."""
         return self._ledger.ask_promotion(sweep, champion, by, about, lifts)
+
+    def request(self, name: str) -> tuple[Asked, Verdict]:
+        """A request for an approval, and whether it is approved now; see `Ledger.request`."""
+        return self._ledger.request(name)
+
+    def decide(self, decision: Decision) -> None:
+        """Write an approver's decision down; see `Ledger.decide`."""
+        self._ledger.decide(decision)
 
     def champions(self, lineage: str) -> list[Promoted]:
         """The promotions of a lineage, in order; see `Ledger.champions`."""

@@ -29,6 +29,10 @@ _LISTED = {
     "unkill": ("approvals", "switch"),
     "drill": ("drills",),
     "promote": ("promotions",),
+    "rollback": ("promotions",),
+    "shut_down": ("incidents",),
+    "acknowledge": ("incidents",),
+    "release": ("approvals", "incidents"),
 }
 _READ = {"reserve", "open_sweep", *ENDINGS, *REFUSALS, *_LISTED}
 

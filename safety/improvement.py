@@ -32,6 +32,8 @@ class Promotion:
         at_ms: Unix time in milliseconds.
         old, new: score of the champion before it, and its own.
         mode: whether a larger or a smaller score is better.
+        rolled_back: whether its lineage went back to a champion before it.
+        cleared: whether it came before a release of its lineage, by people who have looked at it.
     """
 
     lineage: str
@@ -40,6 +42,8 @@ class Promotion:
     old: float
     new: float
     mode: Mode = "max"
+    rolled_back: bool = False
+    cleared: bool = False
 
     def __post_init__(self) -> None:
         """Refuse an unknown mode: it would silently be one of the two."""
@@ -112,9 +116,13 @@ def compounded(promotions: Sequence[Promotion]) -> float | None:
 
 
 def within_window(limits: Limits, history: Sequence[Promotion], now_ms: int) -> list[Promotion]:
-    """Promotions of the last `improvement_window_hours`; one that the clock puts after now is among them."""
+    """Promotions of the last `improvement_window_hours`; one that the clock puts after now is among them.
+
+    A rollback makes no room in it, a release does: what it left rolled back is no part of any champion.
+    """
     begin_ms = now_ms - limits.improvement_window_hours * MS_PER_HOUR
-    return [promotion for promotion in history if promotion.at_ms >= begin_ms]
+    counted = [one for one in history if not (one.cleared and one.rolled_back)]
+    return [promotion for promotion in counted if promotion.at_ms >= begin_ms]
 
 
 def improvement_in_window(limits: Limits, history: Sequence[Promotion], candidate: Promotion) -> Verdict:
@@ -147,6 +155,13 @@ def room_from_ms(limits: Limits, history: Sequence[Promotion], candidate: Promot
     return None
 
 
+def accelerates(earlier: Promotion, later: Promotion, factor: float) -> bool:
+    """Whether the later one gains more than `factor` times what the earlier one did, which is positive."""
+    if earlier.gain is None or later.gain is None:
+        return False
+    return earlier.gain > 0 and later.gain > _exact(factor) * earlier.gain
+
+
 def is_runaway(limits: Limits, history: Sequence[Promotion]) -> bool:
     """Whether the last promotions gain faster and faster; the history is in the order of promotion.
 
@@ -154,12 +169,10 @@ def is_runaway(limits: Limits, history: Sequence[Promotion]) -> bool:
     with three gains, two comparisons. They are the guide's differences of scores, which are defined where a
     relative improvement isn't. A gain that is no number tells nothing; `max_improvement_rate` holds it.
     """
-    gains = [promotion.gain for promotion in history[-limits.runaway_length :]]
-    known = [gain for gain in gains if gain is not None]
-    if len(known) < limits.runaway_length or known[0] <= 0:
+    last = history[-limits.runaway_length :]
+    if len(last) < limits.runaway_length:
         return False
-    factor = _exact(limits.runaway_factor)
-    return all(later > factor * earlier for earlier, later in pairwise(known))
+    return all(accelerates(earlier, later, limits.runaway_factor) for earlier, later in pairwise(last))
 
 
 def max_generations(limits: Limits, history: Sequence[Promotion], candidate: Promotion) -> Verdict:
@@ -181,12 +194,17 @@ def judge_promotion(limits: Limits, history: Sequence[Promotion], candidate: Pro
     By any other rule: it is to be shut down, since it runs away with this candidate or already has, or since
     that is what the limits choose on excess.
 
+    What a lineage ran away by before its release is no reason to shut it down again: it would never go on.
+    What was rolled back counts with the rest, and is left out too: it must not hide an acceleration.
+
     Args:
         limits: whose ceilings count.
         history: the lineage's promotions in order.
         candidate: what would be promoted, with the time of the judgement.
     """
-    for gains in ([*history, candidate], history):
+    since = [promotion for promotion in history if not promotion.cleared]
+    line = [promotion for promotion in since if not promotion.rolled_back]
+    for gains in ([*since, candidate], since, [*line, candidate], line):
         if is_runaway(limits, gains):
             return Deny(RUNAWAY, _runaway_text(limits, gains))
     complete = max_generations(limits, history, candidate)

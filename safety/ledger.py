@@ -9,10 +9,10 @@ import sqlalchemy as sa
 from safety import audit, budgets, endings, leases, proximity, sweeps
 from safety.budgets import Budget
 from safety.claim import Claim, Usage
+from safety.emergencies import Emergencies
 from safety.errors import LeaseLost, LeaseSettled
 from safety.lease import OPEN_STATES, Grant, Lease, Request, is_lasting
 from safety.limits import Limits
-from safety.oversight import Oversight
 from safety.overview import Overview, overview
 from safety.proximity import Nearness
 from safety.sweeps import Sweep
@@ -29,7 +29,7 @@ def _allowed(limits: Limits, claim: Claim) -> Verdict:
     return Allow()
 
 
-class Ledger(Oversight):
+class Ledger(Emergencies):
     """The lease protocol over a database; every method is one transaction.
 
     Args:

@@ -26,7 +26,7 @@ from safety.approvals import Asked
 from safety.champions import Promoted
 from safety.clock import Clock, system_clock
 from safety.drills import Canary
-from safety.errors import ApprovalMissing, ApprovalRefused
+from safety.errors import ApprovalRefused
 from safety.identity import Identity
 from safety.improvement import Mode, Promotion
 from safety.latch import Latch
@@ -136,7 +136,7 @@ class Oversight:
                 require_reachable(sweeps.approval_in_force(connection))
                 self._adopt_looser(connection, last.parsed if last else limits, limits)
                 return version
-        raise _missing(asked, verdict)
+        raise approvals.missing(asked, verdict)
 
     def _adopt_looser(self, connection: sa.Connection, before: Limits, limits: Limits) -> None:
         strictest = sweeps.strictest(connection) or limits
@@ -200,7 +200,7 @@ class Oversight:
             asked, verdict = self._allow(connection, act, by, reason, "unkill")
             if isinstance(verdict, Allow):
                 return latch.lift(connection, self._clock, reason, by, asked.request.digest)
-        raise _missing(asked, verdict)  # within, what was asked would be rolled back
+        raise approvals.missing(asked, verdict)  # within, what was asked would be rolled back
 
     def _allow(
         self, connection: sa.Connection, act: Act, by: str, about: str, used_for: str
@@ -311,11 +311,3 @@ class Oversight:
         """Who approves for all sweeps, or for the lineage of one."""
         with self._transaction() as connection:
             return sweeps.approval_in_force(connection, sweep)
-
-
-def _missing(asked: Asked, verdict: Verdict) -> ApprovalMissing:
-    name, reason = asked.request.name, getattr(verdict, "reason", "")
-    return ApprovalMissing(
-        f"{asked.request.act.kind}: {reason}; `rsi-ray approvals show {name}` says what it is, and "
-        f"`rsi-ray approvals approve {name} --key FILE --reason WHY` approves; then try again"
-    )

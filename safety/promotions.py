@@ -7,10 +7,11 @@ from dataclasses import asdict, replace
 
 import sqlalchemy as sa
 
-from safety import approvals, audit, schema, sweeps
+from safety import approvals, audit, incidents, schema, succession, sweeps
 from safety.approval import Champion, out_of_line
 from safety.approvals import Asked
 from safety.clock import Clock
+from safety.emergency import Incident, last_safe
 from safety.errors import KeyReused, LedgerError
 from safety.improvement import GENERATIONS, Mode, Promotion, judge_promotion
 from safety.lease import KILLED
@@ -18,6 +19,8 @@ from safety.rules import judge
 from safety.sweeps import Sweep
 from safety.verdict import Allow, Deny, Hold, Verdict
 
+# who shuts a lineage down that runs away
+LIMITS = "the limits"
 _table = schema.promotions
 
 
@@ -34,12 +37,13 @@ def candidate(
 
 
 def of_lineage(connection: sa.Connection, lineage: str) -> list[Promotion]:
-    """The promotions of a lineage, in order."""
-    return [_promotion(row) for row in connection.execute(_of(lineage))]
-
-
-def _of(lineage: str) -> sa.Select[tuple[object, ...]]:
-    return sa.select(_table).where(_table.c.lineage == lineage).order_by(_table.c.id)
+    """The promotions of a lineage, in order, and which of them were rolled back, or judged at a release."""
+    on_line = {row.id for row in succession.standing(connection, lineage)}
+    cleared = incidents.cleared(connection, lineage)
+    return [
+        replace(_promotion(row), rolled_back=row.id not in on_line, cleared=row.id <= cleared)
+        for row in succession.rows_of(connection, lineage)
+    ]
 
 
 def _promotion(row: sa.Row[tuple[object, ...]]) -> Promotion:
@@ -48,19 +52,11 @@ def _promotion(row: sa.Row[tuple[object, ...]]) -> Promotion:
     )
 
 
-def _champion(row: sa.Row[tuple[object, ...]]) -> Champion | None:
-    if row.artifact is None:
-        return None
-    return Champion(
-        artifact=row.artifact, parent=row.parent, generation=row.generation, evidence=row.evidence
-    )
-
-
 def judged(connection: sa.Connection, clock: Clock, sweep: str, wanted: Promotion) -> Verdict:
     """The verdict of the limits of every sweep of the lineage; what isn't allowed is recorded.
 
-    A denial is an incident that shuts the lineage down: its sweeps are frozen, and none can be opened. Not so
-    where the lineage has had all its generations.
+    A denial is an incident that shuts the lineage down until it is released. Not so where the lineage has
+    had all its generations.
     """
     siblings = sweeps.of_lineage(connection, wanted.lineage)
     history = of_lineage(connection, wanted.lineage)
@@ -74,8 +70,26 @@ def judged(connection: sa.Connection, clock: Clock, sweep: str, wanted: Promotio
     detail = {"reason": verdict.reason, "lineage": wanted.lineage}
     audit.note(connection, clock, kind, sweep=sweep, key=wanted.key, rule=verdict.rule, detail=detail)
     if is_incident:
-        sweeps.shut_down(connection, clock, wanted.lineage, verdict.reason)
+        shut_down(connection, clock, wanted.lineage, verdict.reason, LIMITS, rule=verdict.rule, sweep=sweep)
     return verdict
+
+
+def shut_down(
+    connection: sa.Connection,
+    clock: Clock,
+    lineage: str,
+    reason: str,
+    by: str,
+    *,
+    rule: str = incidents.OPERATOR,
+    sweep: str = "",
+) -> Incident:
+    """Freeze a lineage, to be reverted to its last known safe champion; see `incidents.shut_down`."""
+    found = succession.standing(connection, lineage)
+    factors = [one.limits.runaway_factor for one in sweeps.of_lineage(connection, lineage)]
+    kept = last_safe([_promotion(row) for row in found], min(factors, default=1.0))
+    safe = found[kept - 1].id if kept else succession.BASE
+    return incidents.shut_down(connection, clock, lineage, reason, by, safe=safe, rule=rule, sweep=sweep)
 
 
 def _strictest(verdicts: list[Verdict]) -> Verdict:
@@ -131,7 +145,7 @@ def promote(
 
 
 def _require_same(known: sa.Row[tuple[object, ...]], wanted: Promotion, champion: Champion | None) -> None:
-    if _champion(known) != champion or replace(_promotion(known), at_ms=wanted.at_ms) != wanted:
+    if succession.champion_in(known) != champion or replace(_promotion(known), at_ms=wanted.at_ms) != wanted:
         raise KeyReused(f"{wanted.key}: this key was used for another promotion")
 
 
@@ -150,6 +164,11 @@ def _approved(
     lifts: str,
 ) -> Verdict:
     """Use up the approval of a promotion, where the limits of a sweep of the lineage ask for one."""
+    denial = _out_of_line(connection, sweep.lineage, champion) if champion else None
+    if champion and denial:
+        detail = {**asdict(champion), "request": request, "reason": denial.reason}
+        audit.note(connection, clock, "deny", sweep=sweep.name, key=key, rule=denial.rule, detail=detail)
+        return denial
     siblings = sweeps.of_lineage(connection, sweep.lineage)
     if not (lifts or any(sibling.limits.require_approval for sibling in siblings)):
         return Allow()
@@ -158,15 +177,14 @@ def _approved(
         detail = {"reason": verdict.reason}
         audit.note(connection, clock, "hold", sweep=sweep.name, key=key, rule=verdict.rule, detail=detail)
         return verdict
-    rows = connection.execute(_of(sweep.lineage)).all()
-    denial = out_of_line(champion, [_champion(row) for row in rows], sweep.lineage)
-    if denial:
-        detail = {**asdict(champion), "request": request, "reason": denial.reason}
-        audit.note(connection, clock, "deny", sweep=sweep.name, key=key, rule=denial.rule, detail=detail)
-        return denial
     act = champion.act(sweep.name, sweep.limits.digest, lifts)
     approval = sweeps.approval_in_force(connection, sweep.name)
     return approvals.use(connection, clock, request, act, approval, f"promotion {key}")
+
+
+def _out_of_line(connection: sa.Connection, lineage: str, champion: Champion) -> Deny | None:
+    past = [succession.champion_in(row) for row in succession.rows_of(connection, lineage)]
+    return out_of_line(champion, past, lineage, succession.parent_of_next(connection, lineage))
 
 
 def ask(

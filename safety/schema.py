@@ -79,6 +79,56 @@ promotions = _table(
     sa.Column("evidence", sa.Text),
 )
 
+# champions that were taken back: after the promotion `after` the lineage was at the promotion `to`; 0 is what
+# it began with
+rollbacks = _table(
+    "rollbacks",
+    sa.Column("id", Int64, primary_key=True),
+    sa.Column("lineage", sa.Text, nullable=False, index=True),
+    sa.Column("to", Int64, nullable=False),
+    sa.Column("after", Int64, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("by", sa.Text, nullable=False),
+    sa.Column("at_ms", Int64, nullable=False),
+)
+
+# emergency shutdowns of lineages
+incidents = _table(
+    "incidents",
+    sa.Column("id", Int64, primary_key=True),
+    sa.Column("lineage", sa.Text, nullable=False, index=True),
+    # that ran away, or one of the lineage
+    sa.Column("sweep", sa.Text, sa.ForeignKey("sweeps.name"), nullable=False),
+    sa.Column("rule", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("by", sa.Text, nullable=False),
+    # hash of its row in the audit
+    sa.Column("digest", sa.Text, nullable=False),
+    # who could approve its release then: JSON
+    sa.Column("approval", sa.Text, nullable=False),
+    # the promotion that was the last known safe one, 0 for what the lineage began with
+    sa.Column("safe", Int64, nullable=False),
+    # the newest promotion that people judged when they released it
+    sa.Column("cleared", Int64, nullable=False, default=0),
+)
+
+# each step of a shutdown is taken once
+incident_steps = _table(
+    "incident_steps",
+    sa.Column("incident", Int64, sa.ForeignKey("incidents.id"), primary_key=True),
+    sa.Column("step", sa.Text, primary_key=True),
+    sa.Column("at_ms", Int64, nullable=False),
+    sa.Column("by", sa.Text, nullable=False),
+    sa.Column("told", sa.Text, nullable=False),
+)
+
+# sweeps that a shutdown froze, and nothing else: they are closed when it is released
+incident_sweeps = _table(
+    "incident_sweeps",
+    sa.Column("sweep", sa.Text, sa.ForeignKey("sweeps.name"), primary_key=True),
+    sa.Column("incident", Int64, sa.ForeignKey("incidents.id"), nullable=False),
+)
+
 # `target` is the cap that the limits name. `cap` is it, or what is out already where the limits were
 # tightened below that; so that spent + held <= cap can be a CHECK at every moment.
 budgets = _table(

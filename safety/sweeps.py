@@ -208,17 +208,20 @@ def _lineage(connection: sa.Connection, name: str, asked: str | None, known: str
     stopped = schema.stopped_lineages
     reason = connection.scalar(sa.select(stopped.c.reason).where(stopped.c.name == lineage))
     if reason is not None:
-        raise LedgerError(f"sweep {name}: its lineage {lineage} was shut down: {reason}")
+        raise LedgerError(
+            f"sweep {name}: its lineage {lineage} was shut down: {reason}; "
+            "nothing of it runs until `rsi-ray incidents release` lets it go on"
+        )
     return lineage
 
 
-def shut_down(connection: sa.Connection, clock: Clock, lineage: str, reason: str) -> None:
-    """Freeze every sweep of a lineage, and let none be opened; twice is once."""
+def shut_down(connection: sa.Connection, clock: Clock, lineage: str, reason: str) -> list[str]:
+    """Freeze every sweep of a lineage, and let none be opened; the names of those that weren't frozen yet."""
     stopped = schema.stopped_lineages
     if connection.scalar(sa.select(stopped.c.name).where(stopped.c.name == lineage)) is None:
         connection.execute(stopped.insert().values(name=lineage, reason=reason))
-    for sweep in of_lineage(connection, lineage):
-        freeze(connection, clock, sweep.name, reason)
+    names = [sweep.name for sweep in of_lineage(connection, lineage)]
+    return [name for name in names if _freeze(connection, clock, name, reason)]
 
 
 def _store(connection: sa.Connection, limits: Limits) -> None:
@@ -235,8 +238,33 @@ def see(connection: sa.Connection, clock: Clock, name: str) -> None:
 def freeze(connection: sa.Connection, clock: Clock, name: str, reason: str) -> None:
     """Freeze a sweep; twice is once."""
     find(connection, name)
-    if _change_from(connection, name, ("open", "closed"), state="frozen", reason=reason):
+    if not _freeze(connection, clock, name, reason) and _keep_frozen(connection, name, reason):
         audit.note(connection, clock, "freeze", sweep=name, detail={"reason": reason})
+
+
+def _freeze(connection: sa.Connection, clock: Clock, name: str, reason: str) -> bool:
+    frozen = _change_from(connection, name, ("open", "closed"), state="frozen", reason=reason)
+    if frozen:
+        audit.note(connection, clock, "freeze", sweep=name, detail={"reason": reason})
+    return frozen
+
+
+def _keep_frozen(connection: sa.Connection, name: str, reason: str) -> bool:
+    """Leave a sweep frozen that its lineage's release would have thawed; whether it would."""
+    table = schema.incident_sweeps
+    kept = connection.execute(table.delete().where(table.c.sweep == name)).rowcount > 0
+    if kept:
+        change(connection, name, reason=reason)
+    return kept
+
+
+def thaw(connection: sa.Connection, clock: Clock, name: str) -> None:
+    """Close a sweep that its lineage's shutdown alone has frozen, so that it may be opened again."""
+    table = schema.incident_sweeps
+    connection.execute(table.delete().where(table.c.sweep == name))
+    if _change_from(connection, name, ("frozen",), state="closed", reason=""):
+        detail = {"reason": "its lineage was released"}
+        audit.note(connection, clock, "close_sweep", sweep=name, detail=detail)
 
 
 def close(connection: sa.Connection, clock: Clock, name: str) -> None:

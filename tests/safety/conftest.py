@@ -13,6 +13,7 @@ CONTRACTS = (
     "approvals",
     "audit",
     "drills",
+    "emergencies",
     "governor",
     "group_commit",
     "latch",

@@ -54,6 +54,14 @@ def loosen_and_tighten(url: str, sweep: str, gflop: int, start: Any, answers: An
         answers.put((gflop, "refused"))
 
 
+def shut_down(url: str, lineage: str, start: Any, answers: Any) -> None:
+    """Shut a lineage down at the same moment as others."""
+    ledger = Ledger(url)
+    start.wait()
+    answers.put(ledger.shut_down(lineage, "fire", "ann").number)
+    ledger.close()
+
+
 def reserve_and_die(url: str, begin: bool) -> None:
     """Take a lease and be killed by a signal that nothing can catch."""
     ledger = Ledger(url)

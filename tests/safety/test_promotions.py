@@ -101,7 +101,7 @@ def test_a_runaway_over_several_sweeps_shuts_the_whole_lineage_down(family):
     assert runaway(family).rule == "runaway"
     assert [family.sweep(name).state for name in ("x", "y", "s")] == ["frozen", "frozen", "open"]
     assert [one.key for one in family.promotions("family")] == ["x/1", "y/1"]
-    assert kinds(family)[-3:] == ["incident", "freeze", "freeze"]
+    assert kinds(family)[-4:] == ["incident", "shut_down", "freeze", "freeze"]
     with pytest.raises(LeaseLost, match="frozen: lineage family gained"):
         family.renew(grant.lease, grant.fence)
 
