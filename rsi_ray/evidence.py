@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -114,6 +115,21 @@ class Evidence:
     def digest(self) -> str:
         """SHA-256 of it, to which an approval is bound."""
         return hashlib.sha256(self.canonical).hexdigest()
+
+
+def evidence_in(content: bytes) -> Evidence:
+    """The evidence of which this is the canonical JSON.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        told = json.loads(content)
+        measured = [one | {"seed": int(one["seed"])} for one in told["measurements"]]
+        told |= {"train_flops": int(told["train_flops"])}
+        return Evidence(**told | {"measurements": tuple(Measurement(**one) for one in measured)})
+    except (TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"no evidence of an evaluation: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -90,6 +90,7 @@ class Verified:
 
     Attributes:
         standing: the candidate as a champion; staged, not promoted.
+        reported: score that its worker reported.
         domains: its score per domain.
         verdict: of the capability ceilings.
         is_beyond_noise: whether it is better than the champion beyond what other seeds explain.
@@ -98,6 +99,7 @@ class Verified:
     """
 
     standing: Standing
+    reported: float
     domains: Mapping[str, float]
     verdict: Verdict
     is_beyond_noise: bool
@@ -124,15 +126,15 @@ class Ports(Protocol):
         """Train the candidates of the generation that would follow a champion."""
         ...
 
-    def verify(self, champion: Standing, found: Found) -> Verified:
-        """Evaluate a candidate independently, and stage it."""
+    def verify(self, found: Found) -> Verified:
+        """Evaluate a candidate to follow the champion independently, and stage it."""
         ...
 
     def judge(self, champion: Standing, wanted: Standing) -> Verdict:
         """The ledger's verdict on an improvement; what is a runaway has shut its lineage down."""
         ...
 
-    def ask(self, champion: Standing, wanted: Verified, held: Hold | None) -> tuple[Answer, str]:
+    def ask(self, wanted: Verified, held: Hold | None) -> tuple[Answer, str]:
         """Have people decide of a promotion, and of what holds it; the answer and what is known of it."""
         ...
 
@@ -215,7 +217,7 @@ def _first_under_the_ceilings(
 ) -> Verified | None:
     """The best candidate that the evaluator finds under every capability ceiling."""
     for found in candidates:
-        verified = ports.verify(champion, found)
+        verified = ports.verify(found)
         if isinstance(verified.verdict, Allow):
             tell(Event(kind="verified", champion=champion, verified=verified))
             return verified
@@ -250,7 +252,7 @@ def _judged(
         return Ending(why=Why.HELD, text=held.reason)
     if terms.must_ask or held:
         tell(Event(kind="asked", champion=champion, verified=wanted, text=held.reason if held else ""))
-        answer, text = ports.ask(champion, wanted, held)
+        answer, text = ports.ask(wanted, held)
         if answer is not Answer.APPROVED:
             return Ending(why=Why.REJECTED if answer is Answer.REJECTED else Why.WAITS, text=text)
     return _promoted(ports, champion, wanted, tell)

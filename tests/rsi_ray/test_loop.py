@@ -39,8 +39,8 @@ class Plain:
         ]
         return Searched(best_first=found)
 
-    def verify(self, champion, found):
-        generation = champion.generation + 1
+    def verify(self, found):
+        generation = self.now.generation + 1
         standing = Standing(
             generation=generation,
             artifact=f"a{generation}.{found.number}",
@@ -49,6 +49,7 @@ class Plain:
         )
         return Verified(
             standing=standing,
+            reported=found.reported,
             domains={},
             verdict=self.ceilings.get(found.number, ALLOWED),
             is_beyond_noise=self.beyond,
@@ -58,7 +59,7 @@ class Plain:
     def judge(self, champion, wanted):
         return self.verdicts.get(wanted.generation, ALLOWED)
 
-    def ask(self, champion, wanted, held):
+    def ask(self, wanted, held):
         self.asked.append((wanted.standing.generation, held))
         return self.answers.get(wanted.standing.generation, (Answer.APPROVED, ""))
 
