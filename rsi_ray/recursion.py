@@ -1,0 +1,252 @@
+"""The whole system: a model that is replaced by better versions of itself, under limits and under people."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rsi_ray import emergency
+from rsi_ray.alerts import AlertsConfig, keep
+from rsi_ray.api import Sweep
+from rsi_ray.approvers import Approver, Nobody, Signer, with_approver
+from rsi_ray.champion import FOLDER as CHAMPIONS
+from rsi_ray.champion import ChampionStore
+from rsi_ray.durable import write_durably
+from rsi_ray.errors import RunError, SweepError
+from rsi_ray.governed_loop import GovernedLoop
+from rsi_ray.loop import Ending, Event, Standing, Terms, Why, improve
+from rsi_ray.observer import Watch
+from rsi_ray.plan import Plan
+from rsi_ray.runs import new_folder, versions_here
+from rsi_ray.search_engine import ArchitectureSearchEngine
+from rsi_ray.sweep import governor_of, local_ray, quiet_tune
+from safety import Limits, SafetyError
+from safety.actor import GovernorClient
+from safety.database import without_password
+
+# in the folder of a run of the loop: what it takes to go on
+LOOP_FILE = "loop.json"
+
+
+@dataclass(kw_only=True)
+class Recursion:
+    """A run of the recursive loop.
+
+    Attributes:
+        sweep: what the sweep of each generation is like; its trials are those of one generation.
+        base: parameters of the base model, which is trained first where the lineage has no champion.
+        generations: champions that this run may promote.
+        seeds: further trainings by which a candidate is verified.
+        approver: decides of promotions.
+        signer: who approves where the limits name nobody; None to leave them as they are.
+        alerts: who is told of an emergency shutdown.
+        watching: gives who watches a generation's sweep.
+        tell: is told what happens.
+        log: lines of this process's log, for an incident's folder.
+        about: what is written down for whoever resumes.
+    """
+
+    sweep: Sweep
+    base: Mapping[str, Any]
+    generations: int
+    seeds: int = 2
+    approver: Approver = Nobody()
+    signer: Signer | None = None
+    alerts: AlertsConfig = AlertsConfig()
+    watching: Callable[[], AbstractContextManager[Watch | None]] = nullcontext
+    tell: Callable[[Event], None] = lambda _event: None
+    log: Callable[[], list[str]] = list
+    about: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a run of the loop came to.
+
+    Attributes:
+        folder: of the run.
+        ending: why it ended.
+        champions: those of the lineage that stand, the base first.
+        params: their parameters.
+        artifact: file of the champion; None where there is none.
+    """
+
+    folder: Path
+    ending: Ending
+    champions: tuple[Standing, ...]
+    params: tuple[int, ...]
+    artifact: Path | None
+
+
+def run_recursion(recursion: Recursion, *, resume: str | None = None) -> Outcome:
+    """Run the loop to its end, or go on with a run of it that was stopped.
+
+    Raises:
+        SweepError: it can't run as asked for.
+        SafetyError: the governor or its ledger is at fault; nothing runs on.
+    """
+    limits = recursion.sweep.checked_limits()
+    limits = with_approver(limits, recursion.signer) if recursion.signer else limits
+    sweep = replace(recursion.sweep, limits=limits)
+    plan = sweep.checked_plan()
+    with quiet_tune(), local_ray(), _terminated_as_interrupted():
+        governor = governor_of(plan)
+        folder = _resumed(plan, resume) if resume else new_folder(plan)
+        loop = _begin(recursion, sweep, plan, folder, governor)
+        ending = _run(recursion, loop, folder)
+        return _outcome(folder, loop.store, ending)
+
+
+def _begin(
+    recursion: Recursion, sweep: Sweep, plan: Plan, folder: Path, governor: GovernorClient
+) -> GovernedLoop:
+    lineage = sweep.lineage or folder.name
+    sweep = replace(sweep, name=folder.name, lineage=lineage)
+    store = ChampionStore(plan.folder.parent / CHAMPIONS / lineage, governor)
+    keep(plan.folder.parent / emergency.FOLDER, lineage, recursion.alerts)
+    loop = GovernedLoop(
+        engine=ArchitectureSearchEngine(sweep=sweep, run=folder.name, watching=recursion.watching),
+        store=store,
+        governor=governor,
+        limits=sweep.checked_limits(),
+        approver=recursion.approver,
+        seeds=recursion.seeds,
+        by=_user(),
+        after_shutdown=lambda reason: finish_shutdown(recursion, plan, governor, store, reason),
+    )
+    standing = governor.standing_incident(lineage)
+    if standing:  # of a process that died in the middle, or one that nobody has released yet
+        finish_shutdown(recursion, plan, governor, store, standing.reason)
+        raise SweepError(
+            f"lineage {lineage}: shut down ({standing.reason}); `rsi-ray incidents show {standing.number}` "
+            "says what is left to do before it may go on"
+        )
+    return replace(loop, limits=_in_force(loop))
+
+
+def _in_force(loop: GovernedLoop) -> Limits:
+    """The limits that bind, which the ledger may have tightened."""
+    sweep = loop.engine.run
+    limits = loop.governor.open_sweep(sweep, loop.limits, loop.store.lineage)
+    loop.governor.close_sweep(sweep, {})
+    return limits
+
+
+def _run(recursion: Recursion, loop: GovernedLoop, folder: Path) -> Ending:
+    if loop.store.current() is None:
+        searched = loop.engine.train_base(recursion.base)
+        if searched.stopped or not searched.best_first:
+            return Ending(why=Why.STOPPED, text=searched.stopped or "the base model could not be trained")
+        loop.adopt_base(searched.best_first[0])
+    first = _first_generation(folder, loop.next_generation(), recursion)
+    terms = Terms(
+        last_generation=first + recursion.generations - 1,
+        min_improvement=loop.limits.min_improvement,
+        must_ask=loop.limits.require_approval,
+    )
+    return improve(loop, terms, recursion.tell)
+
+
+def _first_generation(folder: Path, following: int, recursion: Recursion) -> int:
+    """Number of the first generation that this run could promote, as it was when it began."""
+    path = folder / LOOP_FILE
+    if path.is_file():
+        return int(read_loop(folder)["first_generation"])
+    told = {"first_generation": following, **(recursion.about or {})}
+    folder.mkdir(exist_ok=True)
+    write_durably(path, json.dumps(told, indent=2).encode())
+    return following
+
+
+def read_loop(folder: Path) -> dict[str, Any]:
+    """What a run of the loop wrote down of itself.
+
+    Raises:
+        RunError: it can't be read.
+    """
+    try:
+        about: dict[str, Any] = json.loads((folder / LOOP_FILE).read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(f"run {folder}: its {LOOP_FILE} can't be read: {error}") from None
+    return about
+
+
+def _resumed(plan: Plan, run: str) -> Path:
+    for folder in (plan.folder.parent / run, Path(run)):
+        if (folder / LOOP_FILE).is_file():
+            return folder.resolve()
+    raise RunError(f"run {plan.folder.parent / run}: no {LOOP_FILE} there; expected a run of the loop")
+
+
+def finish_shutdown(
+    recursion: Recursion, plan: Plan, governor: GovernorClient, store: ChampionStore, reason: str
+) -> emergency.Shutdown:
+    """Stop, save, revert and alert, whatever of it is left to do.
+
+    Raises:
+        SafetyError: the ledger can't be asked.
+    """
+
+    def weights() -> Path | None:
+        version = store.current()
+        return version.path if version else None
+
+    def reverted(_artifact: str) -> Path | None:
+        return store.settle().path if store.current() else None
+
+    ports = emergency.Ports(
+        authority=governor,
+        ledger=without_password(governor.ledger_url()),
+        folder=plan.folder.parent / emergency.FOLDER,
+        alerts=recursion.alerts,
+        weights=weights,
+        revert=reverted,
+        history=lambda: [one.as_dict() for one in store.history()],
+        log=recursion.log,
+        versions=versions_here,
+        by=_user(),
+    )
+    return emergency.shut_down(ports, store.lineage, reason)
+
+
+def _outcome(folder: Path, store: ChampionStore, ending: Ending) -> Outcome:
+    version = store.current()
+    line = []
+    while version is not None:
+        line.insert(0, version)
+        version = store.parent_of(version)
+    return Outcome(
+        folder=folder,
+        ending=ending,
+        champions=tuple(map(standing_of, line)),
+        params=tuple(version.manifest.params for version in line),
+        artifact=line[-1].path if line else None,
+    )
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Between sweeps, SIGTERM ends the loop as Ctrl-C does; a sweep makes an orderly end of both."""
+    try:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    except ValueError:  # not in the main thread: signals are somebody else's
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "rsi-ray"
