@@ -8,7 +8,9 @@ import logging
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,10 @@ import pytest
 from rsi_ray.alerts import AlertsConfig, keep, kept
 from rsi_ray.emergency import Ports, complete, shut_down
 from rsi_ray.log_tail import log_tail
-from safety import Allow, DocumentError, Ledger, LedgerError, audit
+from safety import Allow, ApprovalMissing, Champion, Deny, DocumentError, Ledger, LedgerError, audit
 from safety.emergency import pending
 from tests.rsi_ray.shutdowns import LINEAGE, Store, ports, two_champions
+from tests.safety.approvers import answer, approval
 from tests.safety.fakes import kinds, limits, request
 from tests.safety.test_alert import http_server, url_of
 
@@ -148,8 +151,8 @@ def test_a_sink_that_is_down_stops_nothing_is_audited_once_and_is_tried_until_so
         if sum(waited) > 600:
             ledger.acknowledge(1, "heard it elsewhere", "ann")
 
-    time = replace(ports(ledger, tmp_path, store, config), monotonic=lambda: sum(waited), sleep=sleep)
-    done = shut_down(time, LINEAGE, "fire")
+    slow = replace(ports(ledger, tmp_path, store, config), monotonic=lambda: sum(waited), sleep=sleep)
+    done = shut_down(slow, LINEAGE, "fire")
     assert pending(done.incident) == ("alerted", "released")
     assert store.current == artifacts[0]
     failed = [entry for _, entry, _ in ledger.audit() if entry.rule == "alert.webhook"]
@@ -252,6 +255,51 @@ def test_a_lineage_without_champions_is_shut_down_too(ledger: Ledger, store: Sto
     assert (done.problems, done.incident.safe) == ((), "")
     told = read(folder_of(tmp_path) / "incident.json")["weights"]
     assert told == {"problem": "there is no file of a champion"}
+
+
+def test_a_task_whose_score_accelerates_is_shut_down_and_goes_on_from_its_safe_version_when_people_release_it(
+    ledger: Ledger, store: Store, tmp_path: Path
+):
+    safe, fast = two_champions(ledger, store, approval=approval("ann", "bob", "eve", quorum=2))
+    third = Champion(artifact=store.add(3), parent=fast, generation=3, evidence="e")
+    assert ledger.promote("x", "p3", 0.515, 0.54, champion=third).rule == "runaway"  # type: ignore[union-attr]
+    with http_server() as down:
+        port = down.server_port
+    config = AlertsConfig(webhook=url_of(down), seconds=60.0, retry_seconds=0.05, longest_seconds=0.2)
+    with ThreadPoolExecutor(1) as people:
+        heard = people.submit(acknowledge_when_told, tmp_path, port)
+        done = shut_down(ports(ledger, tmp_path, store, config), LINEAGE, "called again")
+        alert = heard.result(60)
+    assert (done.problems, pending(done.incident)) == ((), ("released",))
+    assert [alert[name] for name in ("rule", "sweep", "lineage")] == ["runaway", "x", LINEAGE]
+    assert [entry.rule for _, entry, _ in ledger.audit()].count("alert.webhook") == 1
+    assert (store.current, ledger.current_champion(LINEAGE).artifact) == (safe, safe)  # type: ignore[union-attr]
+
+    with pytest.raises(ApprovalMissing):
+        ledger.release(1, "the benchmark leaked", "dan")
+    for who in ("ann", "bob"):
+        answer(ledger, ledger.requests()[-1][0].request.digest, who)
+    assert ledger.release(1, "the benchmark leaked", "dan")
+    assert isinstance(
+        ledger.promote("x", "p4", 0.515, 0.54, champion=third), Deny
+    )  # it follows what was undone
+    slower = Champion(artifact=store.add(4), parent=safe, generation=3, evidence="e")
+    assert ledger.promote("x", "p4", 0.505, 0.52, champion=slower) == Allow()
+    assert audit.verify(ledger.audit()) is None
+
+
+def acknowledge_when_told(storage: Path, port: int) -> Any:
+    """Bring the webhook's server up after a while, and acknowledge what it is told; the alert."""
+    ledger = Ledger(f"sqlite:///{storage}/ledger.db")
+    while not any(entry.rule == "alert.webhook" for _, entry, _ in ledger.audit()):
+        time.sleep(0.05)
+    with http_server(port) as server:
+        while not server.taken:
+            time.sleep(0.05)
+        alert = server.taken[0][2]
+        ledger.acknowledge(alert["incident"], "we look into it", "dan")
+    ledger.close()
+    return alert
 
 
 # --- where alerts go, and the log

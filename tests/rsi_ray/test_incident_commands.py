@@ -31,7 +31,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 @pytest.fixture
 def shut(ledger: Ledger, tmp_path: Path) -> Ledger:
-    """A ledger with a lineage of two champions, shut down, saved and reverted; two must agree to release it."""
+    """A lineage of two champions that was shut down, saved and reverted; two must agree to release it."""
     store = Store(tmp_path / "champions")
     two_champions(ledger, store, approval=approval("ann", "bob", quorum=2))
     assert shut_down(ports(ledger, tmp_path, store), LINEAGE, "fire").problems == ()
