@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def write_durably(path: Path, content: bytes, check: Callable[[Path], None] | None = None) -> None:
+def write_durably(
+    path: Path, content: bytes, check: Callable[[Path], None] | None = None, *, mode: int = 0o666
+) -> None:
     """Write a file, or replace one, whole or not at all; when this returns it is on the disk.
 
     One writer at a time: see `locked`.
@@ -18,11 +20,12 @@ def write_durably(path: Path, content: bytes, check: Callable[[Path], None] | No
         path: of the file, in a folder that is there.
         content: of it.
         check: is given the file under another name first, and raises where it may not take its place.
+        mode: of who may read and write it.
     """
     # a crash leaves one such file at most, which the next try writes over
     partial = path.with_name(f".{path.name}.partial")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-    with open(os.open(partial, flags, 0o666), "wb") as file:
+    with open(os.open(partial, flags, mode), "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

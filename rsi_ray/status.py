@@ -9,6 +9,7 @@ from rsi_ray.printable import printable
 from safety.budgets import Budget
 from safety.clock import Clock
 from safety.drills import Drill
+from safety.emergency import Incident, pending
 from safety.latch import Latch
 from safety.lease import Lease
 from safety.overview import Overview, RunningSweep
@@ -37,6 +38,7 @@ def status(found: Overview, clock: Clock, *, url: str, kill_file: str | None) ->
         "kill_file": kill_file,
         "limits": _limits(found.version),
         "drill": _drill(found.drill),
+        "incidents": [told_of(incident) for incident in found.incidents],
         "budgets": [_budget(budget) for budget in found.budgets],
         "sweeps": [_sweep(running, clock) for running in found.sweeps],
         "closed_sweeps": found.closed,
@@ -47,6 +49,35 @@ def _killed(latch: Latch | None) -> dict[str, Any] | None:
     if latch is None:
         return None
     return {"at": utc(latch.at_ms), "reason": latch.reason, "by": latch.by}
+
+
+def told_of(incident: Incident) -> dict[str, Any]:
+    """A shutdown as plain values."""
+    return {
+        "number": incident.number,
+        "lineage": incident.lineage,
+        "at": utc(incident.at_ms),
+        "sweep": incident.sweep,
+        "rule": incident.rule,
+        "reason": incident.reason,
+        "by": incident.by,
+        "safe": incident.safe,
+        "steps": [
+            {"step": done.step, "at": utc(done.at_ms), "by": done.by, "told": done.told}
+            for done in incident.done
+        ],
+        "pending": list(pending(incident)),
+    }
+
+
+def incident_line(told: Mapping[str, Any]) -> str:
+    """The same in a line."""
+    left = told["pending"]
+    waits = f"waits to be {', '.join(left)}" if left else "released"
+    return (
+        f"Incident {told['number']}: lineage {told['lineage']} was shut down {told['at']} by {told['by']}: "
+        f"{told['reason']}; {waits}"
+    )
 
 
 def _limits(version: Version | None) -> dict[str, Any] | None:
@@ -128,6 +159,8 @@ def _lines(told: Mapping[str, Any]) -> Iterator[str]:
         yield f"The file KILL stands beside the ledger: {told['kill_file']}"
     yield _version(told["limits"])
     yield _last_drill(told["drill"])
+    for incident in told["incidents"]:
+        yield f"FROZEN {incident_line(incident)}"
     yield from _budgets("Cluster", told["budgets"])
     for sweep in told["sweeps"]:
         yield from _of_sweep(sweep)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -66,19 +66,30 @@ def show(
         typer.echo(json.dumps({**told, "ray": ray}, sort_keys=True))
     elif not ledger_only:
         typer.echo("\n".join(_cluster(ray)))
-    _end(ray)
+    _end(ray, told["incidents"])
 
 
-def _end(ray: Mapping[str, Any]) -> None:
-    """One line for what an operator must do something about."""
-    problem = ""
+def _end(ray: Mapping[str, Any], incidents: Sequence[Mapping[str, Any]]) -> None:
+    """A line for each thing that an operator must do something about."""
+    problems = [_to_do(incident) for incident in incidents]
     if ray.get("ungoverned"):
-        problem = f"{len(ray['ungoverned'])} processes of Ray Tune's trials hold no lease of this ledger"
+        found = len(ray["ungoverned"])
+        problems.append(f"{found} processes of Ray Tune's trials hold no lease of this ledger")
     elif not ray["looked"] and ray not in (NOT_LOOKED, NONE_HERE):
-        problem = ray["why_not"]
-    if problem:
+        problems.append(ray["why_not"])
+    for problem in problems:
         typer.echo(f"rsi-ray: {printable(problem)}", err=True)
+    if problems:
         raise typer.Exit(FAILURE)
+
+
+def _to_do(incident: Mapping[str, Any]) -> str:
+    verb = "acknowledge" if "acknowledged" in incident["pending"] else "release"
+    number = incident["number"]
+    return (
+        f"lineage {incident['lineage']} is frozen by incident {number}: "
+        f"`rsi-ray incidents {verb} {number} --reason WHY` comes next"
+    )
 
 
 def _address_here() -> str | None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from safety import budgets, drills, latch, leases, proximity, schema, sweeps, versions
+from safety import budgets, drills, incidents, latch, leases, proximity, schema, sweeps, versions
 from safety.budgets import CLUSTER, Budget
 from safety.drills import Drill
+from safety.emergency import Incident
 from safety.latch import Latch
 from safety.lease import Lease
 from safety.proximity import Nearness
@@ -47,6 +48,7 @@ class Overview:
         killed: the kill switch where it is thrown.
         sweeps: those that are not closed.
         closed: number of the others.
+        incidents: shutdowns whose lineages were not released.
         budgets: the cluster's.
         drill: the latest one.
         version: of the limits that bind every sweep, the latest.
@@ -55,6 +57,7 @@ class Overview:
     killed: Latch | None
     sweeps: Sequence[RunningSweep]
     closed: int
+    incidents: Sequence[Incident]
     budgets: Sequence[Budget]
     drill: Drill | None
     version: Version | None
@@ -68,6 +71,7 @@ def overview(connection: sa.Connection) -> Overview:
         killed=latch.standing(connection),
         sweeps=[_running(connection, name) for name in names.all()],
         closed=connection.scalar(sa.select(sa.func.count()).select_from(schema.sweeps).where(closed)) or 0,
+        incidents=incidents.unreleased(connection),
         budgets=budgets.of_scope(connection, CLUSTER),
         drill=drills.latest(connection),
         version=versions.newest(connection),
