@@ -21,12 +21,7 @@ from tests.integration.conftest import ledger_url
 pytestmark = pytest.mark.ray
 
 CONFIG = {"activation": "relu", "norm": "none"}
-BOUNDS = {
-    "max_params": 10_000,
-    "max_flops": 1e6,
-    "max_memory": 1e9,
-    "max_performance": {"breast_cancer": 0.6},
-}
+BOUNDS = {"max_params": 10_000, "max_flops": 1e6, "max_memory": 1e9}
 
 
 class Loading:
