@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar, runtime_checkable
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,18 +95,14 @@ class Task(Protocol):
         ...
 
 
-@runtime_checkable
-class Sealed(Protocol):
-    """A task with a part that neither training nor search ever sees; one of the user's own may have none."""
-
-    def sealed(self) -> Mapping[str, Batch]:
-        """Return the sealed part of every head, `holdout_size` samples each."""
-        ...
-
-
 def sealed_part(task: Task) -> tuple[Mapping[str, Batch], bool]:
-    """Return what an evaluator scores on, and whether it is sealed: else it is the hold-out."""
-    return (task.sealed(), True) if isinstance(task, Sealed) else (task.holdout(), False)
+    """Return what an evaluator scores on, and whether neither training nor search has ever seen it.
+
+    It is what the task's method `sealed` returns, `holdout_size` samples of every head; one of the user's own
+    may have none, and is scored on its hold-out.
+    """
+    sealed: Callable[[], Mapping[str, Batch]] | None = getattr(task, "sealed", None)
+    return (task.holdout(), False) if sealed is None else (sealed(), True)
 
 
 class DomainTask(Generic[HeadT]):

@@ -4,7 +4,17 @@ from dataclasses import fields, replace
 
 import pytest
 
-from safety import Act, Allow, Approval, ArtifactError, Deny, Hold, artifact_digest, limits_from_dict
+from safety import (
+    Act,
+    Allow,
+    Approval,
+    ArtifactError,
+    Deny,
+    Hold,
+    artifact_digest,
+    limits_from_dict,
+    read_artifact,
+)
 from safety.approval import Request, another, decide, judged, refusal
 from safety.errors import DocumentError
 from tests.safety.approvers import approval, identity
@@ -190,3 +200,13 @@ def test_a_file_that_became_a_link_after_the_look_is_not_followed(tmp_path, monk
     monkeypatch.setattr("safety.artifact.os.lstat", lambda path: (tmp_path / "weights").stat())
     with pytest.raises(ArtifactError, match="cannot be read: Too many levels of symbolic links"):
         artifact_digest(tmp_path / "link")
+
+
+def test_an_artifact_is_read_where_it_is_the_one_that_was_told(tmp_path):
+    path = tmp_path / "weights"
+    path.write_bytes(b"abc")
+    digest = artifact_digest(path)
+    assert read_artifact(path, digest) == b"abc"
+    path.write_bytes(b"abd")
+    with pytest.raises(ArtifactError, match=f"expected the file of digest '{digest}', found a52d"):
+        read_artifact(path, digest)

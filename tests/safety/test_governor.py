@@ -256,3 +256,28 @@ def test_flops_told_below_the_arithmetic_are_charged_by_the_arithmetic(governor,
     grant = begun(governor)
     governor.settle(grant.lease, grant.fence, Usage(reports=4, train_flops=1))
     assert amounts(ledger, "train_gflop")[1] == 8
+
+
+# --- what an evaluator found
+
+
+def test_a_capability_over_its_ceiling_is_an_incident_and_the_verdict_on_its_trial(governor, ledger):
+    begun(governor)
+    verdict = governor.judge_capability("s", "s/1", {"reasoning": 0.96})
+    assert verdict.rule == "max_performance.reasoning"
+    assert governor.verdict("s/1").rule == verdict.rule
+    assert (last(ledger).kind, last(ledger).key, last(ledger).rule) == ("incident", "s/1", verdict.rule)
+
+
+def test_a_capability_under_its_ceiling_is_recorded_nowhere(governor, ledger):
+    before = kinds(ledger)
+    assert governor.judge_capability("s", "s/1", {"reasoning": 0.95}) == Allow()
+    assert kinds(ledger) == before
+
+
+def test_an_incident_is_no_verdict_on_its_trial(governor, ledger):
+    begun(governor)
+    governor.record_incident("s", "s/1", "discrepancy", "reported 0.4, found 0.5")
+    assert (last(ledger).kind, last(ledger).sweep, last(ledger).rule) == ("incident", "s", "discrepancy")
+    assert "reported 0.4" in last(ledger).detail
+    assert governor.verdict("s/1") == Allow()

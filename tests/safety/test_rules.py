@@ -14,6 +14,7 @@ from safety import (
     Usage,
     improvement,
     judge,
+    judge_capability,
     judge_claim,
     judge_report,
     max_improvement_rate,
@@ -244,3 +245,25 @@ def test_any_two_floats_are_allowed_or_held(old, new, mode):
 @given(st.floats(0.01, 1e6), st.floats(0.01, 1e6))
 def test_more_of_the_good_is_the_same_improvement_whichever_way_is_better(old, new):
     assert improvement(old=old, new=new) == -improvement(old=old, new=new, mode="min")
+
+
+# --- capabilities that an evaluator measured
+
+
+@pytest.mark.parametrize("score", [0.95, 0.0, -1.0, 1e-300])
+def test_a_capability_up_to_its_ceiling_is_allowed(score):
+    assert judge_capability(LIMITS, {"reasoning": score, "unnamed": 9.0}) == Allow()
+
+
+@pytest.mark.parametrize(
+    "score", [math.nextafter(0.95, 1), 1.0, math.inf, math.nan, None, "0.1", True, 10**400]
+)
+def test_a_capability_over_its_ceiling_or_no_number_is_denied(score):
+    verdict = judge_capability(LIMITS, {"reasoning": score})
+    assert isinstance(verdict, Deny)
+    assert verdict.rule == "max_performance.reasoning"
+
+
+def test_a_capability_that_the_limits_name_and_nobody_measured_is_denied():
+    verdict = judge_capability(LIMITS, {})
+    assert verdict == Deny("max_performance.reasoning", "reasoning has a ceiling of 0.95 and is not measured")
