@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -63,13 +64,11 @@ PERCEPTRONS = MLPSpace(
 
 
 def grown_transformer(spec: TransformerSpec, rng: random.Random) -> TransformerSpec:
-    """More of some of depth, heads, head size, hence width, and FFN; positions and untied weights where none."""
-    group = rng.choice([size for size in (1, 2, 4) if size * 2 <= spec.heads * 2])
-    kv_heads = spec.kv_heads + rng.choice((0, 0, 1, spec.kv_heads))
-    group = max(spec.heads // spec.kv_heads, group)
-    head_size = spec.head_size * rng.choice((1, 1, 2)) + (
-        0 if spec.position == "rotary" else rng.choice((0, 0, 4))
-    )
+    """More of some of layers, heads, their channels and the FFN; positions and untied weights where none."""
+    group = rng.choice([size for size in (1, 2, 4) if size <= 2 * spec.heads // spec.kv_heads])
+    kv_heads = math.ceil(spec.heads / group / spec.kv_heads) * spec.kv_heads + rng.choice((0, 0, 1))
+    more = (0, 0, spec.head_size) if spec.position == "rotary" else (0, 0, 4, spec.head_size)
+    head_size = spec.head_size + rng.choice(more)
     return replace(
         spec,
         depth=spec.depth + rng.choice((0, 1, 2)),
@@ -147,8 +146,8 @@ def lived_in(model: nn.Module, seed: int) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
-            spread = parameter.std() if parameter.ndim > 1 else 0.2
-            parameter += 0.5 * spread * torch.randn(parameter.shape, generator=generator)
+            spread = float(parameter.std()) if parameter.ndim > 1 else 0.4
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.5 * spread)
     return model
 
 
@@ -164,7 +163,7 @@ def inputs_of(space: Any, seed: int) -> dict[str, Tensor]:
 
 
 def difference(space: Any, old: Any, new: Any, seed: int) -> float:
-    """The largest difference between a parent's and its child's outputs, over the largest output of its head."""
+    """The largest difference of a head's outputs, over the largest of them."""
     torch.manual_seed(seed)
     parent, child = lived_in(space.build(old), seed).eval(), space.build(new).eval()
     inherit(space, old, parent.state_dict(), new, child)
@@ -188,9 +187,7 @@ def measure(name: str, family: Family, count: int) -> dict[str, Any]:
         "median": differences[count // 2],
         "of_independent_draws": dict(kinds),
     }
-    print(
-        f"{name}: {count} pairs, worst difference {row['worst']:.1e}, median {row['median']:.1e}; {dict(kinds)}"
-    )
+    print(f"{name}: {count} pairs, worst difference {row['worst']:.1e}, median {row['median']:.1e}")
     return row
 
 

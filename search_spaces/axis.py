@@ -71,6 +71,13 @@ def mirrored(old: int, new: int) -> Axis:
     return replace(placed(source), write=sign, read=sign)
 
 
+def added_to(axis: Axis) -> Axis:
+    """What is added to the channels of this axis: to a mirrored one nothing on its other side."""
+    is_other = axis.write < 0
+    source = torch.where(is_other, -1, axis.source)
+    return replace(axis, source=source, silent=axis.silent | is_other)
+
+
 def joined(axes: Sequence[Axis], old: Sequence[int]) -> Axis:
     """Axes one after another, the parent's of these sizes."""
     offsets = [sum(old[:index]) for index in range(len(old))]

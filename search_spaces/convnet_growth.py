@@ -77,7 +77,7 @@ class _Growth:
         """All blocks of a stage."""
         new = self.new.stages[index]
         old = self.old.stages[index] if index < len(self.old.stages) else None
-        child = {}
+        child: dict[str, Tensor] = {}
         for number in range(new.depth):
             name = f"{index}.{number}"
             if old and number < old.depth and has_same_blocks(old, new):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from search_spaces.axis import Axis, copies, first, gain, joined, matrix, mirrored, vector
+from search_spaces.axis import Axis, added_to, copies, first, gain, joined, matrix, mirrored, vector
 from search_spaces.mlp import MLPSpace, MLPSpec
 from search_spaces.mlp_relation import align, is_mirrored, is_residual
 
@@ -82,11 +82,11 @@ class _Growth:
         out = widened(old_width, width)
         after = _Carried(axis=out, units=old_width, layers=place + 1)
         if is_residual(self.old, place) and is_residual(self.new, index):
-            after = replace(after, axis=before.axis, lift=before.lift)
+            out, after = added_to(before.axis), replace(after, axis=before.axis, lift=before.lift)
         name, old_name = f"backbone.{index}", f"backbone.{place}"
         child = self.norm(f"{old_name}.norm", f"{name}.norm", before.axis)
         given = self.of_parent(f"{old_name}.linear")
-        return child | self.linear(f"{name}.linear", given, self._gated(after.axis, old_width), before), after
+        return child | self.linear(f"{name}.linear", given, self._gated(out, old_width), before), after
 
     def add_nothing(self, before: _Carried, index: int) -> tuple[dict[str, Tensor], _Carried]:
         """A new layer that adds its input: zeros, or for a relu the same to every unit."""
@@ -101,7 +101,7 @@ class _Growth:
     def pass_on(self, before: _Carried, index: int) -> tuple[dict[str, Tensor], _Carried]:
         """A new layer that doesn't add its input, and gives it back from its activation."""
         units, width = before.units, self.new.widths[index]
-        is_mirror = is_mirrored(self.old, self.new, before.layers)
+        is_mirror = is_mirrored(self.new, before.layers)
         out = (mirrored if is_mirror else first)(units, width)
         weight, bias = torch.eye(units, dtype=torch.float64), torch.zeros(units, dtype=torch.float64)
         if self.new.activation == "swiglu":

@@ -47,12 +47,12 @@ def is_residual(spec: MLPSpec, index: int) -> bool:
     return spec.residual and index > 0 and spec.widths[index] == spec.widths[index - 1]
 
 
-def is_mirrored(old: MLPSpec, new: MLPSpec, index: int) -> bool:
-    """Whether a new layer that adds nothing has to carry its input with both signs; see `axis.mirrored`.
+def is_mirrored(spec: MLPSpec, done: int) -> bool:
+    """Whether a new layer after so many of the parent's carries its input with both signs, to pass it on.
 
-    Not where it passes: what an earlier relu lets through it lets through again, and a gate can be held open.
+    See `axis.mirrored`. A relu lets through again what one has let through, and a gate can be held open.
     """
-    return new.activation != "swiglu" and (new.activation != "relu" or index == 0)
+    return spec.activation in ("gelu", "silu") or (spec.activation == "relu" and done == 0)
 
 
 def align(old: MLPSpec, new: MLPSpec, *, features: int) -> Alignment:
@@ -60,28 +60,25 @@ def align(old: MLPSpec, new: MLPSpec, *, features: int) -> Alignment:
     depth, new_depth = len(old.widths), len(new.widths)
     if new_depth < depth:
         lack = f"depth: {new_depth}, the parent has {depth}"
-        steps = [_take(old, new, index, index, is_after_mirror=False) for index in range(new_depth)]
+        steps = [_take(old, new, index, index) for index in range(new_depth)]
         return _sum([Alignment(lacks=(lack,)), *steps])
 
     @cache
-    def best(index: int, done: int, is_after_mirror: bool) -> Alignment:
+    def best(index: int, done: int) -> Alignment:
         if index == new_depth:
             return Alignment()
         options = []
         if done < depth:
-            step = _take(old, new, done, index, is_after_mirror=is_after_mirror)
-            options.append(_sum([step, best(index + 1, done + 1, False)]))
+            options.append(_sum([_take(old, new, done, index), best(index + 1, done + 1)]))
         if new_depth - index > depth - done:
             units = old.widths[done - 1] if done else features
-            step = _add(old, new, done, index, units)
-            is_mirror = is_mirrored(old, new, done) and not is_residual(new, index)
-            options.append(_sum([step, best(index + 1, done, is_mirror)]))
+            options.append(_sum([_add(new, done, index, units), best(index + 1, done)]))
         return min(options, key=lambda one: (len(one.lacks), len(one.bends)))
 
-    return best(0, 0, False)
+    return best(0, 0)
 
 
-def _take(old: MLPSpec, new: MLPSpec, done: int, index: int, *, is_after_mirror: bool) -> Alignment:
+def _take(old: MLPSpec, new: MLPSpec, done: int, index: int) -> Alignment:
     """The child's layer `index` is the parent's `done`."""
     width, old_width, where = new.widths[index], old.widths[done], f"widths[{index}]"
     lacks, bends = [], []
@@ -94,23 +91,20 @@ def _take(old: MLPSpec, new: MLPSpec, done: int, index: int, *, is_after_mirror:
         bends.append(f"{where}: {width} is no multiple of the parent's {old_width}, as a layernorm needs")
     if new.norm == "layernorm" and index > done == 0:
         bends.append(f"{where}: a layernorm before what reads the table in the parent")
-    if is_after_mirror and is_residual(old, done):
-        bends.append(f"{where}: adds to what is carried with both signs")
     return Alignment(places=(done,), lacks=tuple(lacks), bends=tuple(bends))
 
 
-def _add(old: MLPSpec, new: MLPSpec, done: int, index: int, units: int) -> Alignment:
+def _add(new: MLPSpec, done: int, index: int, units: int) -> Alignment:
     """The child's layer `index` is new, after so many layers of the parent, and has to pass on its units."""
     if is_residual(new, index):
         return Alignment(places=(None,))
-    needed = 2 * units if is_mirrored(old, new, done) else units
+    needed = 2 * units if is_mirrored(new, done) else units
     where = f"widths[{index}]"
+    bends: tuple[str, ...] = ()
     if new.norm == "layernorm":
         bends = (f"{where}: a layer more that doesn't add its input, after a layernorm",)
     elif new.widths[index] < needed:
         bends = (f"{where}: {new.widths[index]}, a layer more needs {needed} to pass on its input",)
-    else:
-        bends = ()
     return Alignment(places=(None,), bends=bends)
 
 
