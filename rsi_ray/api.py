@@ -210,7 +210,7 @@ class Sweep:
         Raises:
             SweepError: it can't run.
         """
-        plan = self._checked_plan()
+        plan = self.checked_plan()
         if resume is not None:
             plan = old_run(plan, resume)
             return replace(plan, sampler=self._sampler(plan.seed))
@@ -222,10 +222,15 @@ class Sweep:
         Raises:
             SweepError: it can't run.
         """
-        plan = named_run(self._checked_plan(), name, sweep)
+        plan = named_run(self.checked_plan(), name, sweep)
         return replace(plan, sampler=self._sampler(plan.seed)) if plan.resumed else plan
 
-    def _checked_plan(self) -> Plan:
+    def checked_plan(self) -> Plan:
+        """Everything but the folder of a run.
+
+        Raises:
+            SweepError: it can't run.
+        """
         for problem in self._problems():
             raise SweepError(problem)
         try:

@@ -19,8 +19,8 @@ from safety.approval import Request as ApprovalRequest
 from safety.document import whole_number
 from safety.identity import Identity, identity_of, make_identity
 
-KEY_FILE, POLICY_KEY_FILE = "approver.key", "policy.key"
-LOCAL, POLICY = "local", "policy"
+KEY_FILE = "approver.key"
+LOCAL = "local"
 YES, NO = ("yes", "y"), ("no", "n")
 
 
@@ -161,13 +161,13 @@ class PolicyApprover:
         return self.signer.sign(request, "approve", f"within policy {self.policy.digest[:12]}")
 
 
-def local_signer(folder: Path, name: str, file: str = KEY_FILE) -> Signer:
+def local_signer(folder: Path, name: str) -> Signer:
     """Who decides where the limits name nobody: a key of this storage's own, made where there is none.
 
     Raises:
         IdentityError: others may read it, or it is no such key.
     """
-    path = folder / file
+    path = folder / KEY_FILE
     folder.mkdir(parents=True, exist_ok=True)
     identity = identity_of(path) if path.exists() else make_identity(path)
     return Signer(name=name if re.fullmatch(r"[\w.@+-]{1,100}", name) else LOCAL, identity=identity)

@@ -13,7 +13,7 @@ from rsi_ray.description import CLASS, FIELDS, GIVEN, MADE_BY, OPTIONS, SHOWN, J
 from rsi_ray.durable import write_durably
 from rsi_ray.errors import ChampionError
 from rsi_ray.plain_source import Origin, cut
-from rsi_ray.weights import load_weights, model_of
+from rsi_ray.weights import model_of, tensors_of
 from search_spaces.space import Sample
 
 # an export with one sample, or none, would be for this number alone
@@ -52,7 +52,7 @@ def export_program(version: Version, out: Path) -> list[Path]:
         ChampionError: the model can't be exported, or rebuilt.
     """
     manifest = version.manifest
-    model = model_of(manifest, load_weights(content_of(version), source=str(version.path)))
+    model = model_of(manifest, tensors_of(content_of(version), source=str(version.path)))
     samples: Mapping[str, Sample] = manifest.rebuilt_space().samples()
     inputs = {
         name: torch.zeros((EXAMPLE_BATCH, *sample.shape), dtype=getattr(torch, sample.dtype))

@@ -11,7 +11,7 @@ import optuna
 import typer
 from rich.console import Console
 
-from rsi_ray import audit_commands, limits_commands, oversight, rehearsal
+from rsi_ray import audit_commands, limits_commands, loop_command, oversight, rehearsal
 from rsi_ray.config import (
     SweepConfig,
     config_of_run,
@@ -20,11 +20,13 @@ from rsi_ray.config import (
     load_config,
     load_example,
 )
+from rsi_ray.disk import RUN_FILE
 from rsi_ray.errors import SweepError
 from rsi_ray.ledgers import LEDGER_FILE, RUNS, from_anywhere
+from rsi_ray.recursion import LOOP_FILE
 from rsi_ray.replay import replay as replay_trial
 from rsi_ray.result import Result
-from rsi_ray.runs import find_trial, read_about, run_folder
+from rsi_ray.runs import find_trial, is_run, read_about, run_folder
 from rsi_ray.summary import summary
 from rsi_ray.sweep import local_ray, quiet_tune, run_sweep
 from rsi_ray.view import watching
@@ -56,14 +58,27 @@ def run(
     concurrent: Annotated[int | None, typer.Option(min=1, help="trials at a time")] = None,
     seconds: Annotated[int | None, typer.Option(min=1, help="time after which the sweep ends")] = None,
     storage: Annotated[str | None, typer.Option(help="folder of all runs")] = None,
+    generations: Annotated[
+        int | None, typer.Option(min=1, help="of the recursive loop: champions that may follow one another")
+    ] = None,
+    approve: Annotated[
+        loop_command.Approve | None,
+        typer.Option(help="who decides of a promotion; ask on a terminal, and wait elsewhere, if left out"),
+    ] = None,
+    policy: Annotated[Path | None, typer.Option(help="file of a policy, for `--approve policy`")] = None,
+    key: Annotated[Path | None, typer.Option(help="your key, where the limits name approvers")] = None,
 ) -> None:
-    """Run one governed sweep."""
+    """Run one governed sweep; or the recursive loop, where the file has a section `recursion`."""
     _find_own_classes(config.parent if config else None)
     parsed = _read(config, example, resume, Path(storage or RUNS))
     given = {"trials": trials, "seed": seed, "concurrent": concurrent, "seconds": seconds, "storage": storage}
     parsed = parsed.model_copy(update={name: value for name, value in given.items() if value is not None})
     console = Console()
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # it tells of each study and trial; so do we
+    if parsed.recursion:
+        asked = loop_command.Asked(approve=approve, policy=policy, key=key, generations=generations)
+        beside = {BESIDE: str(config.parent.resolve())} if config else {}
+        raise typer.Exit(loop_command.run(parsed, asked, console, resume=resume, about=beside))
     sweep = sweep_of(parsed)
     if config:
         sweep.about = {**sweep.about, BESIDE: str(config.parent.resolve())}
@@ -82,9 +97,10 @@ def _read(config: Path | None, example: str | None, resume: str | None, storage:
     if len(given) > 1:
         raise SweepError("run: expected one of a file, --example and --resume")
     if resume is not None:
-        folder = run_folder(storage, resume)
-        _find_own_classes(read_about(folder).get(BESIDE))
-        return config_of_run(folder)
+        file = RUN_FILE if is_run(storage, resume, RUN_FILE) else LOOP_FILE
+        folder = run_folder(storage, resume, file)
+        _find_own_classes(read_about(folder, file).get(BESIDE))
+        return config_of_run(folder, file)
     return load_config(config) if config else load_example(example or "built_in")
 
 

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
 
+from rsi_ray.alerts import AlertsConfig
+from rsi_ray.approvers import Policy
 from rsi_ray.disk import RUN_FILE
 from rsi_ray.errors import RunError
 from rsi_ray.objectives import SCORE, problems_of_objectives
@@ -83,6 +85,21 @@ class SchedulerConfig(StrictModel):
     interval: Count = Field(default=1, description="pbt and pb2: reports between two changes")
 
 
+class RecursionConfig(StrictModel):
+    """The recursive loop: the best candidate of a generation becomes the champion, if all agree."""
+
+    generations: Count = Field(default=3, description="champions that a run may promote one after the other")
+    seeds: Whole = Field(
+        default=2, description="further trainings, of other seeds, by which the best candidate is verified"
+    )
+    policy: Policy | None = Field(
+        default=None, description="what `--approve policy` approves while nobody watches"
+    )
+    alerts: AlertsConfig = Field(
+        default_factory=AlertsConfig, description="who is told when the lineage was shut down"
+    )
+
+
 class ResourcesConfig(StrictModel):
     """What one trial gets."""
 
@@ -150,7 +167,14 @@ class SweepConfig(StrictModel):
     scheduler: SchedulerConfig = Field(default_factory=SchedulerConfig, description="what is stopped early")
     resources: ResourcesConfig = Field(default_factory=ResourcesConfig, description="what a trial gets")
     baseline: dict[str, Any] | None = Field(
-        default=None, description="a candidate's parameters, trained first and alone, to compare with"
+        default=None,
+        description="a candidate's parameters, trained first and alone, to compare with; the base model of "
+        "the recursive loop",
+    )
+    recursion: RecursionConfig | None = Field(
+        default=None,
+        description="makes a run the recursive loop, whose generations are sweeps of so many trials; one "
+        "sweep if left out",
     )
     enqueue: list[dict[str, Any]] = Field(
         default=[], description="candidates' parameters, trained before the sampler is asked"
@@ -198,19 +222,19 @@ def load_example(name: str) -> SweepConfig:
         return parse_config(read_yaml(path), folder=Path())
 
 
-def config_of_run(folder: Path) -> SweepConfig:
-    """The configuration that a run wrote down.
+def config_of_run(folder: Path, file: str = RUN_FILE) -> SweepConfig:
+    """The configuration that a run wrote down in a file of its folder.
 
     Raises:
         RunError: it was made in Python, with objects of its own.
     """
-    about = read_about(folder)
+    about = read_about(folder, file)
     if "config" not in about:
         raise RunError(
             f"run {folder.name}: made in Python with objects of its own; "
             "use run(resume=...) or replay(...) of the same Sweep"
         )
-    return parse_config(Document(source=str(folder / RUN_FILE), data=about["config"]), folder=Path())
+    return parse_config(Document(source=str(folder / file), data=about["config"]), folder=Path())
 
 
 def examples() -> list[str]:

@@ -168,13 +168,12 @@ class Improvement:
 def is_improvement(
     old: Evidence, new: Evidence, *, mode: Mode = "max", confidence: float = 0.95
 ) -> Improvement:
-    """Test whether a configuration is better than another, one-sided, on the same samples.
+    """Test whether trainings of a configuration are better than the weights that stand, on the same samples.
 
-    With two seeds or more on each side it is Welch's t test of the scores ("The generalization of 'Student's'
-    problem when several different population variances are involved", 1947); with one on one side Student's,
-    which takes the other's variance for both. Seeds are the noise that counts: see Bouthillier et al.,
-    "Accounting for variance in machine learning benchmarks", 2021. Where no side's seeds differ, the noise of
-    the finite samples stands in, as of two independent draws; what a seed does is not known then.
+    The old weights are what they are; how the new ones come out depends on the seed, which is the noise that
+    counts: see Bouthillier et al., "Accounting for variance in machine learning benchmarks", 2021. So it is
+    Student's one-sided t test of the new seeds' mean against the old weights' own score. Where no seeds
+    differ, the noise of the finite samples stands in, as of two independent draws.
 
     Raises:
         ValueError: both weren't scored on the same samples.
@@ -184,34 +183,21 @@ def is_improvement(
             f"evidence on task {old.task:.12} (sealed: {old.sealed}) and on {new.task:.12} "
             f"(sealed: {new.sealed}), expected the same samples for both"
         )
-    difference = new.score - old.score if mode == "max" else old.score - new.score
-    error, degrees = _noise(old, new)
-    quantile = NormalDist().inv_cdf(confidence) if math.isinf(degrees) else stdtrit(degrees, confidence)
+    gained = new.score - old.own.score
+    difference = gained if mode == "max" else -gained
+    if new.spread:
+        error, degrees = new.standard_error, float(len(new.scores) - 1)
+        quantile = float(stdtrit(degrees, confidence))
+    else:
+        error, degrees = math.hypot(old.own.error, new.own.error), math.inf
+        quantile = NormalDist().inv_cdf(confidence)
     return Improvement(
         difference=difference,
         standard_error=error,
         degrees=degrees,
-        at_least=difference - float(quantile) * error,
+        at_least=difference - quantile * error,
         confidence=confidence,
     )
-
-
-def _noise(old: Evidence, new: Evidence) -> tuple[float, float]:
-    """Standard error of the difference of both scores, and its degrees of freedom."""
-    several = [one for one in (old, new) if one.spread is not None]
-    if not any(one.spread for one in several):
-        return math.hypot(old.own.error, new.own.error), math.inf
-    if len(several) == 1:
-        spread, count = several[0].spread or 0.0, len(several[0].scores)
-        return spread * math.sqrt(1 + 1 / count), count - 1
-    return _welch(*((one.spread or 0.0, len(one.scores)) for one in several))
-
-
-def _welch(*sides: tuple[float, int]) -> tuple[float, float]:
-    """Error and degrees of freedom by Welch and Satterthwaite, of sides (deviation, count)."""
-    parts = [(spread**2 / count, count - 1) for spread, count in sides]
-    variance = sum(part for part, _ in parts)
-    return math.sqrt(variance), variance**2 / sum(part**2 / degrees for part, degrees in parts)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -58,6 +58,7 @@ class GovernedLoop:
         approver: decides of promotions.
         seeds: further trainings by which a candidate is verified.
         by: who asks for promotions.
+        key: file of the key that signs approvals, as people are told it.
         after_shutdown: finishes an emergency shutdown.
     """
 
@@ -68,28 +69,29 @@ class GovernedLoop:
     approver: Approver
     seeds: int
     by: str
-    after_shutdown: Callable[[str], None]
+    key: str
+    after_shutdown: Callable[[str], object]
 
     def champion(self) -> Standing:
         """The champion that the store and the ledger agree on."""
-        return _standing(self.store.settle())
+        return standing_of(self.store.settle())
 
     def search(self, champion: Standing) -> Searched:
         """Train the candidates of the generation that would follow a champion."""
-        return self.engine.search(champion, self._next(), self._parent())
+        return self.engine.search(champion, self.next_generation(), self._parent())
 
     def verify(self, found: Found) -> Verified:
         """Evaluate a candidate in a fresh process, and stage it."""
-        generation, parent = self._next(), self._parent()
+        generation, parent = self.next_generation(), self._parent()
         job = self.engine.generation_sweep(generation, parent).job()
         weights = self.engine.weights_of(generation, found)
         judged = self._evaluated(job, found, weights)
         version = self.store.stage(self._candidate(job, found, weights, judged.evidence))
         better = is_improvement(_evidence(self.store.champion()), judged.evidence)
         return Verified(
-            standing=_standing(version),
+            standing=standing_of(version),
             reported=found.reported,
-            domains=judged.evidence.domains,
+            domains=judged.evidence.own.domains,
             verdict=judged.verdict,
             is_beyond_noise=better.is_believed,
             noise=better.text,
@@ -107,7 +109,7 @@ class GovernedLoop:
         judged = self._evaluated(job, found, weights)
         if isinstance(judged.verdict, Deny):
             raise ChampionError(f"base model: {judged.verdict.reason}; expected one under every ceiling")
-        return _standing(self.store.adopt_base(self._candidate(job, found, weights, judged.evidence)))
+        return standing_of(self.store.adopt_base(self._candidate(job, found, weights, judged.evidence)))
 
     def judge(self, champion: Standing, wanted: Standing) -> Verdict:
         """The ledger's verdict on an improvement."""
@@ -136,7 +138,7 @@ class GovernedLoop:
                     except ApprovalRefused as error:
                         return Answer.NONE, str(error)
                 _, verdict = self.governor.request(request.digest)
-        return _answer(verdict, request.name, self.engine.run)
+        return _answer(verdict, request.name, self.engine.run, self.key)
 
     def promote(self, champion: Standing, wanted: Verified) -> Verdict:
         """Replace the champion, if the ledger allows it."""
@@ -167,7 +169,7 @@ class GovernedLoop:
         finally:
             self.governor.close_sweep(self.engine.run, {})
 
-    def _next(self) -> int:
+    def next_generation(self) -> int:
         """Number of the generation that would come next: of what was rolled back none is used again."""
         return len(self.governor.champions(self.store.lineage)) + 1
 
@@ -228,15 +230,15 @@ class GovernedLoop:
         old, new = _evidence(before), _evidence(version)
         ceilings = self.limits.bounds.max_performance
         domains = {
-            name: Domain(current=old.domains.get(name), proposed=score, ceiling=ceilings.get(name))
-            for name, score in new.domains.items()
+            name: Domain(current=old.own.domains.get(name), proposed=score, ceiling=ceilings.get(name))
+            for name, score in new.own.domains.items()
         }
         return Proposal(
             lineage=self.store.lineage,
             generation=version.manifest.generation,
-            current=old.score,
-            proposed=new.score,
-            improvement=improvement(old=old.score, new=new.score),
+            current=old.own.score,
+            proposed=new.own.score,
+            improvement=improvement(old=old.own.score, new=new.own.score),
             noise=wanted.noise,
             seeds=len(new.measurements),
             is_sealed=new.sealed,
@@ -266,11 +268,16 @@ class GovernedLoop:
         return found
 
 
-def _standing(version: Version) -> Standing:
+def standing_of(version: Version) -> Standing:
+    """A version as the loop needs it.
+
+    Raises:
+        ChampionError: its evidence is missing.
+    """
     return Standing(
         generation=version.manifest.generation,
         artifact=version.artifact,
-        score=_evidence(version).score,
+        score=_evidence(version).own.score,
         config=version.manifest.config,
     )
 
@@ -287,14 +294,14 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tup
     return {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
 
 
-def _answer(verdict: Verdict, request: str, run: str) -> tuple[Answer, str]:
+def _answer(verdict: Verdict, request: str, run: str, key: str) -> tuple[Answer, str]:
     if isinstance(verdict, Allow):
         return Answer.APPROVED, ""
     if isinstance(verdict, Deny) and verdict.rule == "approval.rejected":
         return Answer.REJECTED, verdict.reason
     return Answer.NONE, (
         f"{verdict.reason}; `rsi-ray approvals show {request}` says what it is, `rsi-ray approvals approve "
-        f"{request} --key FILE --reason WHY` approves, and `rsi-ray run --resume {run}` goes on"
+        f"{request} --key {key} --reason WHY` approves, and `rsi-ray run --resume {run}` goes on"
     )
 
 

@@ -7,8 +7,8 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,17 @@ from rsi_ray.api import Sweep
 from rsi_ray.approvers import Approver, Nobody, Signer, with_approver
 from rsi_ray.champion import FOLDER as CHAMPIONS
 from rsi_ray.champion import ChampionStore
+from rsi_ray.champion_version import Version
 from rsi_ray.durable import write_durably
-from rsi_ray.errors import RunError, SweepError
-from rsi_ray.governed_loop import GovernedLoop
+from rsi_ray.errors import SweepError
+from rsi_ray.governed_loop import GovernedLoop, standing_of
 from rsi_ray.loop import Ending, Event, Standing, Terms, Why, improve
 from rsi_ray.observer import Watch
 from rsi_ray.plan import Plan
-from rsi_ray.runs import new_folder, versions_here
+from rsi_ray.runs import new_folder, read_about, run_folder, versions_here
 from rsi_ray.search_engine import ArchitectureSearchEngine
 from rsi_ray.sweep import governor_of, local_ray, quiet_tune
-from safety import Limits, SafetyError
+from safety import LedgerError, Limits
 from safety.actor import GovernorClient
 from safety.database import without_password
 
@@ -46,6 +47,7 @@ class Recursion:
         seeds: further trainings by which a candidate is verified.
         approver: decides of promotions.
         signer: who approves where the limits name nobody; None to leave them as they are.
+        key: file of the key that signs approvals, as people are told it.
         alerts: who is told of an emergency shutdown.
         watching: gives who watches a generation's sweep.
         tell: is told what happens.
@@ -57,9 +59,10 @@ class Recursion:
     base: Mapping[str, Any]
     generations: int
     seeds: int = 2
-    approver: Approver = Nobody()
+    approver: Approver = field(default_factory=Nobody)
+    key: str = "FILE"
     signer: Signer | None = None
-    alerts: AlertsConfig = AlertsConfig()
+    alerts: AlertsConfig = field(default_factory=AlertsConfig)
     watching: Callable[[], AbstractContextManager[Watch | None]] = nullcontext
     tell: Callable[[Event], None] = lambda _event: None
     log: Callable[[], list[str]] = list
@@ -98,7 +101,12 @@ def run_recursion(recursion: Recursion, *, resume: str | None = None) -> Outcome
     plan = sweep.checked_plan()
     with quiet_tune(), local_ray(), _terminated_as_interrupted():
         governor = governor_of(plan)
-        folder = _resumed(plan, resume) if resume else new_folder(plan)
+        storage = plan.folder.parent
+        folder = (
+            run_folder(storage, resume, LOOP_FILE)
+            if resume
+            else new_folder(storage, sweep.name, time.localtime())
+        )
         loop = _begin(recursion, sweep, plan, folder, governor)
         ending = _run(recursion, loop, folder)
         return _outcome(folder, loop.store, ending)
@@ -117,11 +125,14 @@ def _begin(
         governor=governor,
         limits=sweep.checked_limits(),
         approver=recursion.approver,
+        key=recursion.key,
         seeds=recursion.seeds,
         by=_user(),
         after_shutdown=lambda reason: finish_shutdown(recursion, plan, governor, store, reason),
     )
-    standing = governor.standing_incident(lineage)
+    standing = None
+    with suppress(LedgerError):  # of a new lineage the ledger knows nothing
+        standing = governor.standing_incident(lineage)
     if standing:  # of a process that died in the middle, or one that nobody has released yet
         finish_shutdown(recursion, plan, governor, store, standing.reason)
         raise SweepError(
@@ -158,31 +169,11 @@ def _first_generation(folder: Path, following: int, recursion: Recursion) -> int
     """Number of the first generation that this run could promote, as it was when it began."""
     path = folder / LOOP_FILE
     if path.is_file():
-        return int(read_loop(folder)["first_generation"])
+        return int(read_about(folder, LOOP_FILE)["first_generation"])
     told = {"first_generation": following, **(recursion.about or {})}
     folder.mkdir(exist_ok=True)
     write_durably(path, json.dumps(told, indent=2).encode())
     return following
-
-
-def read_loop(folder: Path) -> dict[str, Any]:
-    """What a run of the loop wrote down of itself.
-
-    Raises:
-        RunError: it can't be read.
-    """
-    try:
-        about: dict[str, Any] = json.loads((folder / LOOP_FILE).read_text())
-    except (OSError, ValueError) as error:
-        raise RunError(f"run {folder}: its {LOOP_FILE} can't be read: {error}") from None
-    return about
-
-
-def _resumed(plan: Plan, run: str) -> Path:
-    for folder in (plan.folder.parent / run, Path(run)):
-        if (folder / LOOP_FILE).is_file():
-            return folder.resolve()
-    raise RunError(f"run {plan.folder.parent / run}: no {LOOP_FILE} there; expected a run of the loop")
 
 
 def finish_shutdown(
@@ -208,7 +199,7 @@ def finish_shutdown(
         alerts=recursion.alerts,
         weights=weights,
         revert=reverted,
-        history=lambda: [one.as_dict() for one in store.history()],
+        history=lambda: [asdict(one) for one in store.history()],
         log=recursion.log,
         versions=versions_here,
         by=_user(),
@@ -218,7 +209,7 @@ def finish_shutdown(
 
 def _outcome(folder: Path, store: ChampionStore, ending: Ending) -> Outcome:
     version = store.current()
-    line = []
+    line: list[Version] = []
     while version is not None:
         line.insert(0, version)
         version = store.parent_of(version)

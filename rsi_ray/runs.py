@@ -60,7 +60,7 @@ def new_run(plan: Plan, now: time.struct_time) -> Plan:
     """
     check_plan(plan)
     _check_ledger(plan.ledger_url)
-    folder = _new_folder(plan.folder.parent, f"{plan.name}-{time.strftime('%Y%m%d-%H%M%S', now)}")
+    folder = new_folder(plan.folder.parent, plan.name, now)
     return replace(plan, name=folder.name, folder=folder)
 
 
@@ -147,29 +147,38 @@ def _check_ledger(url: str, *, knows: str = "") -> None:
         raise SweepError(str(error)) from None
 
 
-def run_folder(storage: Path, run: str | Path) -> Path:
-    """Folder of a run: a path, or its name in the storage.
+def run_folder(storage: Path, run: str | Path, file: str = RUN_FILE) -> Path:
+    """Folder of a run that has this file: a path, or its name in the storage.
 
     Raises:
         RunError: there is no run.
     """
     for folder in (storage / run, Path(run)):
         with suppress(OSError):  # a name that no folder can have
-            if (folder / RUN_FILE).is_file():
+            if (folder / file).is_file():
                 return folder.resolve()
-    raise RunError(f"run {storage / run}: no {RUN_FILE} there; expected a folder that a sweep made")
+    raise RunError(f"run {storage / run}: no {file} there; expected a folder that a run made")
 
 
-def read_about(folder: Path) -> dict[str, Any]:
-    """What a run wrote down of itself.
+def is_run(storage: Path, run: str | Path, file: str) -> bool:
+    """Whether there is a folder of a run that has this file."""
+    try:
+        run_folder(storage, run, file)
+    except RunError:
+        return False
+    return True
+
+
+def read_about(folder: Path, file: str = RUN_FILE) -> dict[str, Any]:
+    """What a run wrote down of itself in a file of its folder.
 
     Raises:
         RunError: it can't be read.
     """
     try:
-        about: dict[str, Any] = json.loads((folder / RUN_FILE).read_text())
+        about: dict[str, Any] = json.loads((folder / file).read_text())
     except (OSError, ValueError) as error:
-        raise RunError(f"run {folder}: its {RUN_FILE} can't be read: {error}") from None
+        raise RunError(f"run {folder}: its {file} can't be read: {error}") from None
     return about
 
 
@@ -203,7 +212,9 @@ def study_of_run(folder: Path) -> optuna.Study:
         raise RunError(f"run {folder}: its {STUDY_FILE} is of another run; was the folder renamed?") from None
 
 
-def _new_folder(storage: Path, name: str) -> Path:
+def new_folder(storage: Path, name: str, now: time.struct_time) -> Path:
+    """A new folder in the storage, of this name and the time."""
+    name = f"{name}-{time.strftime('%Y%m%d-%H%M%S', now)}"
     for free in itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2))):
         with suppress(FileExistsError):  # of a run that began in the same second
             (storage / free).mkdir(parents=True)

@@ -58,7 +58,7 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
     """
     check_plan(plan)
     with _nothing_half_written(plan), quiet_tune(), local_ray() as dashboard, signals_as_stop() as stop:
-        governor = _governor(plan)
+        governor = governor_of(plan)
         plan = replace(plan, ledger_url=governor.ledger_url(), governor_key=governor.public)
         patient = Patient(governor, stop)
         governance = Governance(
@@ -89,7 +89,13 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
         )
 
 
-def _governor(plan: Plan) -> GovernorClient:
+def governor_of(plan: Plan) -> GovernorClient:
+    """The governor that binds a plan; it is started where there is none.
+
+    Raises:
+        SweepError: a folder of checkpoints can't be written.
+        SafetyError: it can't be reached, or isn't the one that is expected.
+    """
     reach = connect if plan.ledger_named else connect_to_any
     state, key = plan.folder.parent, plan.governor_key
     try:
