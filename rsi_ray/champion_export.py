@@ -51,6 +51,7 @@ def export_program(version: Version, out: Path) -> list[Path]:
     Raises:
         ChampionError: the model can't be exported, or rebuilt.
     """
+    _require_approved(version)
     model = model_of(version)
     samples: Mapping[str, Sample] = version.manifest.rebuilt_space().samples()
     inputs = {
@@ -74,6 +75,7 @@ def export_python(version: Version, out: Path) -> list[Path]:
     Raises:
         ChampionError: the model's code can't be cut out of its modules.
     """
+    _require_approved(version)
     weights = out.with_suffix(SUFFIX)
     if weights == out:
         raise ChampionError(f"out {out}: expected another end, which the weights beside it have")
@@ -86,6 +88,14 @@ FORMATS: dict[str, Callable[[Version, Path], list[Path]]] = {
     "torch_export": export_program,
     "python": export_python,
 }
+
+
+def _require_approved(version: Version) -> None:
+    """Import nothing by the word of a file that nobody approved: whoever writes there could name anything."""
+    if version.state == "candidate":
+        raise ChampionError(
+            f"version {version.name}: never promoted, and names code to import; it may leave as safetensors"
+        )
 
 
 def _written(files: Mapping[Path, bytes]) -> list[Path]:

@@ -52,6 +52,7 @@ def of_lineage(connection: sa.Connection, lineage: str) -> list[Promoted]:
                 champion=_champion(row),
                 request=asked.request.digest if asked else "",
                 decisions=tuple(one for one in decisions if one.answer == "approve"),
+                rolled_back=getattr(promotion, "rolled_back", False),
             )
         )
     return found

@@ -228,6 +228,19 @@ def test_an_export_writes_over_nothing_and_reads_only_what_was_approved(
     assert not (tmp_path / "new").exists()
 
 
+def test_a_candidate_leaves_as_safetensors_alone(
+    adopt: Callable[..., Version], ledger: Ledger, tmp_path: Path
+):
+    adopt(*CASES["mlp"])
+    space = describe_call("os:mkdir", {"path": str(tmp_path / "run")}, {})
+    staged = ChampionStore(tmp_path / "line", ledger).stage(candidate(1, space=space))
+    for form in ("python", "torch_export"):
+        with pytest.raises(ChampionError, match="never promoted, and names code to import"):
+            FORMATS[form](staged, tmp_path / "out.x")
+    assert FORMATS["safetensors"](staged, tmp_path / "out.x") == [tmp_path / "out.x"]
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_space_that_can_only_be_shown_is_told_in_one_line(adopt: Callable[..., Version], tmp_path: Path):
     version = adopt(*CASES["mlp"], {"shown": "<Mine>"})
     for form in ("python", "torch_export"):
