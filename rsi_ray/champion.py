@@ -27,7 +27,6 @@ from rsi_ray.champion_version import (
 )
 from rsi_ray.durable import locked, write_durably
 from rsi_ray.errors import ChampionError
-from rsi_ray.manifest import Manifest
 from rsi_ray.modification import Modification, modification
 from safety import Allow, Champion, Deny, Promoted, Verdict
 from safety.names import plain_name
@@ -181,7 +180,7 @@ class ChampionStore:
         Raises:
             ChampionError: its weights are no safetensors file, or the lineage has begun with another one.
         """
-        content = file_of(candidate, self._manifest(candidate, None, BASE))
+        content = file_of(candidate, self.lineage, None, BASE)
         artifact = digest_of(content)
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._locked():
@@ -206,9 +205,9 @@ class ChampionStore:
             ChampionError: its weights are no safetensors file, or there is no champion that it could follow.
         """
         champion = self.champion()
-        manifest = self._manifest(candidate, champion, len(self._promotions()) + 1)
-        content = file_of(candidate, manifest)
-        path = path_in(self.folder, manifest.generation, digest_of(content))
+        generation = len(self._promotions()) + 1
+        content = file_of(candidate, self.lineage, champion, generation)
+        path = path_in(self.folder, generation, digest_of(content))
         with self._locked():
             put(path, content, candidate.evidence)
         return self._read(path, self._promotions())
@@ -217,7 +216,7 @@ class ChampionStore:
         """Whether a candidate is the champion already, as after a crash right after its promotion."""
         champion = self.champion()
         parent, generation = self.parent_of(champion), champion.manifest.generation
-        content = file_of(candidate, self._manifest(candidate, parent, generation))
+        content = file_of(candidate, self.lineage, parent, generation)
         return digest_of(content) == champion.artifact
 
     def promote(self, artifact: str, ask: Callable[[Champion], Verdict]) -> Verdict:
@@ -326,23 +325,6 @@ class ChampionStore:
 
     def _locked(self) -> AbstractContextManager[None]:
         return locked(self.folder / LOCK)
-
-    def _manifest(self, candidate: Candidate, parent: Version | None, generation: int) -> Manifest:
-        return Manifest(
-            lineage=self.lineage,
-            generation=generation,
-            parent=parent.artifact if parent else "",
-            parent_generation=parent.manifest.generation if parent else BASE,
-            base=parent.manifest.base or parent.artifact if parent else "",
-            space=candidate.space,
-            spec=candidate.spec,
-            config=candidate.config,
-            training=candidate.training,
-            params=candidate.params,
-            train_flops=candidate.train_flops,
-            ancestor_flops=parent.manifest.total_flops if parent and candidate.inherits else 0,
-            trial=candidate.trial,
-        )
 
 
 def _pointed(pointer: Path) -> set[str]:

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import torch
 
 from rsi_ray.champion_version import SUFFIX, Version, content_of
+from rsi_ray.champion_weights import fill, model_of
 from rsi_ray.description import CLASS, FIELDS, GIVEN, MADE_BY, OPTIONS, SHOWN, Json
 from rsi_ray.durable import write_durably
 from rsi_ray.errors import ChampionError
 from rsi_ray.plain_source import Origin, cut
-from rsi_ray.weights import model_of, tensors_of
 from search_spaces.space import Sample
 
 # an export with one sample, or none, would be for this number alone
@@ -51,9 +51,9 @@ def export_program(version: Version, out: Path) -> list[Path]:
     Raises:
         ChampionError: the model can't be exported, or rebuilt.
     """
-    manifest = version.manifest
-    model = model_of(manifest, tensors_of(content_of(version), source=str(version.path)))
-    samples: Mapping[str, Sample] = manifest.rebuilt_space().samples()
+    _require_approved(version)
+    model = model_of(version)
+    samples: Mapping[str, Sample] = version.manifest.rebuilt_space().samples()
     inputs = {
         name: torch.zeros((EXAMPLE_BATCH, *sample.shape), dtype=getattr(torch, sample.dtype))
         for name, sample in samples.items()
@@ -75,6 +75,7 @@ def export_python(version: Version, out: Path) -> list[Path]:
     Raises:
         ChampionError: the model's code can't be cut out of its modules.
     """
+    _require_approved(version)
     weights = out.with_suffix(SUFFIX)
     if weights == out:
         raise ChampionError(f"out {out}: expected another end, which the weights beside it have")
@@ -87,6 +88,14 @@ FORMATS: dict[str, Callable[[Version, Path], list[Path]]] = {
     "torch_export": export_program,
     "python": export_python,
 }
+
+
+def _require_approved(version: Version) -> None:
+    """Import nothing by the word of a file that nobody approved: whoever writes there could name anything."""
+    if version.state == "candidate":
+        raise ChampionError(
+            f"version {version.name}: never promoted, and names code to import; it may leave as safetensors"
+        )
 
 
 def _written(files: Mapping[Path, bytes]) -> list[Path]:
@@ -138,7 +147,7 @@ def load_model(path=WEIGHTS):
     if hashlib.sha256(content).hexdigest() != DIGEST:
         raise ValueError(f"{{path}}: other weights; expected a file with the SHA-256 {{DIGEST}}")
     model = build_model()
-    model.load_state_dict(safetensors.torch.load(content))
+    fill(model, safetensors.torch.load(content))
     return model.eval()
 '''
 # what the file has of its own
@@ -161,7 +170,7 @@ def plain_python(version: Version, weights: str) -> str:
     Raises:
         ChampionError: its code can't be cut out of its modules.
     """
-    manifest, roots = version.manifest, list[Origin]()
+    manifest, roots = version.manifest, [Origin(module=fill.__module__, name=fill.__name__)]
     spec = _expression(manifest.spec, roots)
     model = _model(manifest.space, roots)
     inside = {*OURS, *(root.module.partition(".")[0] for root in roots)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from rsi_ray.description import Json
 from rsi_ray.durable import write_durably
 from rsi_ray.errors import ChampionError
 from rsi_ray.manifest import Manifest, manifest_in, with_manifest
-from safety import ArtifactError, Champion, Promoted, read_artifact
+from safety import ArtifactError, Champion, Promoted, read_plain_file
 
 SUFFIX, EVIDENCE = ".safetensors", ".evidence.json"
 # of a digest, in a file's name
@@ -141,16 +142,51 @@ def evidence_of(path: Path) -> Path:
     return path.with_name(f"{path.stem}{EVIDENCE}")
 
 
-def file_of(candidate: Candidate, manifest: Manifest) -> bytes:
-    """Content of a version's file.
+def file_of(candidate: Candidate, lineage: str, parent: Version | None, generation: int) -> bytes:
+    """Content of a candidate's file.
+
+    Args:
+        candidate: whose it is.
+        lineage: that it belongs to.
+        parent: the champion whose place it would take; None for the base.
+        generation: its number.
 
     Raises:
-        ChampionError: the weights are no safetensors file, but a pickle, a link or whatever else.
+        ChampionError: the weights are no safetensors file, but a pickle, a link or whatever else, or the
+            evidence is of others.
     """
     given = candidate.weights
-    if isinstance(given, Path):
-        return with_manifest(bytes_of(given), manifest, source=str(given))
-    return with_manifest(given, manifest, source=f"of lineage {manifest.lineage}")
+    source = str(given) if isinstance(given, Path) else f"of lineage {lineage}"
+    weights = bytes_of(given) if isinstance(given, Path) else given
+    measured = _weights_in(candidate.evidence)
+    if measured not in ("", digest_of(weights)):
+        raise ChampionError(f"weights {source}: the evidence is of other ones, with the digest {measured}")
+    manifest = Manifest(
+        lineage=lineage,
+        generation=generation,
+        parent=parent.artifact if parent else "",
+        parent_generation=parent.manifest.generation if parent else BASE,
+        base=(parent.manifest.base or parent.artifact) if parent else "",
+        weights=digest_of(weights),
+        space=candidate.space,
+        spec=candidate.spec,
+        config=candidate.config,
+        training=candidate.training,
+        params=candidate.params,
+        train_flops=candidate.train_flops,
+        ancestor_flops=parent.manifest.total_flops if parent and candidate.inherits else 0,
+        trial=candidate.trial,
+    )
+    return with_manifest(weights, manifest, source=source)
+
+
+def _weights_in(evidence: bytes) -> str:
+    """Digest of the weights that were measured; "" where it isn't told."""
+    try:
+        told = json.loads(evidence)
+    except ValueError as error:
+        raise ChampionError(f"evidence: expected JSON: {error}") from None
+    return str(told.get("weights", "")) if isinstance(told, dict) else ""
 
 
 def put(path: Path, content: bytes, evidence: bytes) -> None:
@@ -226,7 +262,7 @@ def bytes_of(path: Path) -> bytes:
         ChampionError: it is a link, no plain file, or can't be read.
     """
     try:
-        return read_artifact(path)
+        return read_plain_file(path)
     except ArtifactError as error:
         raise ChampionError(str(error)) from None
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 
 from rsi_ray.heritage import Parent
 from rsi_ray.hyperparameters import TrainingChoices, space_for
 from rsi_ray.tasks.task import Task
 from rsi_ray.train import Trainer, Training, build, planned_flops
-from safety import Claim, Measured, request_digest
+from safety import Claim, Measured, read_plain_file, request_digest
 from search_spaces.convnet import ConvSpace
 from search_spaces.cost import Cost
 from search_spaces.given_trial import spec_from
@@ -217,8 +217,13 @@ class TrainingRun:
         save_file(self._trainer.state(), path)
 
     def restore(self, path: Path) -> None:
-        """Continue from `save`."""
-        self._trainer.load_state(load_file(path))
+        """Continue from `save`.
+
+        Raises:
+            ArtifactError: it is a link.
+            SafetensorError: it is no safetensors file, such as a pickle, which is never loaded.
+        """
+        self._trainer.load_state(load(read_plain_file(path)))
 
     def export(self, path: Path) -> None:
         """Weights alone, with the spec as metadata."""

@@ -42,6 +42,7 @@ class Manifest(StrictModel):
         parent: digest of the file whose place it would take; "" for the base.
         parent_generation: that one's number.
         base: digest of what the lineage began with, which the ledger doesn't know; "" for the base itself.
+        weights: digest of the file that its weights were in before, which its evidence names.
         space: what it was chosen from, see `description.describe`.
         spec: its architecture, likewise.
         config: parameters that a sampler suggested for it.
@@ -57,6 +58,7 @@ class Manifest(StrictModel):
     parent: str
     parent_generation: Whole
     base: str
+    weights: str
     space: Any
     spec: Any
     config: dict[str, Any] = Field(default_factory=dict)

@@ -41,6 +41,7 @@ app = typer.Typer(
 # where the commands are that load neither torch nor Ray; each is there once its module is imported
 HOMES = {
     "approvals": "rsi_ray.approval_commands",
+    "champion": "rsi_ray.champion_commands",
     "incidents": "rsi_ray.incident_commands",
     "kill": "rsi_ray.oversight",
     "unkill": "rsi_ray.oversight",

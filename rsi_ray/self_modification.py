@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from rsi_ray.champion import ChampionStore
-from rsi_ray.champion_version import Candidate, Version, content_of
+from rsi_ray.champion_version import Candidate, Version
+from rsi_ray.champion_weights import model_of
 from rsi_ray.modification import Change, Modification, architecture_difference, difference_line
-from rsi_ray.weights import model_of, tensors_of
 from safety import Allow, Champion, Deny, Hold, Promoted, Verdict, improvement
 from safety.approval import Request
 from safety.improvement import Mode
@@ -105,9 +105,7 @@ class SelfModificationEngine:
         Raises:
             ChampionError: there is none, or its file isn't what was promoted.
         """
-        champion = self._store.champion()
-        weights = tensors_of(content_of(champion), source=str(champion.path))
-        return model_of(champion.manifest, weights)
+        return model_of(self._store.champion())
 
     @property
     def modification_history(self) -> list[Modification]:

@@ -1,24 +1,19 @@
-"""Weights as named tensors: listed, put into a model, written and read as safetensors, and nothing else."""
+"""A model's weights as named tensors: listed, put in, and read from a file of a known digest."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor, nn
 
-from rsi_ray.errors import ChampionError
-from safety import ArtifactError, artifact_of
+from safety import ArtifactError, read_artifact
 from search_spaces.first_weights import distinct
 
-if TYPE_CHECKING:
-    from rsi_ray.manifest import Manifest
-
-__all__ = ["distinct", "load_weights", "model_of", "put_weights", "read_weights", "tensors_of", "weights_of"]
+__all__ = ["distinct", "load_weights", "put_weights", "read_weights"]
 
 
 def put_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
@@ -53,7 +48,7 @@ def read_weights(path: Path, digest: str) -> dict[str, Tensor]:
     Raises:
         ArtifactError: it is another file, a link, or no safetensors; in one line.
     """
-    content = artifact_of(path, digest)
+    content = read_artifact(path, digest)
     try:
         return load(content)
     except SafetensorError as error:
@@ -71,45 +66,3 @@ def load_weights(model: nn.Module, path: Path, digest: str) -> None:
         put_weights(model, weights)
     except ValueError as error:
         raise ArtifactError(f"artifact {path}: {error}") from None
-
-
-def weights_of(state: Mapping[str, Tensor]) -> bytes:
-    """A state dict as a safetensors file, whatever devices its tensors are on.
-
-    Tensors that share their memory are written one by one; a model that ties them reads both alike.
-    """
-    own = {
-        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        for name, tensor in state.items()
-    }
-    return save(own)
-
-
-def tensors_of(content: bytes, *, source: str) -> dict[str, Tensor]:
-    """The tensors of a safetensors file.
-
-    Raises:
-        ChampionError: it is none.
-    """
-    try:
-        return load(content)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise ChampionError(f"weights {source}: expected a safetensors file: {error}") from None
-
-
-def model_of(manifest: Manifest, weights: Mapping[str, Tensor]) -> nn.Module:
-    """The model of a manifest, with weights that fit it exactly, in evaluation mode.
-
-    Raises:
-        ChampionError: it can't be rebuilt from here, or the weights are of another one.
-    """
-    space: Any = manifest.rebuilt_space()
-    model: nn.Module = space.build(manifest.rebuilt_spec(space))
-    try:
-        model.load_state_dict(dict(weights))
-    except RuntimeError as error:
-        told = " ".join(str(error).split())
-        raise ChampionError(
-            f"weights of {manifest.lineage}, generation {manifest.generation}: {told:.300}"
-        ) from None
-    return model.eval()

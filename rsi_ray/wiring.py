@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from rsi_ray.api import Sweep
+from rsi_ray.description import Json, describe, describe_call
 from rsi_ray.hyperparameters import TrainingChoices
 from rsi_ray.own import own_class
 from rsi_ray.sections import KIND, OwnSection, options_of, section_of
@@ -133,12 +134,10 @@ def space_of(config: SweepConfig) -> Any:
     section = config.space
     if isinstance(section, TableSection):
         return load_table(Path(section.path))
-    given: dict[str, Any] = {"heads": load_task_of(config)().heads, "batch_size": config.training.batch_size}
     if isinstance(section, OwnSection):
         cls = own_class(section.kind)
-        known = inspect.signature(cls).parameters
-        return cls(**section.options, **{name: value for name, value in given.items() if name in known})
-    kind = getattr(section, KIND)
+        return cls(**section.options, **_given_to(cls, config))
+    given, kind = _given(config), getattr(section, KIND)
     cls, head = OURS[kind]
     for one in given["heads"]:
         if not isinstance(one, head):
@@ -147,6 +146,28 @@ def space_of(config: SweepConfig) -> Any:
                 f"gives a {type(one).__name__}"
             )
     return cls(**options_of(section), **given)
+
+
+def _given(config: SweepConfig) -> dict[str, Any]:
+    return {"heads": load_task_of(config)().heads, "batch_size": config.training.batch_size}
+
+
+def _given_to(cls: Any, config: SweepConfig) -> dict[str, Any]:
+    """What a space of a user's own takes beside its options."""
+    known = inspect.signature(cls).parameters
+    return {name: value for name, value in _given(config).items() if name in known}
+
+
+def describe_space(config: SweepConfig) -> Json:
+    """The space with the task's heads, as a champion's file keeps it; see `description.describe`.
+
+    Raises:
+        ValueError: the space can't be built, or not on this task.
+    """
+    section, space = config.space, space_of(config)
+    if not isinstance(section, OwnSection):
+        return describe(space)
+    return describe_call(section.kind, section.options, _given_to(own_class(section.kind), config))
 
 
 def limits_of(config: SweepConfig) -> Limits:

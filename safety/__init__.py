@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from safety.approval import Act, Champion, Decision
-from safety.artifact import artifact_digest, artifact_of, read_artifact
+from safety.artifact import artifact_digest, read_artifact, read_plain_file
 from safety.budgets import Budget
 from safety.champions import Promoted
 from safety.claim import Claim, Measured, Usage
@@ -91,7 +91,6 @@ __all__ = [
     "Verdict",
     "Version",
     "artifact_digest",
-    "artifact_of",
     "govern",
     "improvement",
     "judge",
@@ -105,6 +104,7 @@ __all__ = [
     "max_improvement_rate",
     "proximity",
     "read_artifact",
+    "read_plain_file",
     "read_yaml",
     "request_digest",
     "system_clock",

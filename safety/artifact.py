@@ -1,4 +1,4 @@
-"""An artifact's file and its digest: what is promoted is what lies there, not what is said of it."""
+"""Digest of an artifact's file: what is approved and promoted is what lies there, not what is said of it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from safety.errors import ArtifactError
 
@@ -22,44 +20,42 @@ def artifact_digest(path: Path) -> str:
         ArtifactError: it is a symbolic link, no plain file, or can't be read.
     """
     hashed = hashlib.sha256()
-    with _plain_file(path) as file:
-        while chunk := file.read(_CHUNK):
-            hashed.update(chunk)
+    for chunk in _chunks(path):
+        hashed.update(chunk)
     return hashed.hexdigest()
 
 
-def read_artifact(path: Path) -> bytes:
-    """A file's bytes, to be hashed and used from memory: on disk they may change between the two.
-
-    Raises:
-        ArtifactError: it is a symbolic link, no plain file, or can't be read.
-    """
-    with _plain_file(path) as file:
-        return file.read()
-
-
-def artifact_of(path: Path, digest: str) -> bytes:
+def read_artifact(path: Path, digest: str) -> bytes:
     """A file's bytes, which are those of a digest: what is used is what was told, whatever lies there later.
 
     Raises:
         ArtifactError: it is another file, a symbolic link, no plain file, or can't be read.
     """
-    content = read_artifact(path)
+    content = read_plain_file(path)
     found = hashlib.sha256(content).hexdigest()
     if found != digest:
         raise ArtifactError(f"artifact {path}: expected the file of digest {digest!r:.66}, found {found}")
     return content
 
 
-@contextmanager
-def _plain_file(path: Path) -> Iterator[BinaryIO]:
+def read_plain_file(path: Path) -> bytes:
+    """A file's bytes, whatever they are.
+
+    Raises:
+        ArtifactError: it is a symbolic link, no plain file, or can't be read.
+    """
+    return b"".join(_chunks(path))
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
     try:
         mode = os.lstat(path).st_mode
         if not stat.S_ISREG(mode):
             found = "a symbolic link" if stat.S_ISLNK(mode) else "none"
             raise ArtifactError(f"artifact {path}: expected a plain file, found {found}")
         with open(path, "rb", opener=_open_no_link) as file:
-            yield file
+            while chunk := file.read(_CHUNK):
+                yield chunk
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL
         cause = getattr(error, "strerror", None) or error
         raise ArtifactError(f"artifact {str(path)!a}: cannot be read: {cause}") from None

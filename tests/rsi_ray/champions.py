@@ -52,13 +52,18 @@ def candidate(value: float = 0.0, **changed: Any) -> Candidate:
         "params": 2,
         "train_flops": 10**20,
         "inherits": True,
-        "evidence": evidence(value),
+        "evidence": evidence(0.5 + value / 10, 0.6 + value / 10),
     }
     return Candidate(**{**given, **changed})
 
 
-def evidence(score: float) -> bytes:
-    return rfc8785.dumps({"score": score, "domains": {"reasoning": score}})
+def evidence(*scores: float, **more: str) -> bytes:
+    """What an evaluator found for so many seeds."""
+    found = [
+        {"seed": str(seed), "score": score, "domains": {"reasoning": score, "coding": score / 2}}
+        for seed, score in enumerate(scores)
+    ]
+    return rfc8785.dumps({"measurements": found, **more})
 
 
 def open_lineage(ledger: Ledger, name: str = "line") -> None:
@@ -110,10 +115,10 @@ class RolledBack:
             for one in self._ledger.champions(lineage)
         ]
 
-    def rollback(self, lineage: str, to: str, reason: str, by: str) -> bool:
-        self.told.append((lineage, to, reason, by))
+    def rollback(self, lineage: str, to_artifact: str, reason: str, by: str) -> bool:
+        self.told.append((lineage, to_artifact, reason, by))
         found = [one.champion for one in self.champions(lineage) if one.champion and not one.rolled_back]
-        kept = next((one.generation for one in found if one.artifact == to), 0)
+        kept = next((one.generation for one in found if one.artifact == to_artifact), 0)
         self.generations |= {one.generation for one in found if one.generation > kept}
         return True
 

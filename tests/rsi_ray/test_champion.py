@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -23,6 +24,7 @@ from tests.rsi_ray.champions import (
     RolledBack,
     approved,
     candidate,
+    evidence,
     grown,
     open_lineage,
     pointer,
@@ -183,6 +185,19 @@ def test_weights_whose_end_is_cut_off_are_refused(store: ChampionStore):
     with pytest.raises(ChampionError, match="no whole safetensors file"):
         store.stage(candidate(weights=whole[:-1]))
     assert sorted(store.folder.iterdir()) == before
+
+
+def test_evidence_of_other_weights_is_no_evidence(store: ChampionStore):
+    weights = candidate(1).weights
+    assert isinstance(weights, bytes)
+    digest = hashlib.sha256(weights).hexdigest()
+    assert store.stage(candidate(1, evidence=evidence(0.5, weights=digest))).manifest.weights == digest
+    for wrong, told in (
+        (evidence(0.5, weights="ab"), "of other ones, with the digest ab"),
+        (b"x", "expected JSON"),
+    ):
+        with pytest.raises(ChampionError, match=told):
+            store.stage(candidate(1, evidence=wrong))
 
 
 # --- promotion

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
 from rsi_ray.hyperparameters import TrainingChoices
 from rsi_ray.job import TrainingJob
 from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
 from rsi_ray.train import Training, planned_flops
+from safety import ArtifactError
 from search_spaces import Cost, MLPSpace
 
 TASK = breast_cancer_task(BreastCancerOptions(holdout_size=32))
@@ -123,3 +126,26 @@ class _Given:
 
     def suggest_categorical(self, name, choices):
         return CONFIG[name]
+
+
+class Payload:
+    """Whoever unpickles it makes a folder."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_a_checkpoint_that_is_a_pickle_or_a_link_is_refused_and_its_payload_is_not_run(tmp_path):
+    run = job().begin(CONFIG)
+    run.save(tmp_path / "state")
+    run.restore(tmp_path / "state")
+    (tmp_path / "link").symlink_to(tmp_path / "state")
+    with pytest.raises(ArtifactError, match="expected a plain file, found a symbolic link"):
+        run.restore(tmp_path / "link")
+    (tmp_path / "pickle").write_bytes(pickle.dumps(Payload(str(tmp_path / "run"))))
+    with pytest.raises(SafetensorError):
+        run.restore(tmp_path / "pickle")
+    assert not (tmp_path / "run").exists()

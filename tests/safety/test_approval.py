@@ -14,6 +14,7 @@ from safety import (
     artifact_digest,
     limits_from_dict,
     read_artifact,
+    read_plain_file,
 )
 from safety.approval import Request, another, decide, judged, refusal
 from safety.errors import DocumentError
@@ -190,8 +191,20 @@ def test_a_link_a_folder_and_what_is_not_there_are_no_artifacts(tmp_path):
         ("gone", "cannot be read: No such file"),
         ("a\0b", "cannot be read: embedded null"),
     ):
-        with pytest.raises(ArtifactError, match=told):
-            artifact_digest(tmp_path / name)
+        for read in (artifact_digest, read_plain_file):
+            with pytest.raises(ArtifactError, match=told):
+                read(tmp_path / name)
+
+
+def test_an_artifact_is_read_by_its_digest_and_a_plain_file_whatever_it_is(tmp_path):
+    path = tmp_path / "weights"
+    path.write_bytes(b"abc")
+    digest = artifact_digest(path)
+    assert read_artifact(path, digest) == read_plain_file(path) == b"abc"
+    path.write_bytes(b"abd")
+    with pytest.raises(ArtifactError, match=r"expected the file of digest 'ba78.*, found a52d"):
+        read_artifact(path, digest)
+    assert read_plain_file(path) == b"abd"
 
 
 def test_a_file_that_became_a_link_after_the_look_is_not_followed(tmp_path, monkeypatch):
