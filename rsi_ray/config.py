@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
 
+from rsi_ray.alerts import AlertsConfig
 from rsi_ray.disk import RUN_FILE
 from rsi_ray.errors import RunError
 from rsi_ray.objectives import SCORE, problems_of_objectives
@@ -136,6 +137,9 @@ class SweepConfig(StrictModel):
         default=[],
         description="folders on the governor's host, of another disk or a mounted share, that the signed "
         "ends of the audit are written to as well; the governor keeps to them for good",
+    )
+    alerts: AlertsConfig = Field(
+        default_factory=AlertsConfig, description="who is told where its lineage is shut down"
     )
     space: SerializeAsAny[StrictModel] = Field(
         default_factory=SPACES["transformer"], description="what may be proposed"
