@@ -46,7 +46,7 @@ parameters.
     "alerts": """\
 An alert is sent again until somebody says `rsi-ray incidents acknowledge`: after a try that failed with
 growing pauses, after one that was taken with the longest. That a sink took nothing is in the audit once, and
-keeps nothing from being frozen, saved and reverted. The webhook gets a POST; an answer of 200 to 299 takes it.
+keeps nothing from being frozen, saved and reverted. The webhook gets a POST; any answer of 2xx takes it.
 A URL that holds a secret is in the run's own file and in the folder of incidents, and in no message.
 """,
     "limits": """\
