@@ -48,6 +48,11 @@ class AlertsConfig(StrictModel):
     )
 
     @property
+    def patience(self) -> float:
+        """For how long a run tells it, seconds; into the log alone it tells it once."""
+        return self.seconds if self.webhook or self.command else 0.0
+
+    @property
     def pace(self) -> Pace:
         """How it is repeated."""
         return Pace(first=self.retry_seconds, most=self.longest_seconds)
@@ -80,15 +85,20 @@ def sinks_of(config: AlertsConfig, *, log: bool = True) -> list[Sink]:
 
 
 def keep(folder: Path, lineage: str, config: AlertsConfig) -> None:
-    """Write down where a lineage's alerts go; the URL may hold a secret, so that its owner alone reads it.
+    """Write down where a lineage's alerts go, where that isn't into the log alone.
+
+    The URL may hold a secret: its owner alone reads the file.
 
     Args:
         folder: of the incidents.
         lineage: its name.
         config: of its newest run.
     """
+    path = _file(folder, lineage)
+    if config == AlertsConfig() and not path.exists():
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    write_durably(_file(folder, lineage), config.model_dump_json().encode(), mode=0o600)
+    write_durably(path, config.model_dump_json().encode(), mode=0o600)
 
 
 def kept(folder: Path, lineage: str) -> AlertsConfig:

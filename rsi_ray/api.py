@@ -15,6 +15,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.schedulers import TrialScheduler
 
+from rsi_ray.alerts import AlertsConfig
 from rsi_ray.errors import SweepError
 from rsi_ray.heritage import Parent
 from rsi_ray.hyperparameters import TrainingChoices
@@ -41,7 +42,7 @@ from rsi_ray.sweep import run_sweep
 from rsi_ray.table_job import TableJob
 from rsi_ray.tasks.task import Task
 from rsi_ray.train import Training
-from safety import Limits, limits_from_dict, limits_from_yaml
+from safety import Document, Limits, limits_from_dict, limits_from_yaml, validate
 from safety.names import plain_name
 from search_spaces.given_trial import spec_from
 from search_spaces.measured import priced
@@ -83,6 +84,7 @@ class Sweep:
             first that it shows.
         checkpoints: folders on the governor's host, of another disk or a mounted share, that the signed ends
             of the audit are written to as well, for good.
+        alerts: who is told where its lineage is shut down: the keys of a file's `alerts`.
         seed: of sampler and candidates.
         parent: whose weights candidates begin with, as far as they fit; None for weights of their own.
     """
@@ -116,6 +118,7 @@ class Sweep:
     ledger: str | None = None
     governor_key: str | None = None
     checkpoints: Sequence[str | Path] = ()
+    alerts: AlertsConfig | Mapping[str, Any] = field(default_factory=AlertsConfig)
     seed: int = 0
     parent: Parent | None = None
     about: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -265,6 +268,7 @@ class Sweep:
             ledger_named=self.ledger is not None,
             governor_key=self.governor_key or "",
             checkpoints=tuple(Path(folder).expanduser().absolute() for folder in self.checkpoints),
+            alerts=self.checked_alerts(),
             limits=self.checked_limits(),
             space=job,
             job=job,
@@ -306,6 +310,16 @@ class Sweep:
         if isinstance(self.limits, str | Path):
             return limits_from_yaml(Path(self.limits))
         return limits_from_dict(self.limits)
+
+    def checked_alerts(self) -> AlertsConfig:
+        """Who is told of a shutdown.
+
+        Raises:
+            DocumentError: it doesn't fit, in one line.
+        """
+        if isinstance(self.alerts, AlertsConfig):
+            return self.alerts
+        return validate(AlertsConfig, Document(source="alerts", data=self.alerts))
 
     def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
         if isinstance(self.sampler, str):

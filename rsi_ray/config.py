@@ -95,9 +95,6 @@ class RecursionConfig(StrictModel):
     policy: Policy | None = Field(
         default=None, description="what `--approve policy` approves while nobody watches"
     )
-    alerts: AlertsConfig = Field(
-        default_factory=AlertsConfig, description="who is told when the lineage was shut down"
-    )
 
 
 class ResourcesConfig(StrictModel):
@@ -153,6 +150,9 @@ class SweepConfig(StrictModel):
         default=[],
         description="folders on the governor's host, of another disk or a mounted share, that the signed "
         "ends of the audit are written to as well; the governor keeps to them for good",
+    )
+    alerts: AlertsConfig = Field(
+        default_factory=AlertsConfig, description="who is told where its lineage is shut down"
     )
     space: SerializeAsAny[StrictModel] = Field(
         default_factory=SPACES["transformer"], description="what may be proposed"

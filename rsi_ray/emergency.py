@@ -146,7 +146,7 @@ def _tell(ports: Ports, incident: Incident, step: Step, problem: str) -> None:
 
 def _alert(ports: Ports, incident: Incident, problems: Sequence[str]) -> None:
     # people were told for long enough by the run that shut it down: once more is a reminder
-    seconds = 0.0 if incident.step("alerted") else ports.alerts.seconds
+    seconds = 0.0 if incident.step("alerted") else ports.alerts.patience
     alerts.ring(
         ports.authority, incident, alerts.sinks_of(ports.alerts), ports.alerts.pace,
         problems=problems, ledger=ports.ledger, by=ports.by,

@@ -89,7 +89,6 @@ def run(
             approver=_approver(section, asked, signer, console),
             signer=signer,
             key=str(key),
-            alerts=section.alerts,
             watching=partial(watching, console),
             tell=telling(console),
             log=tail.lines,

@@ -13,6 +13,7 @@ import optuna
 from optuna.trial import FrozenTrial
 from ray.tune.schedulers import TrialScheduler
 
+from rsi_ray.alerts import AlertsConfig
 from rsi_ray.errors import SweepError
 from rsi_ray.job import Job
 from rsi_ray.objectives import SCORE
@@ -41,6 +42,7 @@ class Plan:
             keeps, where there is a governor.
         governor_key: public key that the governor must prove; "" for any.
         checkpoints: folders of the governor's host that it signs the audit into as well.
+        alerts: who is told where its lineage is shut down.
         limits: its limits.
         space: what is searched.
         job: what a candidate does.
@@ -88,6 +90,7 @@ class Plan:
     ledger_named: bool = True
     governor_key: str = ""
     checkpoints: tuple[Path, ...] = ()
+    alerts: AlertsConfig = field(default_factory=AlertsConfig)
     lineage: str | None = None
     seed: int = 0
     resumed: bool = False

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rsi_ray import emergency
-from rsi_ray.alerts import AlertsConfig, keep
+from rsi_ray.alerts import keep
 from rsi_ray.api import Sweep
 from rsi_ray.approvers import Approver, Nobody, Signer, with_approver
 from rsi_ray.champion import FOLDER as CHAMPIONS
@@ -48,7 +48,6 @@ class Recursion:
         approver: decides of promotions.
         signer: who approves where the limits name nobody; None to leave them as they are.
         key: file of the key that signs approvals, as people are told it.
-        alerts: who is told of an emergency shutdown.
         watching: gives who watches a generation's sweep.
         tell: is told what happens.
         log: lines of this process's log, for an incident's folder.
@@ -62,7 +61,6 @@ class Recursion:
     approver: Approver = field(default_factory=Nobody)
     key: str = "FILE"
     signer: Signer | None = None
-    alerts: AlertsConfig = field(default_factory=AlertsConfig)
     watching: Callable[[], AbstractContextManager[Watch | None]] = nullcontext
     tell: Callable[[Event], None] = lambda _event: None
     log: Callable[[], list[str]] = list
@@ -118,7 +116,7 @@ def _begin(
     lineage = sweep.lineage or folder.name
     sweep = replace(sweep, name=folder.name, lineage=lineage)
     store = ChampionStore(plan.folder.parent / CHAMPIONS / lineage, governor)
-    keep(plan.folder.parent / emergency.FOLDER, lineage, recursion.alerts)
+    keep(plan.folder.parent / emergency.FOLDER, lineage, plan.alerts)
     loop = GovernedLoop(
         engine=ArchitectureSearchEngine(sweep=sweep, run=folder.name, watching=recursion.watching),
         store=store,
@@ -196,7 +194,7 @@ def finish_shutdown(
         authority=governor,
         ledger=without_password(governor.ledger_url()),
         folder=plan.folder.parent / emergency.FOLDER,
-        alerts=recursion.alerts,
+        alerts=plan.alerts,
         weights=weights,
         revert=reverted,
         history=lambda: [asdict(one) for one in store.history()],

@@ -43,6 +43,12 @@ space offers; where it offers one value only, it isn't asked for, and is left ou
 are searched are `training.learning_rate` and so on. The columns `config/...` of a run's results are such
 parameters.
 """,
+    "alerts": """\
+An alert is sent again until somebody says `rsi-ray incidents acknowledge`: after a try that failed with
+growing pauses, after one that was taken with the longest. That a sink took nothing is in the audit once, and
+keeps nothing from being frozen, saved and reverted. The webhook gets a POST; any answer of 2xx takes it.
+A URL that holds a secret is in the run's own file and in the folder of incidents, and in no message.
+""",
     "limits": """\
 `max_generations`, `min_improvement`, `require_approval` and `bounds` are the keys of a `safety_config` dict
 in Python, which `safety.limits_from_dict` reads. The first three are for the loop over generations;

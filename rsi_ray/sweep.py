@@ -16,11 +16,13 @@ from ray.tune import TuneError
 
 from rsi_ray.disk import TUNE, WEIGHTS, open_folder, prune_weights
 from rsi_ray.errors import SweepError
+from rsi_ray.log_tail import log_tail
 from rsi_ray.observer import Observer, Watch, signals_as_stop
 from rsi_ray.plan import Plan, check_plan, judge_config
 from rsi_ray.result import Result, result_of, write_table
 from rsi_ray.sampling import METRIC, OptunaSearcher
 from rsi_ray.study import trained_count
+from rsi_ray.sweep_emergency import require_running, shut_down_if_frozen
 from rsi_ray.worker import Candidate
 from safety import Governor, SafetyError, looser_fields
 from safety.actor import GovernorClient, connect, connect_to_any
@@ -57,9 +59,13 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
         SafetyError: the governor or its ledger is at fault; nothing runs on.
     """
     check_plan(plan)
-    with _nothing_half_written(plan), quiet_tune(), local_ray() as dashboard, signals_as_stop() as stop:
+    with (
+        _nothing_half_written(plan), quiet_tune(), local_ray() as dashboard, signals_as_stop() as stop,
+        log_tail() as tail,
+    ):  # fmt: skip
         governor = governor_of(plan)
         plan = replace(plan, ledger_url=governor.ledger_url(), governor_key=governor.public)
+        require_running(plan, governor, tail.lines)
         patient = Patient(governor, stop)
         governance = Governance(
             authority=patient, sweep=plan.on_ledger, price=plan.job.price, stop_asked=stop
@@ -79,7 +85,7 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
             finally:
                 write_table(plan, study)
                 prune_weights(plan, study)
-        return result_of(
+        result = result_of(
             plan,
             study,
             governor,
@@ -87,6 +93,8 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
             used_up=stop.used_up or governance.heard.used_up or searcher.used_up,
             dashboard=dashboard,
         )
+        shut_down_if_frozen(plan, governor, result, tail.lines)
+        return result
 
 
 def governor_of(plan: Plan) -> GovernorClient:

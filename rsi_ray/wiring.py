@@ -92,6 +92,7 @@ def sweep_of(config: SweepConfig) -> Sweep:
         ledger=config.ledger,
         governor_key=config.governor_key,
         checkpoints=config.checkpoints,
+        alerts=config.alerts,
         seed=config.seed,
         about={"config": config.model_dump(mode="json")},
     )

@@ -64,7 +64,7 @@ class Approvers:
             return
         self.past.append((champion, request))
         for name in NAMES:
-            self._after("decides", partial(self._decide, request, name))
+            self._after("decides", partial(self.decide, request, name))
         for _ in range(3):
             self._after("promotes", partial(self._promote, sweep, champion, request))
 
@@ -73,7 +73,8 @@ class Approvers:
         ms = self.rng.randint(1, 10_000) + (HOUR_MS if self.rng.random() < 0.02 else 0)
         self.timeline.after(ms, f"somebody {what}", act)
 
-    def _decide(self, request: Request, name: str) -> None:
+    def decide(self, request: Request, name: str) -> None:
+        """One of them decides; now and then somebody forges it."""
         rejects, forges = (self.rng.random() < chance for chance in (REJECTS, FORGES))
         key = _KEYS["stranger" if forges else name]
         decision = decide(request.digest, "reject" if rejects else "approve", name, "seen", key)

@@ -10,6 +10,7 @@ from safety.errors import LooserLimits, SafetyError
 from safety.simulation.approvers import Approvers
 from safety.simulation.candidates import tightened
 from safety.simulation.driver import Driver, Policy
+from safety.simulation.emergencies import Responders
 from safety.simulation.network import Network
 from safety.simulation.scenarios import Scenario
 from safety.simulation.timeline import DAY_MS, Timeline
@@ -29,6 +30,7 @@ class Fate:
     drivers: list[Driver]
     workers: list[Worker]
     approvers: Approvers
+    responders: Responders
 
     def plan(self, scenario: Scenario) -> None:
         """Plan the first time of all that happens in a scenario."""
@@ -140,3 +142,11 @@ class Fate:
     def champion_is_proposed(self) -> None:
         """Somebody asks for the promotion of a champion."""
         self.approvers.propose()
+
+    def champion_is_rolled_back(self) -> None:
+        """Somebody takes a champion back."""
+        self.responders.roll_back()
+
+    def lineage_is_shut_down(self) -> None:
+        """Somebody shuts a lineage down, and others go on with it."""
+        self.responders.shut_down()

@@ -57,6 +57,33 @@ class PromotionChange:
 
     key: str
     sweep: str
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class RollbackChange:
+    """A lineage went back to a promotion, 0 for what it began with."""
+
+    lineage: str
+    to: int
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentChange:
+    """A lineage was shut down."""
+
+    id: int
+    lineage: str
+    sweep: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepChange:
+    """A step of a shutdown was taken."""
+
+    incident: int
+    step: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +103,27 @@ class Rewritten:
     table: str
 
 
-Change = BudgetChange | LeaseChange | SweepChange | LatchChange | PromotionChange | AuditRow | Rewritten
+Change = (
+    BudgetChange
+    | LeaseChange
+    | SweepChange
+    | LatchChange
+    | PromotionChange
+    | RollbackChange
+    | IncidentChange
+    | StepChange
+    | AuditRow
+    | Rewritten
+)
 KINDS: dict[str, type[Change]] = {
     "budget": BudgetChange,
     "lease": LeaseChange,
     "sweep": SweepChange,
     "latch": LatchChange,
     "promotion": PromotionChange,
+    "rollback": RollbackChange,
+    "incident": IncidentChange,
+    "step": StepChange,
     "audit": AuditRow,
     "rewritten": Rewritten,
 }
@@ -121,7 +162,13 @@ def _triggers() -> str:
     made += _trigger("latch", "INSERT", _padded("'latch'", "1")) + _trigger(
         "latch", "DELETE", _padded("'latch'", "0")
     )
-    made += _trigger("promotions", "INSERT", _padded("'promotion'", "new.key", "new.sweep"))
+    made += _trigger("promotions", "INSERT", _padded("'promotion'", "new.key", "new.sweep", "new.id"))
+    made += _trigger("rollbacks", "INSERT", _padded("'rollback'", "new.lineage", 'new."to"'))
+    incident = _padded("'incident'", "new.id", "new.lineage", "new.sweep", "new.digest")
+    made += _trigger("incidents", "INSERT", incident)
+    made += _trigger("incident_steps", "INSERT", _padded("'step'", "new.incident", "new.step"))
+    for table in ("promotions", "rollbacks", "incidents", "incident_steps"):
+        made += _trigger(table, "DELETE", _padded("'rewritten'", f"'{table}'"))
     made += _trigger("audit", "INSERT", _padded("'audit'", "new.seq", "new.kind", "new.sweep", "new.key"))
     rewritten = _padded("'rewritten'", "'audit'")
     return made + _trigger("audit", "UPDATE", rewritten) + _trigger("audit", "DELETE", rewritten)

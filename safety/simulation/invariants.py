@@ -11,7 +11,9 @@ I1 to I10 are the invariants of the ledger:
 - I7 spent never falls;
 - I8 what fails grants nothing, and fails as it should;
 - I9 no cap is raised;
-- I10 nothing is promoted that people have not approved: exactly it, enough of them, in time, once.
+- I10 nothing is promoted that people have not approved: exactly it, enough of them, in time, once; a champion
+  is taken back only to one that led to it;
+- I11 a lineage that is shut down stays so until it is reverted, and acknowledged and released by people.
 
 "kill": while the switch is thrown nothing is admitted, begun or renewed, and only `unkill` lifts it.
 "ceiling": nothing over one is admitted, let go on or promoted.
@@ -31,14 +33,18 @@ from safety.simulation.feed import (
     AuditRow,
     BudgetChange,
     Change,
+    IncidentChange,
     LatchChange,
     LeaseChange,
     PromotionChange,
     Rewritten,
+    RollbackChange,
+    StepChange,
     SweepChange,
 )
 from safety.simulation.model import OPEN, Amounts, Model, Place
 from safety.simulation.promotions import People
+from safety.simulation.shutdowns import Shutdowns
 from safety.simulation.storage import Failure, SharedMemory
 from safety.simulation.timeline import Host
 from safety.simulation.transitions import Transitions
@@ -52,6 +58,15 @@ _LEASES_AUDITED = {
     "void": "void",
     "settled": "settle",
     "forfeited": "forfeit",
+}
+_STEPS_AUDITED = {
+    "frozen": "shut_down",
+    "revoked": "shut_down_revoked",
+    "saved": "shut_down_saved",
+    "reverted": "shut_down_reverted",
+    "alerted": "shut_down_alerted",
+    "acknowledged": "acknowledge",
+    "released": "release",
 }
 _SWEEPS_AUDITED = {"open": "open_sweep", "frozen": "freeze", "closed": "close_sweep"}
 
@@ -68,6 +83,7 @@ class Invariants:
     def __init__(self, storage: SharedMemory, host: Host, may_compute: Callable[[int], bool]) -> None:
         self.model = Model()
         self.people = People()
+        self.shutdowns = Shutdowns(self.people)
         self._storage, self._host = storage, host
         self._transitions = Transitions(self.model, host, may_compute)
         self._found: dict[Place, BudgetChange] = {}
@@ -78,6 +94,9 @@ class Invariants:
             SweepChange: self._sweep,
             LatchChange: self._latch,
             PromotionChange: self._promotion,
+            RollbackChange: self.shutdowns.go_back,
+            IncidentChange: self.shutdowns.begin,
+            StepChange: self._step,
             AuditRow: self._audit,
             Rewritten: self._rewritten,
         }
@@ -97,6 +116,9 @@ class Invariants:
         for place in {(c.scope, c.resource): c for c in changes if isinstance(c, BudgetChange)}:
             self._require_sums(place)
         self._require_answer(call, answer)
+        for lineage in self.shutdowns.standing:
+            state = self.model.sweeps.get(lineage)
+            require(state == "frozen", "I11", f"{lineage} was shut down, and is {state} after {call.method}")
         self.people.hear(call, answer)
         return changes
 
@@ -171,9 +193,9 @@ class Invariants:
         require(agree, "I2", f"{found}; its leases say {wanted.held:,} and {wanted.spent:,}")
 
     def _sweep(self, call: Call, row: SweepChange) -> None:
-        require(
-            row.before != "frozen" or row.after == "frozen", "I4", f"{row.name}: frozen, then {row.after}"
-        )
+        thaws = row.before == "frozen" != row.after
+        told = f"{row.name}: frozen, then {row.after} by {call.method}"
+        require(not thaws or self.shutdowns.may_thaw(call, row), "I4", told)
         self.model.sweeps[row.name] = row.after
         if not row.before:
             self.model.limits[row.name] = call.arguments[1]
@@ -186,6 +208,9 @@ class Invariants:
 
     def _promotion(self, call: Call, row: PromotionChange) -> None:
         self.people.follow(call, row, self.model.limits[row.sweep], self._host)
+
+    def _step(self, call: Call, row: StepChange) -> None:
+        self.shutdowns.follow(call, row, self.model.limits[self.shutdowns.known[row.incident].sweep])
 
     def _audit(self, _call: Call, row: AuditRow) -> None:
         self._last_row += 1
@@ -276,6 +301,12 @@ def _require_audit(changes: Sequence[Change]) -> None:
             require((kind, "") in named, "I6", f"the switch was changed without an audit row of {kind}")
         if isinstance(change, PromotionChange):
             require(rows["promote", change.key] == 1, "I6", f"{change.key} was promoted without an audit row")
+        if isinstance(change, RollbackChange):
+            audited = rows["rollback", change.lineage] == 1
+            require(audited, "I6", f"{change.lineage} went back without an audit row")
+        if isinstance(change, StepChange):
+            kinds = {kind for kind, _ in named}
+            require(_STEPS_AUDITED[change.step] in kinds, "I6", f"it was {change.step} without an audit row")
 
 
 def _lease_rows(changes: Sequence[Change]) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from typing import Any
 from safety.errors import GovernorUnreachable, LedgerError, SafetyError
 from safety.governor import Governor
 from safety.ledger import Ledger
-from safety.simulation.feed import Change, LatchChange, LeaseChange
+from safety.simulation.feed import Change, LatchChange, LeaseChange, RollbackChange, StepChange
 from safety.simulation.invariants import Invariants
 from safety.simulation.scenarios import Calls
 from safety.simulation.storage import Failure, SharedMemory
@@ -201,6 +201,10 @@ class Network:
                 self.tally[change.after] += 1
             elif isinstance(change, LatchChange):
                 self.tally["kills"] += change.thrown
+            elif isinstance(change, StepChange):
+                self.tally[f"lineages {change.step}"] += 1
+            elif isinstance(change, RollbackChange):
+                self.tally["champions rolled back"] += 1
 
 
 def _given(answer: object) -> Any:

@@ -21,6 +21,7 @@ class People:
         asked: requests by their digest.
         used: requests by which something was promoted.
         champions: what was promoted, in order, by sweep; each has a lineage of its own.
+        line: of these, with the numbers of their promotions, those that led to the present champion.
     """
 
     signed: set[Decision] = field(default_factory=set)
@@ -28,6 +29,7 @@ class People:
     asked: dict[str, Request] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     champions: dict[str, list[Champion]] = field(default_factory=dict)
+    line: dict[str, list[tuple[int, Champion]]] = field(default_factory=dict)
 
     def hear(self, call: Call, answer: object) -> None:
         """Note what was asked, and what was decided.
@@ -37,6 +39,8 @@ class People:
         """
         if isinstance(answer, Request):
             self.asked[answer.digest] = answer
+        if call.method == "requests" and isinstance(answer, list):
+            self.asked |= {asked.request.digest: asked.request for asked, _ in answer}
         if call.method == "decide" and answer is None:
             decision: Decision = call.arguments[0]
             require(
@@ -69,11 +73,12 @@ class People:
         )
         self.used.add(digest)
         self.champions.setdefault(row.sweep, []).append(champion)
+        self.line.setdefault(row.sweep, []).append((row.id, champion))
 
     def next_of(self, sweep: str) -> tuple[str, int]:
         """Parent and generation of the champion that a sweep may promote next."""
-        past = self.champions.get(sweep, [])
-        return past[-1].artifact if past else "", len(past) + 1
+        line = self.line.get(sweep, [])
+        return line[-1][1].artifact if line else "", len(self.champions.get(sweep, [])) + 1
 
     def _require_same(
         self, request: Request, champion: Champion, sweep: str, limits: Limits, told: str
@@ -89,6 +94,14 @@ class People:
             limits.digest,
         )
         require(asked == wanted, "I10", f"{told}, which is for {asked}, not {wanted}")
+
+    def agree(self, request: Request, limits: Limits) -> bool:
+        """Whether so many as must have approved a request, and nobody has rejected it."""
+        try:
+            self._require_quorum(request, limits, "")
+        except Violated:
+            return False
+        return True
 
     def _require_quorum(self, request: Request, limits: Limits, told: str) -> None:
         decisions = self.taken.get(request.digest, [])

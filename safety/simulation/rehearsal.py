@@ -12,6 +12,7 @@ from safety.ledger import Ledger
 from safety.simulation.approvers import Approvers, with_approvers
 from safety.simulation.candidates import Candidates, Course, limits
 from safety.simulation.driver import Driver, Policy
+from safety.simulation.emergencies import Responders
 from safety.simulation.faults import Fate
 from safety.simulation.invariants import Invariants, require_chain
 from safety.simulation.network import Network, Node
@@ -119,9 +120,13 @@ class _World:
             timeline=self.timeline, rng=self._rng, network=self.network, people=self.invariants.people,
             drivers=drivers,
         )  # fmt: skip
+        responders = Responders(
+            timeline=self.timeline, rng=self._rng, network=self.network, shutdowns=self.invariants.shutdowns,
+            approvers=approvers, drivers=drivers,
+        )  # fmt: skip
         Fate(
             timeline=self.timeline, rng=self._rng, network=self.network, policy=policy, drivers=drivers,
-            workers=workers, approvers=approvers,
+            workers=workers, approvers=approvers, responders=responders,
         ).plan(scenario)  # fmt: skip
 
     def step(self) -> None:

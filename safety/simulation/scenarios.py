@@ -48,6 +48,8 @@ class EveryCluster:
     limits_are_tightened: float = 0.0
     looser_limits_are_asked: float = 0.0
     champion_is_proposed: float = 0.0
+    champion_is_rolled_back: float = 0.0
+    lineage_is_shut_down: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,6 +107,18 @@ SCENARIOS: dict[str, Scenario] = {
         calls=Calls(unheard=0.05, late=0.8, reply_lost=0.1, failing=0.02),
         every_cluster=EveryCluster(champion_is_proposed=1, governor_crashes=60, wall_clock_is_set=15),
     ),
+    "emergencies": Scenario(
+        calls=Calls(unheard=0.05, late=0.8, reply_lost=0.1, failing=0.02),
+        every_worker=EveryWorker(worker_stops=60, node_is_cut_off=60),
+        every_cluster=EveryCluster(
+            champion_is_proposed=1,
+            champion_is_rolled_back=4,
+            lineage_is_shut_down=8,
+            governor_crashes=60,
+            governor_crashes_in_a_call=30,
+            wall_clock_is_set=30,
+        ),
+    ),
     # much for a few workers, and what thousands of them meet within seconds
     "at_scale": Scenario(
         calls=Calls(unheard=0.03, reply_lost=0.03, failing=0.01),
@@ -128,6 +142,7 @@ SCENARIOS: dict[str, Scenario] = {
             sweep_is_frozen=120,
             limits_are_tightened=120,
             looser_limits_are_asked=120,
+            lineage_is_shut_down=120,
         ),
         lies=0.1,
         runaway=True,

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 import safety.ledger as ledger_module
 from safety import (
     Allow,
+    Approval,
     Claim,
     Clock,
     Grant,
@@ -25,11 +26,13 @@ from safety import (
     database,
     endings,
     governor,
+    incidents,
     lease,
     leases,
     promotions,
     rules,
     schema,
+    succession,
     sweeps,
 )
 from safety.simulation import Plan, lies, rehearse
@@ -355,6 +358,32 @@ def nobody_is_asked_for_approval(patch):
     patch.setattr(promotions, "_approved", lambda *_: Allow())
 
 
+def a_shutdown_freezes_nothing(patch):
+    patch.setattr(sweeps, "shut_down", lambda *_: [])
+
+
+def a_step_is_taken_before_its_turn(patch):
+    patch.setattr(incidents, "require", lambda *_: None)
+
+
+def a_shutdown_takes_no_champion_back(patch):
+    patch.setattr(succession, "go_back", lambda *_, **__: False)
+    patch.setattr(Ledger, "_require_reverted", lambda *_: None)
+
+
+def anybody_releases_a_lineage(patch):
+    known = approvals.in_force
+
+    def free(connection, act):
+        return Approval() if act.kind == "release" else known(connection, act)
+
+    patch.setattr(approvals, "in_force", free)
+
+
+def what_is_taken_back_still_stands(patch):
+    patch.setattr(succession, "line", lambda promoted, rollbacks: list(promoted))
+
+
 FAULTS = [
     (what_reports_told_is_forgotten, "liars", "I2"),
     (an_audit_row_is_taken_out, "calm", "I6"),
@@ -398,6 +427,13 @@ FAULTS = [
     (one_approver_is_enough, "approvals", "I10"),
     (nobody_is_asked_for_approval, "approvals", "I10"),
     (the_audit_leaves_out("promote"), "approvals", "I6"),
+    (a_shutdown_freezes_nothing, "emergencies", "I11"),
+    (a_step_is_taken_before_its_turn, "emergencies", "I11"),
+    (a_shutdown_takes_no_champion_back, "emergencies", "I11"),
+    (anybody_releases_a_lineage, "emergencies", "I11"),
+    (what_is_taken_back_still_stands, "emergencies", "I1[01]"),
+    (the_audit_leaves_out("rollback"), "emergencies", "I6"),
+    (the_audit_leaves_out("release"), "emergencies", "I6"),
     (a_transaction_that_fails_is_kept, "broken_database", "I2|I6|I8"),
     (a_grant_is_answered_whether_it_was_written_or_not, "broken_database", "I4|I8"),
 ]

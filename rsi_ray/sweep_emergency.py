@@ -1,0 +1,76 @@
+"""Emergency shutdown as a sweep by itself meets it: one whose lineage has no champions on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from rsi_ray.alerts import keep
+from rsi_ray.disk import WEIGHTS
+from rsi_ray.emergency import FOLDER, Ports, complete
+from rsi_ray.errors import SweepError
+from rsi_ray.plan import Plan
+from rsi_ray.result import Result
+from rsi_ray.runs import versions_here
+from safety import LedgerError
+from safety.actor import GovernorClient
+from safety.database import without_password
+from safety.emergency import Incident
+
+Log = Callable[[], Iterable[str]]
+BY = "the sweep"
+
+
+def require_running(plan: Plan, governor: GovernorClient, log: Log) -> None:
+    """Refuse a sweep whose lineage is frozen, after what a crash left undone of the shutdown is done.
+
+    Raises:
+        SweepError: one line that says what comes next.
+    """
+    incident = _standing(plan, governor)
+    if incident is None:
+        keep(plan.folder.parent / FOLDER, plan.lineage or plan.name, plan.alerts)
+        return
+    incident = _completed(plan, governor, incident, log, None)
+    verb = "release" if incident.is_acknowledged else "acknowledge"
+    raise SweepError(
+        f"lineage {incident.lineage}: frozen by incident {incident.number}: {incident.reason}; "
+        f"`rsi-ray incidents {verb} {incident.number} --reason WHY` comes next"
+    )
+
+
+def shut_down_if_frozen(plan: Plan, governor: GovernorClient, result: Result, log: Log) -> None:
+    """Save and tell what the sweep's best has done, where its lineage was shut down for it."""
+    incident = _standing(plan, governor)
+    if incident:
+        trial = (result.best or {}).get("trial_id")
+        weights = plan.folder / WEIGHTS / f"{trial}.safetensors" if trial else None
+        _completed(plan, governor, incident, log, weights)
+
+
+def _standing(plan: Plan, governor: GovernorClient) -> Incident | None:
+    with suppress(LedgerError):  # the ledger doesn't know it yet
+        return governor.standing_incident(plan.lineage or plan.name)
+    return None
+
+
+def _completed(
+    plan: Plan, governor: GovernorClient, incident: Incident, log: Log, weights: Path | None
+) -> Incident:
+    """The incident with all steps taken; left to whoever has its champions, where it has some."""
+    if governor.promotions(incident.lineage):
+        return incident
+    ports = Ports(
+        authority=governor,
+        ledger=without_password(plan.ledger_url),
+        folder=plan.folder.parent / FOLDER,
+        alerts=plan.alerts,
+        weights=lambda: weights if weights and weights.exists() else None,
+        revert=lambda _: None,
+        history=list,
+        log=log,
+        versions=versions_here,
+        by=BY,
+    )
+    return complete(ports, incident).incident
