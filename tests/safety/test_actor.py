@@ -15,7 +15,7 @@ from safety.identity import identity_in
 from safety.office import Office
 from safety.places import recorded_in
 from tests.safety.fake_ray import FakeRay
-from tests.safety.fakes import claim, limits, measured, request
+from tests.safety.fakes import claim, measured, request
 
 
 @pytest.fixture
@@ -296,7 +296,7 @@ def test_a_governor_that_gives_no_answer_in_time_is_unreachable(ray, url):
             await asyncio.sleep(60)
 
     hasty = GovernorClient((url, "state"), "key", ray.remote(Slow).remote(), answer_seconds=0.01)
-    with pytest.raises(GovernorUnreachable, match="the governor gave no answer to state within 0.01 s"):
+    with pytest.raises(GovernorUnreachable, match=r"the governor gave no answer to state within 0.01 s"):
         hasty.state("s")
 
 
