@@ -3,11 +3,15 @@
 import asyncio
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, TimeoutError, wait
+from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from ray.exceptions import GetTimeoutError, RayActorError
+
+from safety.office import Office
 
 Name = tuple[str | None, str | None]
 
@@ -79,6 +83,25 @@ class FakeRay:
             return await found if inspect.isawaitable(found) else found
 
         return asyncio.run_coroutine_threadsafe(answer(), self._loop)
+
+
+@contextmanager
+def governing(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRay]:
+    """A Ray on which governors run; their ledgers are closed in the end."""
+    fake, offices = FakeRay(), list[Office]()
+
+    def opened(*arguments: Any) -> Office:
+        offices.append(Office(*arguments))
+        return offices[-1]
+
+    monkeypatch.setattr("safety.actor.ray", fake)
+    monkeypatch.setattr("safety.actor.Office", opened)
+    # this process's own priority is none of a test's business
+    monkeypatch.setattr("safety.actor.be_served_as_others_are", lambda: None)
+    yield fake
+    for office in offices:
+        office.close()
+    fake.close()
 
 
 async def _cancel_others() -> None:

@@ -14,27 +14,14 @@ from safety.errors import CheckpointError, IdentityError
 from safety.identity import identity_in
 from safety.office import Office
 from safety.places import recorded_in
-from tests.safety.fake_ray import FakeRay
+from tests.safety.fake_ray import governing
 from tests.safety.fakes import claim, measured, request
 
 
 @pytest.fixture
 def ray(monkeypatch):
-    """A Ray in this process, whose governors keep their ledgers open until the test is over."""
-    fake, offices = FakeRay(), []
-
-    def opened(*arguments):
-        offices.append(Office(*arguments))
-        return offices[-1]
-
-    monkeypatch.setattr("safety.actor.ray", fake)
-    monkeypatch.setattr("safety.actor.Office", opened)
-    # this process's own priority is none of a test's business
-    monkeypatch.setattr("safety.actor.be_served_as_others_are", lambda: None)
-    yield fake
-    for office in offices:
-        office.close()
-    fake.close()
+    with governing(monkeypatch) as fake:
+        yield fake
 
 
 @pytest.fixture
