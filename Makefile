@@ -4,9 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
+# no Ray, no server, no waiting for processes, one seed where `test` takes many
+QUICK := -m "not ray and not postgresql and not processes and not rehearsals" \
+	--hypothesis-profile=quick tests/safety
+
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test quick lint reference clean
+.PHONY: run test quick coverage lint reference clean
 
 run: $(INSTALLED)
 	$(BIN)/rsi-ray run
@@ -14,9 +18,14 @@ run: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
 
-# what is tried while one works: no Ray, no server, no processes, one seed where `test` takes many
+# what is tried while one works
 quick: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not ray and not postgresql and not processes and not rehearsals" tests/safety
+	$(BIN)/python -m pytest $(QUICK)
+
+# the same, and every branch of `safety` is taken
+coverage: $(INSTALLED)
+	$(BIN)/python -m coverage run -m pytest $(QUICK)
+	$(BIN)/python -m coverage report --fail-under=100
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -28,7 +37,7 @@ reference: $(INSTALLED)
 	$(BIN)/python -m rsi_ray.reference > docs/configuration.md
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) .coverage
 
 # the stamp is as new as what it was made from: nothing is installed a second time
 $(INSTALLED): pyproject.toml constraints.txt

@@ -57,8 +57,8 @@ class GovernorActor:
     async def _opened(self) -> Office:
         # not as the actor is made: Ray starts none again that failed then, and a full disk has room again
         async with self._opening:
-            if self._office is None:
-                self._office = await asyncio.to_thread(Office, self._url, self._folder, self._identity)
+            home = self._url, self._folder, self._identity
+            self._office = self._office or await asyncio.to_thread(Office, *home)
         return self._office
 
     async def about(self) -> tuple[str, str]:

@@ -40,8 +40,7 @@ def open_database(url: str) -> sa.Engine:
         sa.event.listen(engine, "connect", configure)
         sa.event.listen(engine, "begin", begin)
         with engine.begin() as connection:
-            metadata.create_all(connection)
-            older = _missing_columns(connection)
+            older = _complete(connection)
     # ImportError: the database's driver is not installed
     except (sa.exc.SQLAlchemyError, OSError, ImportError) as error:
         cause = str(getattr(error, "orig", None) or error).splitlines()[0]
@@ -55,15 +54,20 @@ def open_database(url: str) -> sa.Engine:
     return engine
 
 
-def _missing_columns(connection: sa.Connection) -> list[str]:
-    """Columns of ours that a database which was there already lacks."""
+def _complete(connection: sa.Connection) -> list[str]:
+    """Make the tables that are missing; columns of ours that those which were there already lack."""
     inspector = sa.inspect(connection)
-    return [
-        f"{table.name}.{column.name}"
-        for table in metadata.sorted_tables
-        for column in table.columns
-        if column.name not in {known["name"] for known in inspector.get_columns(table.name)}
-    ]
+    known = set(inspector.get_table_names())
+    there, missing = [], []
+    for table in metadata.sorted_tables:
+        (there if table.name in known else missing).append(table)
+    metadata.create_all(connection, missing, checkfirst=False)
+    return [lacking for table in there for lacking in _lacking(inspector, table)]
+
+
+def _lacking(inspector: sa.Inspector, table: sa.Table) -> list[str]:
+    there = {column["name"] for column in inspector.get_columns(table.name)}
+    return [f"{table.name}.{name}" for name in table.columns.keys() if name not in there]  # noqa: SIM118
 
 
 def without_password(url: str) -> str:

@@ -27,8 +27,11 @@ from safety.tuner import GovernedTuner, Home
 TARGET_MS = 2000
 # for the canaries to start, and to die
 START_SECONDS, DEATH_SECONDS = 120.0, 60.0
+# a canary that has enrolled is by then where it is hard to kill
+READY_SECONDS = 0.5
 # a drill's trials end by themselves after so long, whatever happens
 TRIAL_SECONDS = 300
+STUCK_SECONDS = 2 * TRIAL_SECONDS
 _LIMITS = Limits(bounds=Bounds(max_params=1, max_flops=1, max_memory=1))
 _HOME = Home(ledger=None, key="")
 _CLAIM = {"params": 1, "forward_flops": 1, "memory_bytes": 1, "train_flops": 0}
@@ -38,7 +41,7 @@ def _ordinary() -> None:
     time.sleep(0.05)
 
 
-def _deaf() -> None:
+def _deaf() -> None:  # pragma: no cover - a process that runs it can only be killed
     """Catches every exception and ignores every signal that can be."""
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         with suppress(OSError, ValueError):
@@ -50,7 +53,7 @@ def _deaf() -> None:
 
 def _stuck() -> None:
     """Never comes back from C, where it holds the interpreter's lock."""
-    ctypes.PyDLL(None).sleep(2 * TRIAL_SECONDS)
+    ctypes.PyDLL(None).usleep(round(STUCK_SECONDS * 1e6))
 
 
 KINDS: dict[str, Callable[[], None]] = {"ordinary": _ordinary, "deaf": _deaf, "stuck": _stuck}
@@ -194,7 +197,7 @@ def _wait_for_all(observers: Mapping[str, Any], failures: list[BaseException]) -
         if time.monotonic() > until:
             raise SafetyError(f"drill: its canaries did not start within {START_SECONDS:g} s")
         time.sleep(0.05)
-    time.sleep(0.5)  # each is by now where it is hard to kill
+    time.sleep(READY_SECONDS)
 
 
 def _killed(governor: GovernorClient, observers: Mapping[str, Any], sweep: str) -> list[Canary]:

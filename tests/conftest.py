@@ -16,6 +16,8 @@ Printed = Callable[..., tuple[int, str]]
 
 # a busy machine is no failure
 settings.register_profile("patient", deadline=None)
+# the same few examples each time, for `make quick` and `make coverage`; `make test` looks for new ones
+settings.register_profile("quick", deadline=None, max_examples=20, derandomize=True, database=None)
 settings.load_profile("patient")
 
 

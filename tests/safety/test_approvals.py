@@ -127,6 +127,16 @@ def test_an_approval_that_was_used_lifts_nothing_again(killed):
     refused(killed, decide(name, "approve", "bob", "seen", identity("bob")), "approval.replayed")
 
 
+def test_a_ledger_whose_sweeps_have_no_approver_in_common_any_more_is_tightened_all_the_same(ledger, url):
+    ledger.open_sweep("t", limits(approval=ONE))
+    ledger.close_sweep("t", {})
+    ledger.open_sweep("u", limits(approval=approval("eve")))
+    with raw(url) as database:  # as it may have been opened before this was refused
+        database.execute("UPDATE sweeps SET state = 'open' WHERE name = 't'")
+    assert not ledger.approval().is_reachable
+    assert ledger.tighten(limits(max_generations=1), "ann").number == 1
+
+
 def test_an_open_sweep_adds_its_approvers_to_those_that_count_and_a_closed_one_does_not(ledger):
     ledger.open_sweep("t", limits(approval=ONE))
     assert ledger.approval() == ONE

@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 
 import pytest
-import sqlalchemy as sa
 
-from safety import Ledger, audit, checkpoints, database
+from safety import Ledger, audit, checkpoints
 from safety.audit import GENESIS, Entry, Head, chained
 from safety.checkpoints import CheckpointFile, sign, verify
 from safety.errors import CheckpointError
@@ -330,11 +329,6 @@ def test_an_empty_audit_has_no_head(tmp_path):
         assert audit.head(connection) is None
     assert list(ledger.audit_stream()) == []
     ledger.close()
-
-
-def test_a_reader_of_postgresql_sees_one_state_too():
-    reader = database.for_reading(sa.create_engine("postgresql+psycopg://host/safety"))
-    assert reader.get_execution_options()["isolation_level"] == "REPEATABLE READ"
 
 
 @pytest.mark.parametrize("detail", ["[]", "{", "[" * 100_000])

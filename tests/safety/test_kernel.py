@@ -1,4 +1,4 @@
-"""The kernel's timer, parents and children, in real processes."""
+"""The kernel's timer, parents and children, most of it in real processes."""
 
 import ctypes
 import os
@@ -6,6 +6,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from safety import KernelTimer, kernel, undertaker
 from tests.safety.fakes import dies
 
-pytestmark = pytest.mark.processes
+in_a_process_of_its_own = pytest.mark.processes
 
 ARMED = """
 import re, signal, time
@@ -26,6 +27,7 @@ print("spinning", flush=True)
 """
 
 
+@in_a_process_of_its_own
 @pytest.mark.parametrize(
     "spin",
     [
@@ -45,22 +47,42 @@ def test_a_process_that_never_comes_back_to_python_dies_at_its_deadline(spin):
     assert 0.1 < seconds < 2
 
 
+@in_a_process_of_its_own
 def test_a_timer_that_is_armed_anew_counts_anew():
     _, seconds = dies(ARMED + "time.sleep(0.1); timer.arm(0.5); time.sleep(60)", within=10)
     assert 0.5 < seconds < 2.5
 
 
+@in_a_process_of_its_own
 def test_a_timer_that_is_disarmed_ends_nothing():
     code, seconds = dies(ARMED + "timer.disarm(); time.sleep(0.4)", within=10)
     assert code == 0
     assert seconds > 0.35
 
 
+@in_a_process_of_its_own
 def test_a_deadline_that_is_past_already_ends_the_process_at_once():
     code, seconds = dies(ARMED + "timer.arm(60); timer.arm(-3); time.sleep(60)", within=10)
     assert (code, seconds < 2) == (-9, True)
 
 
+def seconds_left(timer):
+    """Until a timer of this process ends it; 0 where it is cleared."""
+    setting = kernel._Setting()
+    assert timer._library.timer_gettime(timer._timer, ctypes.byref(setting)) == 0
+    return setting.value.whole + setting.value.nano / 1e9
+
+
+def test_a_timer_is_set_for_as_long_as_it_is_told_and_cleared():
+    timer = KernelTimer()
+    for seconds in (60.25, 100):
+        timer.arm(seconds)
+        assert seconds - 5 < seconds_left(timer) <= seconds
+    timer.disarm()
+    assert seconds_left(timer) == 0
+
+
+@in_a_process_of_its_own
 def test_a_thrown_switch_is_a_kill():
     code, _ = dies(ARMED + "timer.throw()", within=10)
     assert code == -9
@@ -73,6 +95,7 @@ def test_a_thrown_switch_kills_this_process_and_no_other(monkeypatch):
     assert killed == [(os.getpid(), signal.SIGKILL)]
 
 
+@in_a_process_of_its_own
 def test_a_child_that_was_forked_has_a_timer_of_its_own():
     program = """
 import os, sys, time
@@ -114,6 +137,7 @@ def no_library(name: str | None, **_options: object) -> object:
 # --- parents
 
 
+@in_a_process_of_its_own
 def test_a_parent_that_runs_is_told_from_one_that_stands_still_or_is_gone(tmp_path):
     said = tmp_path / "said"
     parent = f"""
@@ -154,6 +178,27 @@ def becomes(path: Path, text: str) -> None:
         time.sleep(0.01)
 
 
+def test_a_process_stands_still_while_it_is_stopped_or_dead_and_not_reaped(monkeypatch):
+    process = subprocess.Popen(["sleep", "1000"])
+    monkeypatch.setattr(os, "getppid", lambda: process.pid)
+    runs = kernel.parent_runs()
+    try:
+        for sent, answer in (
+            (0, True),
+            (signal.SIGSTOP, False),
+            (signal.SIGCONT, True),
+            (signal.SIGKILL, False),
+        ):
+            process.send_signal(sent)
+            until = time.monotonic() + 10
+            while runs() is not answer:
+                assert time.monotonic() < until
+                time.sleep(0.001)
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_a_parent_is_believed_to_run_where_the_system_does_not_tell(monkeypatch):
     runs = kernel.parent_runs()
     monkeypatch.setattr(Path, "exists", lambda _path: False)
@@ -184,6 +229,7 @@ print("spinning", flush=True)
 """
 
 
+@in_a_process_of_its_own
 @pytest.mark.parametrize(
     ("end", "leads"),
     [
@@ -210,6 +256,7 @@ def ended(pids: Path) -> None:
         time.sleep(0.01)
 
 
+@in_a_process_of_its_own
 def test_a_torch_data_loader_ends_with_its_worker(tmp_path):
     pids = tmp_path / "pids"
     program = f"""
@@ -248,6 +295,7 @@ def test_an_undertaker_buries_a_group_and_whoever_carries_the_mark(monkeypatch):
     try:
         monkeypatch.setattr(os, "getppid", iter([7, 7, 1]).__next__)
         undertaker.wait_for(7)
+        reaped(member, marked)
         undertaker.bury(member.pid, "one")
         assert (member.wait(5), marked.wait(5), stranger.poll()) == (-9, -9, None)
         undertaker.bury(member.pid, "one")
@@ -257,10 +305,25 @@ def test_an_undertaker_buries_a_group_and_whoever_carries_the_mark(monkeypatch):
             process.wait()
 
 
+def reaped(*processes):
+    """Take note of each one's end at once: who is dead and not reaped would still be found."""
+    for process in processes:
+        threading.Thread(target=process.wait, daemon=True).start()
+
+
+def test_an_undertaker_gives_up_on_whoever_is_dead_and_never_reaped(monkeypatch):
+    monkeypatch.setattr(undertaker, "ROUNDS", 3)
+    member = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    undertaker.bury(member.pid, "nobody's")
+    assert member.returncode is None
+    assert member.wait(5) == -9
+
+
 def test_an_undertaker_is_run_as_a_file(monkeypatch):
     member = subprocess.Popen(["sleep", "1000"], start_new_session=True)
     # not this process's parent: what it waits for has ended
     monkeypatch.setattr(sys, "argv", ["undertaker.py", str(member.pid), "nobody's"])
+    reaped(member)
     runpy.run_path(undertaker.__file__, run_name="__main__")
     assert member.wait(5) == -9
 
@@ -278,6 +341,21 @@ def test_a_worker_leads_a_group_of_its_own_and_marks_what_it_starts(monkeypatch,
     assert command[-3:] == [undertaker.__file__, str(os.getpid()), os.environ[undertaker.MARK]]
 
 
+@pytest.mark.parametrize("forbidden", [False, True])
+def test_every_thread_of_this_process_is_given_the_usual_priority_or_left_as_it_is(monkeypatch, forbidden):
+    given = []
+
+    def set_priority(which, thread, priority):
+        if forbidden:
+            raise PermissionError
+        given.append((which, str(thread), priority))
+
+    monkeypatch.setattr(os, "setpriority", set_priority)
+    kernel.be_served_as_others_are()
+    threads = [] if forbidden else os.listdir("/proc/self/task")
+    assert sorted(given) == sorted((os.PRIO_PROCESS, thread, 0) for thread in threads)
+
+
 PRIORITIES = """
 import os, threading, time
 os.setpriority(os.PRIO_PROCESS, 0, 7)
@@ -289,6 +367,7 @@ print(*(os.getpriority(os.PRIO_PROCESS, int(thread)) for thread in os.listdir("/
 """
 
 
+@in_a_process_of_its_own
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 @pytest.mark.parametrize(("first", "then"), [("", 0), ("os.setuid(65534)", 7)])
 def test_every_thread_takes_the_usual_priority_where_the_kernel_lets_it(first, then):

@@ -322,8 +322,10 @@ class PostgresqlMachine(LedgerMachine):
 
 
 TestLedger = LedgerMachine.TestCase
+# an example takes many steps
+MANY = settings.default.max_examples // 5
 TestLedger.settings = settings(
-    max_examples=20, stateful_step_count=25, suppress_health_check=list(HealthCheck)
+    max_examples=MANY, stateful_step_count=25, suppress_health_check=list(HealthCheck)
 )
 
 

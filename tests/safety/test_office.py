@@ -12,7 +12,7 @@ import pytest
 from safety import Allow, Ledger
 from safety.errors import CheckpointError, LedgerError, LedgerUnavailable
 from safety.identity import identity_in
-from safety.office import Office
+from safety.office import Office, _inode
 from safety.places import places_of, record_of
 from tests.safety.fakes import kinds, limits, request
 
@@ -196,3 +196,13 @@ def test_under_an_office_whose_ledger_was_replaced_or_taken_away_nothing_is_admi
         office.ask("admit", (request("s/3"),)).result(10)
     assert office.ask("admit", (request("s/3"),)).result(10) == Allow()
     office.close()
+
+
+def test_a_file_is_the_same_under_another_name_and_none_where_it_is_gone(tmp_path):
+    file = tmp_path / "ledger.db"
+    file.touch()
+    before = _inode(file)
+    moved = file.rename(tmp_path / "moved.db")
+    assert (_inode(moved), _inode(file), _inode(None)) == (before, None, None)
+    file.touch()
+    assert _inode(file) not in (before, None)

@@ -24,7 +24,6 @@ def test_memory_that_is_written_is_counted():
     del held
 
 
-@pytest.mark.processes
 def test_what_a_child_and_its_child_take_for_themselves_is_counted():
     nested = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {HOLDS_60_MB!r}])"
     before = resident_bytes()

@@ -389,5 +389,20 @@ def test_a_scheduler_that_completes_configurations_comes_before_their_price(gove
     assert scheduler._strangers == set()
 
 
+@pytest.mark.parametrize("admits", [[], [WAIT]], ids=["at once", "held first"])
+def test_an_inner_scheduler_that_completes_a_trial_hears_of_it_once(governance, authority, admits):
+    inner = Completing(time_attr="t", metric="m", mode="max", hyperparam_mutations={"slope": [1]})
+    controller = FakeController(FakeTrial())
+    controller.scheduler = scheduler = GovernedScheduler(inner, governance)
+    (trial,) = controller.trials
+    authority.admits = list(admits)
+    scheduler.on_trial_add(controller, trial)
+    assert (trial.status, scheduler.is_holding()) == (Trial.PAUSED if admits else Trial.PENDING, bool(admits))
+    trial.config["slope"] = 3
+    if admits:
+        assert scheduler.choose_trial_to_run(controller) is trial
+    assert (trial.config["slope"], scheduler.is_holding()) == (3, False)
+
+
 def test_results_are_never_buffered(scheduler):
     assert not scheduler.supports_buffered_results

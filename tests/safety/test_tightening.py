@@ -10,6 +10,9 @@ from safety import Approval, Budgets, Limits, limits_from_dict, looser_fields, t
 from safety.tightening import changed_fields, fields_of
 from tests.safety.fakes import limits
 
+# an example is of several limits
+HALF = settings.default.max_examples // 2
+
 BASE = limits(cluster={"trials": 10}, sweep={"gpu_seconds": 5})
 # of each field, one value tighter than the base's and one looser
 STEPS = {
@@ -166,7 +169,7 @@ def approvals():
     )
 
 
-@settings(max_examples=50)
+@settings(max_examples=HALF)
 @given(any_limits(), any_limits())
 def test_the_tightest_of_two_is_looser_than_neither_and_the_same_either_way(one, other):
     both = tightest(one, other)
@@ -175,7 +178,7 @@ def test_the_tightest_of_two_is_looser_than_neither_and_the_same_either_way(one,
     assert tightest(both, one).digest == both.digest
 
 
-@settings(max_examples=50)
+@settings(max_examples=HALF)
 @given(any_limits(), any_limits(), any_limits())
 def test_what_is_no_looser_than_the_tighter_is_no_looser_than_either(one, other, third):
     if not looser_fields(tightest(one, other), third):

@@ -5,6 +5,7 @@ from ray.tune import Trainable
 from ray.tune.result import RESULT_DUPLICATE
 
 from safety import LeaseKeeper, LeaseLost
+from safety.governance import sweep_of_marker
 from safety.lease import object_digest
 from safety.trainable import Leased, Terms, leased
 from tests.safety.fakes import FakeAuthority
@@ -162,6 +163,10 @@ def test_a_reset_that_does_not_work_gives_its_lease_back(make, authority):
     trainable.train()
     assert not trainable.reset({"width": 100})
     assert authority.asked[-1][0] == "settle"
+
+
+def test_it_says_which_sweep_it_works_for_while_it_holds_no_lease(make):
+    assert sweep_of_marker(repr(make())) == "s"
 
 
 def test_it_is_cleaned_up_as_ever(make):
