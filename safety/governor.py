@@ -213,7 +213,7 @@ class Governor:
         lease, sweep = found
         if report.usage.lease not in (0, lease.id):
             return Deny("lease", f"{key}: reported under lease {report.usage.lease}, which is over")
-        self._ledger.hear(lease, report.usage)
+        self._ledger.hear(lease, report.usage, report.number)
         verdict = judge_report(sweep.limits, lease.claim, report)
         if isinstance(verdict, Deny):
             self._ledger.refuse(lease.sweep, key, verdict, kind="incident")

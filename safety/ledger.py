@@ -83,7 +83,8 @@ class Ledger(Oversight):
     def close_sweep(self, name: str, usage: Mapping[str, Usage]) -> None:
         """End a sweep whose workers are dead: void what never began, settle the rest.
 
-        A trial that died between two reports is charged up to its next report, and its time until now.
+        A trial that died between two reports is charged up to its next report, and its time until now; one
+        that told more than it held, what it told, which freezes the sweep as in `settle`.
 
         Args:
             name: the sweep.
@@ -92,8 +93,7 @@ class Ledger(Oversight):
         with self._transaction() as connection:
             endings.void_reserved(connection, self._clock, name, "the sweep was closed")
             for lease in leases.open_ones(connection, name):
-                cut = endings.cut_short(self._clock, lease, usage.get(lease.trial, Usage()))
-                leases.end(connection, self._clock, lease, "settled", cut.charges(lease.claim))
+                endings.settle_cut_short(connection, self._clock, lease, usage.get(lease.trial, Usage()))
             sweeps.close(connection, self._clock, name)
 
     # --- leases
@@ -285,10 +285,10 @@ class Ledger(Oversight):
             lease = leases.by_key(connection, key)
             return None if lease is None else (lease, sweeps.find(connection, lease.sweep))
 
-    def hear(self, lease: Lease, usage: Usage) -> None:
+    def hear(self, lease: Lease, usage: Usage, number: int = 0) -> None:
         """Keep what a trial's report has told of its use; see `leases.hear`."""
         with self._transaction() as connection:
-            leases.hear(connection, lease, usage)
+            leases.hear(connection, lease, usage, number)
 
     def warn(self, lease: Lease, near: Iterable[Nearness]) -> None:
         """Keep how near a trial has come to its ceilings; see `proximity.warn`."""

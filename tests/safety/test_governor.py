@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -7,9 +8,9 @@ from safety.endings import SWEEP_SILENCE_MS
 from tests.safety.fakes import GFLOP, amounts, claim, kinds, limits, measured, request
 
 
-def begun(governor, key="s/1"):
-    assert governor.admit(request(key)) == Allow()
-    return governor.activate(key, "d1", "w1", measured(claim()))
+def begun(governor, key="s/1", **changed):
+    assert governor.admit(request(key, **changed)) == Allow()
+    return governor.activate(key, "d1", "w1", measured(claim(**changed)))
 
 
 def last(ledger):
@@ -243,6 +244,38 @@ def test_a_report_that_tells_no_use_counts_as_one(governor, ledger):
     governor.report("s/1", Report(score=0.5))
     governor.settle(grant.lease, grant.fence, Usage())
     assert amounts(ledger, "train_gflop")[1] == 2
+
+
+@pytest.mark.parametrize("told", [Usage(), Usage(reports=1)])
+def test_every_report_counts_whatever_it_tells_of_their_number(governor, ledger, told):
+    grant = begun(governor)
+    for _ in range(4):
+        governor.report("s/1", Report(score=0.5, usage=replace(told, lease=grant.lease)))
+    governor.settle(grant.lease, grant.fence, told)
+    assert amounts(ledger, "train_gflop")[1] == 8
+
+
+def test_a_report_that_is_numbered_counts_once_though_it_comes_twice(governor, ledger):
+    grant = begun(governor)
+    for number in (1, 2, 2, 3, 2):
+        assert governor.report("s/1", Report(score=0.5, number=number)) == Allow()
+    governor.settle(grant.lease, grant.fence, Usage())
+    assert amounts(ledger, "train_gflop")[1] == 6
+
+
+def test_a_report_beyond_those_that_were_reserved_is_denied(governor, ledger):
+    begun(governor)
+    verdicts = [governor.report("s/1", Report(score=0.5, number=number)) for number in range(1, 7)]
+    assert verdicts[:5] == [Allow()] * 5
+    assert verdicts[5] == Deny("within_reservation", "reports: heard 6, reserved 5")
+
+
+def test_a_claim_for_one_report_is_for_however_many_there_are(governor, ledger):
+    begun(governor, reports=1)
+    reports = [Report(score=0.5, number=number) for number in range(1, 4)]
+    assert [governor.report("s/1", report) for report in reports] == [Allow()] * 3
+    governor.close_sweep("s", {})
+    assert amounts(ledger, "train_gflop") == (0, 10, 0)
 
 
 def test_a_trial_that_died_is_charged_what_its_reports_told_beyond_what_its_driver_knows(governor, ledger):
