@@ -16,6 +16,7 @@ from rsi_ray.console.switch import RemoteSwitch
 from rsi_ray.errors import RunError
 from rsi_ray.ledgers import RUNS
 from rsi_ray.oversight import Storage, Url, ledger_url
+from rsi_ray.printable import printable
 from safety.database import state_folder
 from safety.errors import LedgerUnavailable
 from safety.token import TOKEN_FILE, token_in
@@ -48,7 +49,7 @@ def serve(
     try:
         switch.open()
     except LedgerUnavailable as error:  # a kill must find somebody who takes it
-        typer.echo(f"rsi-ray: {error}; it is tried again with each request", err=True)
+        typer.echo(f"rsi-ray: {printable(str(error))}; it is tried again with each request", err=True)
     listening = _listening(host, port)
     number = listening.getsockname()[1]
     where = f"[{host}]" if ":" in host else host

@@ -70,7 +70,7 @@ async def _told(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPException as error:
         return _error(HTTPStatus(error.status), f"{request.path}: expected {PATHS}")
     except Exception:
-        log.exception("%s %s", request.method, request.path)
+        log.exception("%s %s", request.method, printable(request.path))
         return _error(HTTPStatus.INTERNAL_SERVER_ERROR, "a fault of the server, which is in its log")
 
 
@@ -93,7 +93,7 @@ def _kill(switch: RemoteSwitch) -> Handler:
         thrown = await asyncio.to_thread(switch.kill, wanted.reason, by)
         if thrown.leases is not None:
             return _json(HTTPStatus.OK, {"killed": True, "leases": thrown.leases})
-        log.error("a kill by %s is not in the ledger: %s", by, thrown.problem)
+        log.error("a kill by %s is not in the ledger: %s", printable(by), printable(thrown.problem))
         told = {"error": thrown.problem, "killed": False, "kill_file": thrown.file or None}
         return _json(HTTPStatus.SERVICE_UNAVAILABLE, told)
 
