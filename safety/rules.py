@@ -162,6 +162,12 @@ REPORT: tuple[Callable[[Limits, Claim, Report], Verdict], ...] = (
     within_reservation,
     max_performance,
 )
+_OF_REPORT = frozenset(rule.__name__ for rule in REPORT)
+
+
+def is_of_report(rule: str) -> bool:
+    """Whether a denial by this rule is of a report."""
+    return rule.partition(".")[0] in _OF_REPORT
 
 
 def judge_report(limits: Limits, claim: Claim, report: Report) -> Verdict:
