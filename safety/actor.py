@@ -6,23 +6,23 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
 from safety.answers import Question, Signed, asked, opened, read, sealed
-from safety.approval import Champion
 from safety.claim import Measured, Usage
 from safety.database import state_folder, without_password
 from safety.drills import Canary
 from safety.errors import GovernorUnreachable, IdentityError, LedgerError, SafetyError
 from safety.governor import Status
 from safety.identity import identity_in, public_in
-from safety.improvement import Mode
 from safety.kernel import be_served_as_others_are
 from safety.lease import Grant, Request
 from safety.limits import Limits
 from safety.office import Office
+from safety.promoter import Promoter
 from safety.rules import Report
 from safety.verdict import Verdict
 
@@ -78,9 +78,10 @@ class GovernorActor:
         return f"Governor({without_password(self._url)})"
 
 
-class GovernorClient:
+class GovernorClient(Promoter):
     """The governor as drivers and workers reach it; picklable, and without memory.
 
+    It is one driver's, with its workers: a sweep that it has opened is closed by no other.
     Every method is the governor's; each raises GovernorUnreachable where no answer comes, and IdentityError
     where one comes that isn't signed by the pinned key.
 
@@ -98,6 +99,7 @@ class GovernorClient:
         self.public = public
         self._handle = handle
         self._answer_seconds = answer_seconds
+        self._driver = uuid4().hex
 
     def _ask(self, method: str, *arguments: object) -> Any:
         question = asked(method, arguments)
@@ -129,7 +131,7 @@ class GovernorClient:
         self, sweep: str, limits: Limits, lineage: str | None = None, is_drill: bool = False
     ) -> Limits:
         """Bind a sweep to its limits; answers those in force."""
-        in_force: Limits = self._ask("open_sweep", sweep, limits, lineage, is_drill)
+        in_force: Limits = self._ask("open_sweep", sweep, limits, lineage, is_drill, self._driver)
         return in_force
 
     def record_drill(self, canaries: Sequence[Canary], target_ms: int, by: str) -> str:
@@ -138,8 +140,8 @@ class GovernorClient:
         return failure
 
     def close_sweep(self, sweep: str, usage: Mapping[str, Usage]) -> None:
-        """End a sweep whose workers are dead."""
-        self._ask("close_sweep", sweep, dict(usage))
+        """End a sweep that this driver has opened, and whose workers are dead."""
+        self._ask("close_sweep", sweep, dict(usage), self._driver)
 
     def freeze(self, sweep: str, reason: str) -> None:
         """Admit and renew nothing of a sweep any more."""
@@ -189,25 +191,6 @@ class GovernorClient:
     def revoke(self, key: str, rule: str, reason: str) -> None:
         """Renew a lease no more."""
         self._ask("revoke", key, rule, reason)
-
-    def judge_improvement(self, sweep: str, old: float, new: float, mode: Mode = "max") -> Verdict:
-        """Judge a sweep's best against what it would replace."""
-        verdict: Verdict = self._ask("judge_improvement", sweep, old, new, mode)
-        return verdict
-
-    def promote(
-        self,
-        sweep: str,
-        key: str,
-        old: float,
-        new: float,
-        mode: Mode = "max",
-        champion: Champion | None = None,
-        request: str = "",
-    ) -> Verdict:
-        """Record that a champion takes another's place, if it may."""
-        verdict: Verdict = self._ask("promote", sweep, key, old, new, mode, champion, request)
-        return verdict
 
     def fail(self, sweep: str, key: str, reason: str) -> None:
         """Record that a trial failed."""

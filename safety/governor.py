@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
-from safety.approval import Champion
-from safety.approval import Request as ApprovalRequest
 from safety.budgets import Budget
 from safety.claim import Measured, Usage
 from safety.drills import Canary
 from safety.errors import LeaseLost
-from safety.improvement import Mode
 from safety.lease import FAILED, Grant, Request
 from safety.ledger import Judge, Ledger
 from safety.limits import Limits
+from safety.promoter import Promoter
 from safety.proximity import Nearness, proximity
 from safety.resources import within_memory
 from safety.rules import Report, as_reserved, judge_built, judge_claim, judge_report
@@ -96,25 +94,33 @@ class Authority(Protocol):
         ...
 
 
-class Governor:
+class Governor(Promoter):
     """The authority over a ledger; it keeps no memory of its own."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
+    def _ask(self, method: str, *arguments: object) -> Any:
+        return getattr(self._ledger, method)(*arguments)
+
     def open_sweep(
-        self, sweep: str, limits: Limits, lineage: str | None = None, is_drill: bool = False
+        self,
+        sweep: str,
+        limits: Limits,
+        lineage: str | None = None,
+        is_drill: bool = False,
+        driver: str = "",
     ) -> Limits:
         """Bind a sweep to its limits; see `Ledger.open_sweep`."""
-        return self._ledger.open_sweep(sweep, limits, lineage, is_drill=is_drill)
+        return self._ledger.open_sweep(sweep, limits, lineage, is_drill=is_drill, driver=driver)
 
     def record_drill(self, canaries: Sequence[Canary], target_ms: int, by: str) -> str:
         """Write down what a kill drill measured; see `Ledger.record_drill`."""
         return self._ledger.record_drill(canaries, target_ms, by)
 
-    def close_sweep(self, sweep: str, usage: Mapping[str, Usage]) -> None:
+    def close_sweep(self, sweep: str, usage: Mapping[str, Usage], driver: str = "") -> None:
         """End a sweep whose workers are dead; see `Ledger.close_sweep`."""
-        self._ledger.close_sweep(sweep, usage)
+        self._ledger.close_sweep(sweep, usage, driver)
 
     def freeze(self, sweep: str, reason: str) -> None:
         """Admit and renew nothing of a sweep any more."""
@@ -231,27 +237,6 @@ class Governor:
     def revoke(self, key: str, rule: str, reason: str) -> None:
         """Renew a lease no more."""
         self._ledger.revoke(key, rule, reason)
-
-    def judge_improvement(self, sweep: str, old: float, new: float, mode: Mode = "max") -> Verdict:
-        """Judge a sweep's best against what it would replace; see `Ledger.judge_improvement`."""
-        return self._ledger.judge_improvement(sweep, old, new, mode)
-
-    def promote(
-        self,
-        sweep: str,
-        key: str,
-        old: float,
-        new: float,
-        mode: Mode = "max",
-        champion: Champion | None = None,
-        request: str = "",
-    ) -> Verdict:
-        """Record that a champion takes another's place, if it may; see `Ledger.promote`."""
-        return self._ledger.promote(sweep, key, old, new, mode, champion, request)
-
-    def ask_promotion(self, sweep: str, champion: Champion, by: str, about: str) -> ApprovalRequest:
-        """Ask people to approve a promotion; see `Ledger.ask_promotion`."""
-        return self._ledger.ask_promotion(sweep, champion, by, about)
 
     def fail(self, sweep: str, key: str, reason: str) -> None:
         """Record that a trial failed by itself; its lease is not touched."""

@@ -9,12 +9,13 @@ import sqlalchemy as sa
 from safety import audit, budgets, endings, leases, proximity, sweeps
 from safety.budgets import Budget
 from safety.claim import Claim, Usage
-from safety.errors import LeaseLost, LeaseSettled
+from safety.errors import LeaseDenied, LeaseLost, LeaseSettled, LedgerError
 from safety.lease import OPEN_STATES, Grant, Lease, Request, is_lasting
 from safety.limits import Limits
 from safety.oversight import Oversight
 from safety.overview import Overview, overview
 from safety.proximity import Nearness
+from safety.rules import is_of_report
 from safety.sweeps import Sweep
 from safety.verdict import Allow, Deny, Hold, Verdict
 
@@ -40,12 +41,24 @@ class Ledger(Oversight):
     # --- sweeps and their limits
 
     def open_sweep(
-        self, name: str, limits: Limits, lineage: str | None = None, *, is_drill: bool = False
+        self,
+        name: str,
+        limits: Limits,
+        lineage: str | None = None,
+        *,
+        is_drill: bool = False,
+        driver: str = "",
     ) -> Limits:
         """Bind a sweep to its limits, and the cluster's budgets to the tightest asked for so far.
 
-        Of one that exists, what a driver before this one reserved and never began is given back. Sweeps of
-        one lineage share its history of champions; a sweep has one of its own where none is named.
+        Of one that exists, what a driver before this one reserved and never began is given back.
+
+        Args:
+            name: of the sweep.
+            limits: that are asked for.
+            lineage: whose history of champions it shares; one of its own where it is None.
+            is_drill: whether it is a kill drill's.
+            driver: who closes it, until another one opens it; "" for whoever names none.
 
         Returns:
             The limits in force: those of the ledger where they are tighter than the ones asked for.
@@ -56,6 +69,7 @@ class Ledger(Oversight):
         """
         with self._transaction() as connection:
             in_force = sweeps.bind(connection, self._clock, name, limits, lineage, is_drill=is_drill)
+            sweeps.change(connection, name, driver=driver)
             endings.void_reserved(connection, self._clock, name, "its driver is gone")
             endings.revoke_over(connection, self._clock, name)
             return in_force
@@ -80,7 +94,7 @@ class Ledger(Oversight):
         with self._transaction() as connection:
             sweeps.freeze(connection, self._clock, name, reason)
 
-    def close_sweep(self, name: str, usage: Mapping[str, Usage]) -> None:
+    def close_sweep(self, name: str, usage: Mapping[str, Usage], driver: str = "") -> None:
         """End a sweep whose workers are dead: void what never began, settle the rest.
 
         A trial that died between two reports is charged up to its next report, and its time until now; one
@@ -89,12 +103,23 @@ class Ledger(Oversight):
         Args:
             name: the sweep.
             usage: last known usage by the trial's key, not counted where it is an earlier lease's.
+            driver: who closes it.
+
+        Raises:
+            LedgerError: another driver has opened it since, which the audit says; nothing of it has ended.
         """
         with self._transaction() as connection:
-            endings.void_reserved(connection, self._clock, name, "the sweep was closed")
-            for lease in leases.open_ones(connection, name):
-                endings.settle_cut_short(connection, self._clock, lease, usage.get(lease.trial, Usage()))
-            sweeps.close(connection, self._clock, name)
+            denial = sweeps.of_another(connection, self._clock, name, driver)
+            if not denial:
+                self._close(connection, name, usage)
+        if denial:  # raised within, its audit row would be rolled back
+            raise LedgerError(denial)
+
+    def _close(self, connection: sa.Connection, name: str, usage: Mapping[str, Usage]) -> None:
+        endings.void_reserved(connection, self._clock, name, "the sweep was closed")
+        for lease in leases.open_ones(connection, name):
+            endings.settle_cut_short(connection, self._clock, lease, usage.get(lease.trial, Usage()))
+        sweeps.close(connection, self._clock, name)
 
     # --- leases
 
@@ -172,16 +197,21 @@ class Ledger(Oversight):
         """Go on computing: the milliseconds until the new deadline.
 
         Raises:
+            LeaseDenied: a report under it was denied.
             LeaseLost: fenced, revoked, ended, expired, or the sweep is frozen.
         """
         with self._transaction() as connection:
             return self._go_on(connection, leases.fenced(connection, lease_id, fence))
 
     def _go_on(self, connection: sa.Connection, lease: Lease) -> int:
-        if lease.state != "active":
-            lost = LeaseSettled if lease.state == "settled" else LeaseLost
-            raise lost(f"{lease.key}: the lease is {_told(lease.state, lease.reason)}")
+        if lease.state == "settled":
+            raise LeaseSettled(f"{lease.key}: the lease is settled")
+        if lease.state not in ("active", "revoked"):
+            raise LeaseLost(f"{lease.key}: the lease is {_told(lease.state, lease.reason)}")
         ttl_ms = self._term(connection, lease)
+        if lease.state == "revoked":
+            lost = LeaseDenied if is_of_report(lease.rule) else LeaseLost
+            raise lost(f"{lease.key}: the lease is revoked: {lease.reason}")
         if lease.boot == self._clock.boot and self._clock.monotonic_ms() > lease.deadline_ms:
             raise LeaseLost(f"{lease.key}: the lease expired before it was renewed")
         leases.extend(connection, self._clock, lease, ttl_ms)

@@ -3,8 +3,9 @@ from dataclasses import replace
 
 import pytest
 
-from safety import Allow, Deny, Governor, Hold, KeyReused, LeaseLost, Measured, Report, Usage
+from safety import Allow, Champion, Deny, Governor, Hold, KeyReused, LeaseLost, Measured, Report, Usage
 from safety.endings import SWEEP_SILENCE_MS
+from safety.errors import LeaseDenied
 from tests.safety.fakes import GFLOP, amounts, claim, kinds, limits, measured, request
 
 
@@ -200,6 +201,22 @@ def test_an_improvement_over_the_ceiling_is_held_and_recorded(governor, ledger):
     assert (last(ledger).kind, last(ledger).rule) == ("hold", "max_improvement_rate")
 
 
+def test_a_driver_learns_from_the_governor_what_becomes_of_a_promotion(governor, ledger):
+    approvers = {"approvers": {"ann": "a" * 64}}
+    governor.open_sweep("p", limits(approval=approvers), "family")
+    champion = Champion(artifact="a1", parent="", generation=1, evidence="e1")
+    asked = governor.ask_promotion("p", champion, "loop", "5% better")
+    found, verdict = governor.request(asked.name)
+    assert (found, verdict.rule) == (ledger.request(asked.name)[0], "approval.quorum")
+    assert list(governor.approval("p").keys) == ["ann"]
+    verdict = governor.promote("p", "p/1", 0.5, 0.51, "max", champion, asked.digest)
+    assert verdict.rule == "approval.quorum"
+    assert governor.promotions("family") == []
+    governor.open_sweep("q", limits(require_approval=False))
+    assert governor.promote("q", "q/1", 0.5, 0.51) == Allow()
+    assert [one.key for one in governor.promotions("q")] == ["q/1"]
+
+
 def test_sweeps_are_opened_and_closed_through_the_governor(ledger, url):
     governor = Governor(ledger)
     governor.open_sweep("t", limits())
@@ -211,13 +228,27 @@ def test_sweeps_are_opened_and_closed_through_the_governor(ledger, url):
 def test_a_worker_whose_report_was_refused_is_renewed_no_more_and_settles(governor, ledger):
     grant = begun(governor)
     governor.report("s/1", Report(score=math.nan))
-    with pytest.raises(LeaseLost, match="revoked: score is nan"):
+    with pytest.raises(LeaseDenied, match="revoked: score is nan"):
         governor.renew(grant.lease, grant.fence)
     # the answer was lost, and the driver asks again
     assert governor.report("s/1", Report(score=math.nan)).rule == "finite_score"
     assert kinds(ledger).count("incident") == 1
     governor.settle(grant.lease, grant.fence, Usage(reports=1))
     assert ledger.lease("s/1").state == "settled"
+
+
+def test_only_a_report_of_its_own_gives_a_worker_time_to_end_and_no_switch_does(governor, ledger):
+    grants = {name: begun(governor, f"s/{name}") for name in ("operator", "killed", "both")}
+    governor.revoke("s/operator", "operator", "no reason")
+    governor.report("s/both", Report(score=math.nan))
+    with pytest.raises(LeaseLost) as lost:
+        governor.renew(grants["operator"].lease, grants["operator"].fence)
+    assert lost.type is LeaseLost
+    ledger.kill("drill", "ann")
+    for name in ("killed", "both"):
+        with pytest.raises(LeaseLost) as lost:
+            governor.renew(grants[name].lease, grants[name].fence)
+        assert lost.type is LeaseLost
 
 
 LIES = {

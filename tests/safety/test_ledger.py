@@ -586,6 +586,25 @@ def test_a_closed_sweep_admits_nothing_until_it_is_opened_again(ledger):
     assert ledger.reserve(request()) == Allow()
 
 
+def test_a_sweep_is_closed_by_the_driver_that_opened_it_last_and_by_no_other(ledger):
+    in_force = ledger.sweep("s").limits
+    ledger.open_sweep("s", in_force, driver="ann's")
+    begun(ledger)
+    for other in ("bob's", ""):
+        with pytest.raises(LedgerError, match="sweep s: opened by another driver, which alone closes it"):
+            ledger.close_sweep("s", {"s/1": USED}, other)
+    assert (ledger.sweep("s").state, ledger.lease("s/1").state) == ("open", "active")
+    entry = ledger.audit()[-1][1]
+    assert (entry.kind, entry.sweep, entry.rule) == ("deny", "s", "driver")
+    # after ann's has died, another one resumes it
+    ledger.open_sweep("s", in_force, driver="bob's")
+    with pytest.raises(LedgerError, match="opened by another driver"):
+        ledger.close_sweep("s", {}, "ann's")
+    ledger.close_sweep("s", {"s/1": USED}, "bob's")
+    ledger.close_sweep("s", {"s/1": USED}, "bob's")
+    assert (ledger.sweep("s").state, ledger.lease("s/1").state) == ("closed", "settled")
+
+
 def test_closing_leaves_the_leases_of_other_sweeps_alone(ledger):
     ledger.open_sweep("other", limits())
     begun(ledger, "other/1", sweep="other")
