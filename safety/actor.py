@@ -1,8 +1,7 @@
-"""Ray shell: the cluster's one governor actor and its client."""
+"""Ray shell: the client of the cluster's one governor actor."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,71 +10,23 @@ from uuid import uuid4
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
-from safety.answers import Question, Signed, asked, opened, read, sealed
+from safety.answers import Question, asked, opened
 from safety.claim import Measured, Usage
 from safety.database import state_folder, without_password
 from safety.drills import Canary
-from safety.errors import GovernorUnreachable, IdentityError, LedgerError, SafetyError
+from safety.errors import GovernorUnreachable, IdentityError, LedgerError
 from safety.governor import Status
-from safety.identity import identity_in, public_in
-from safety.kernel import be_served_as_others_are
+from safety.governor_process import NAME, NAMESPACE, governor_actor
+from safety.identity import public_in
 from safety.lease import Grant, Request
 from safety.limits import Limits
-from safety.office import Office
 from safety.promoter import Promoter
 from safety.rules import Report
 from safety.verdict import Verdict
 
-NAME = "governor"
-NAMESPACE = "rsi_ray"
 ANSWER_SECONDS, START_SECONDS = 10.0, 60.0
 # where a ledger that is no file has its governor's state, if nobody says otherwise
 RUNS = "rsi_results"
-
-
-class GovernorActor:
-    """The governor in a process of its own, on the head node, beside its ledger.
-
-    Every call is safe to repeat: Ray delivers at least once.
-
-    Args:
-        ledger_url: of its ledger.
-        state: folder of its key, and of the file that kills.
-    """
-
-    def __init__(self, ledger_url: str, state: str) -> None:
-        be_served_as_others_are()
-        self._url, self._folder = ledger_url, Path(state)
-        self._identity = identity_in(self._folder)
-        self._opening = asyncio.Lock()
-        self._office: Office | None = None
-
-    async def _opened(self) -> Office:
-        # not as the actor is made: Ray starts none again that failed then, and a full disk has room again
-        async with self._opening:
-            if self._office is None:
-                self._office = await asyncio.to_thread(Office, self._url, self._folder, self._identity)
-        return self._office
-
-    async def about(self) -> tuple[str, str]:
-        """The ledger's URL and the public key: what it says of itself, unproven."""
-        return self._url, self._identity.public
-
-    async def ask(self, question: Question) -> Signed:
-        """Call a method of the governor."""
-        try:
-            office, (method, arguments) = await self._opened(), read(question)
-            if method == "sign_into":  # a disk that hangs keeps nobody else waiting
-                answer: object = await asyncio.to_thread(office.sign_into, *arguments)
-            else:
-                answer = await asyncio.wrap_future(office.ask(method, arguments))
-        except SafetyError as error:
-            answer = error
-        return sealed(self._identity, question, answer)
-
-    def __repr__(self) -> str:
-        """Shown in the dashboard."""
-        return f"Governor({without_password(self._url)})"
 
 
 class GovernorClient(Promoter):
@@ -224,22 +175,6 @@ class GovernorClient(Promoter):
         """Which ledger the governor fronts."""
         url: str = self._ask("ledger_url")
         return url
-
-
-def governor_actor(ledger_url: str, state: str) -> Any:
-    """The actor by the governor's name; it is started where there is none."""
-    actor = ray.remote(GovernorActor).options(
-        name=NAME,
-        namespace=NAMESPACE,
-        get_if_exists=True,
-        lifetime="detached",
-        num_cpus=0,
-        # the ledger lies on the head node
-        resources={"node:__internal_head__": 0.001},
-        max_restarts=-1,
-        max_task_retries=2,
-    )
-    return actor.remote(ledger_url, state)
 
 
 def connect_to_any(
