@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from safety.budgets import Budget
 from safety.claim import Measured, Usage
 from safety.drills import Canary
-from safety.errors import LeaseLost
-from safety.lease import FAILED, Grant, Request
+from safety.errors import GovernorUnreachable, LeaseLost, LedgerUnavailable
+from safety.lease import FAILED, LOST, Grant, Request
 from safety.ledger import Judge, Ledger
 from safety.limits import Limits
 from safety.promoter import Promoter
@@ -213,12 +213,10 @@ class Governor(Promoter):
         if found and found[0].state == "revoked":
             return Deny(found[0].rule, found[0].reason)
         if found is None or found[0].state != "active":
-            return Deny(
-                "lease", f"{key}: no active lease ({found[0].state if found else 'none was reserved'})"
-            )
+            return Deny(LOST, f"{key}: no active lease ({found[0].state if found else 'none was reserved'})")
         lease, sweep = found
         if report.usage.lease not in (0, lease.id):
-            return Deny("lease", f"{key}: reported under lease {report.usage.lease}, which is over")
+            return Deny(LOST, f"{key}: reported under lease {report.usage.lease}, which is over")
         self._ledger.hear(lease, report.usage, report.number)
         verdict = judge_report(sweep.limits, lease.claim, report)
         if isinstance(verdict, Deny):
@@ -239,8 +237,10 @@ class Governor(Promoter):
         self._ledger.revoke(key, rule, reason)
 
     def fail(self, sweep: str, key: str, reason: str) -> None:
-        """Record that a trial failed by itself; its lease is not touched."""
-        self._ledger.refuse(sweep, key, Deny(FAILED, reason), kind="fail")
+        """Record that a trial failed, by itself or since nobody renewed its lease, which is not touched."""
+        silent = any(error.__name__ in reason for error in (GovernorUnreachable, LedgerUnavailable))
+        rule = LOST if silent or self._ledger.has_lapsed(key) else FAILED
+        self._ledger.refuse(sweep, key, Deny(rule, reason), kind="fail")
 
     def verdict(self, key: str) -> Verdict:
         """The refusal recorded on a trial's lease, or Allow."""

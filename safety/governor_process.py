@@ -43,12 +43,13 @@ class GovernorActor:
         threading.Thread(target=self._open_unasked, name="opener", daemon=True).start()
 
     async def _opened(self) -> Office:
-        return self._office or await asyncio.to_thread(self._open)
+        return await asyncio.to_thread(self._open) if self._office is None else self._office
 
     def _open(self) -> Office:
         # not as the actor is made: Ray starts none again that failed then, and a full disk has room again
         with self._opening:
-            office = self._office = self._office or Office(self._url, self._folder, self._identity)
+            office = self._office or Office(self._url, self._folder, self._identity)
+            self._office = office
         return office
 
     def _open_unasked(self) -> None:

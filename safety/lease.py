@@ -16,6 +16,8 @@ OPEN_STATES = ("reserved", "active", "revoked")
 REPORTS = "heard"
 # rule of a trial that failed by itself: no refusal, it may be tried again
 FAILED = "failed"
+# of a trial whose lease ended through no fault of its own: it may be tried again too
+LOST = "lease"
 # by the switch that stops every sweep
 KILLED = "killed"
 FROZEN = "frozen"

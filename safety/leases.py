@@ -16,7 +16,7 @@ from safety import audit, budgets, schema
 from safety.claim import TRIALS, USED, Claim, Usage
 from safety.clock import Clock
 from safety.errors import KeyReused, LeaseLost
-from safety.lease import FAILED, KILLED, OPEN_STATES, REPORTS, Lease, Request
+from safety.lease import FAILED, KILLED, LOST, OPEN_STATES, REPORTS, Lease, Request
 from safety.prepared import Prepared, insertion
 from safety.verdict import Allow, Deny, Hold, Verdict
 
@@ -87,11 +87,11 @@ def standing(known: Lease, request: Request) -> Verdict | None:
     """
     if known.sweep != request.sweep:
         raise KeyReused(f"{request.key}: this key was used for another sweep")
-    if known.rule not in ("", FAILED, KILLED):
+    if known.rule not in ("", FAILED, LOST, KILLED):
         return Deny(known.rule, known.reason)
     if known.state in ("active", "revoked"):
         # of a worker that may still compute: a dead actor is no proof that its process is
-        return Hold("lease", f"{known.key}: its lease is {known.state}, until it is settled or forfeited")
+        return Hold(LOST, f"{known.key}: its lease is {known.state}, until it is settled or forfeited")
     same = (known.digest, known.claim) == (request.digest, request.claim)
     return Allow() if known.state == "reserved" and same else None
 

@@ -211,6 +211,14 @@ class Ledger(SweepLedger):
         with self._transaction() as connection:
             return leases.by_key(connection, key)
 
+    def has_lapsed(self, key: str) -> bool:
+        """Whether the newest lease of a trial's key was not renewed in time, as a live worker's is."""
+        with self._transaction() as connection:
+            lease = leases.by_key(connection, key)
+            if lease is None or lease.state != "active":
+                return lease is not None and lease.state == "forfeited"
+            return lease.boot != self._clock.boot or self._clock.monotonic_ms() > lease.deadline_ms
+
     def confirm(self, lease_id: int, fence: int, judge: Judge) -> Verdict:
         """Judge an active lease by its fence; a denial is an incident that revokes this lease and no other.
 

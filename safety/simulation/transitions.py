@@ -18,7 +18,7 @@ _STEPS = {
     "revoked": ("revoked", "settled", "forfeited"),
 }
 # rules that say nothing of the trial itself
-_PASSING = ("", "failed", "killed")
+_PASSING = ("", "failed", "lease", "killed")
 
 
 class Transitions:

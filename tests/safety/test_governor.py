@@ -201,6 +201,37 @@ def test_an_improvement_over_the_ceiling_is_held_and_recorded(governor, ledger):
     assert (last(ledger).kind, last(ledger).rule) == ("hold", "max_improvement_rate")
 
 
+@pytest.mark.parametrize(
+    ("passed_ms", "reason", "rule"),
+    [
+        (15_000, "its worker died", "failed"),
+        (15_001, "its worker died", "lease"),
+        (40_000, "its worker died", "lease"),
+        (0, "safety.errors.GovernorUnreachable: no answer", "lease"),
+        (0, "safety.errors.LedgerUnavailable: locked", "lease"),
+    ],
+)
+def test_a_trial_that_failed_since_nobody_renewed_its_lease_is_told_from_one_that_failed_by_itself(
+    governor, ledger, clock, passed_ms, reason, rule
+):
+    begun(governor)
+    clock.pass_ms(passed_ms)
+    ledger.reap()  # past its deadline and grace it is forfeited
+    governor.fail("s", "s/1", reason)
+    assert governor.verdict("s/1") == Deny(rule, reason, {rule: 1.0})
+    assert (last(ledger).kind, last(ledger).rule) == ("fail", rule)
+
+
+def test_a_trial_that_lost_its_lease_may_be_tried_again_once_that_is_over(governor, ledger, clock):
+    begun(governor)
+    clock.pass_ms(15_001)
+    governor.fail("s", "s/1", "its worker died")
+    assert governor.readmit(request()).rule == "lease"
+    clock.pass_ms(20_001)
+    ledger.reap()
+    assert governor.readmit(request()) == Allow()
+
+
 def test_a_driver_learns_from_the_governor_what_becomes_of_a_promotion(governor, ledger):
     approvers = {"approvers": {"ann": "a" * 64}}
     governor.open_sweep("p", limits(approval=approvers), "family")
