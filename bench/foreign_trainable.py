@@ -9,7 +9,7 @@ import ray
 from ray import tune
 
 import safety
-from safety.actor import NAME, NAMESPACE
+from safety.governor_process import NAME, NAMESPACE
 
 REPORTS = 3
 LIMITS = {

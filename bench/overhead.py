@@ -29,7 +29,8 @@ from rsi_ray.plan import Plan
 from rsi_ray.samplers import SAMPLERS
 from rsi_ray.sweep import run_sweep
 from safety import Claim, Measured, limits_from_dict
-from safety.actor import NAME, NAMESPACE, connect
+from safety.actor import connect
+from safety.governor_process import NAME, NAMESPACE
 from search_spaces.cost import Cost
 from search_spaces.measure import measure_space
 from search_spaces.space import Sample, Suggest

@@ -11,6 +11,7 @@ import typer
 
 from rsi_ray.ledgers import RUNS
 from rsi_ray.oversight import Reason, Storage, Url, app, open_ledger, sign, this_user
+from rsi_ray.printable import printable
 from safety import Allow, Hold, Ledger, Verdict
 from safety.approval import Answer, decide
 from safety.approvals import Asked
@@ -101,7 +102,7 @@ def _name_of(ledger: Ledger, asked: Asked, public: str) -> str:
 def _line(asked: Asked, verdict: Verdict) -> str:
     request = asked.request
     answers = ", ".join(f"{one.by} {one.answer}s" for one in asked.decisions) or "nobody has decided"
-    return (
+    return printable(
         f"{request.name} {request.act.kind}: {_state(asked, verdict)}; "
         f"asked by {request.by} {utc(request.at_ms)}, open until {utc(request.expires_ms)}; {answers}"
     )
@@ -122,7 +123,8 @@ def _details(asked: Asked, before: Limits | None) -> list[str]:
         lines += _changes(before, Limits.model_validate_json(asked.request.about))
     else:
         lines.append(f"  about: {asked.request.about}")
-    return lines + [f"  {one.by} {one.answer}s: {one.reason}" for one in asked.decisions]
+    lines += [f"  {one.by} {one.answer}s: {one.reason}" for one in asked.decisions]
+    return [printable(line) for line in lines]
 
 
 def _changes(before: Limits | None, wanted: Limits) -> list[str]:

@@ -106,7 +106,7 @@ def _key_beside(folder: Path) -> str:
     try:
         return public_in(folder) or ""
     except IdentityError as error:
-        typer.echo(f"rsi-ray: {error}", err=True)
+        typer.echo(f"rsi-ray: {printable(str(error))}", err=True)
         return ""
 
 
@@ -120,11 +120,11 @@ def verify(
         found = witness.evidence(opened.audit_stream())
     problem = found.checked.problem or witness.missing()
     if problem:
-        typer.echo(problem)
+        typer.echo(printable(problem))
         raise typer.Exit(FAILURE)
     typer.echo(f"{found.checked.rows:,} rows, each follows from those before it")
     for line in (*_places(witness), *_doubts(found)):
-        typer.echo(line)
+        typer.echo(printable(line))
 
 
 def _places(witness: Witness) -> Iterator[str]:
@@ -222,7 +222,7 @@ def report(
         Path(f"{stem}.{suffix}").write_text(text, encoding="utf-8", errors="replace")
     typer.echo(f"{stem}.html and {stem}.json")
     if not found["audit"]["whole"]:
-        typer.echo(found["audit"]["problem"])
+        typer.echo(printable(found["audit"]["problem"]))
         raise typer.Exit(FAILURE)
 
 

@@ -9,6 +9,7 @@ import typer
 
 from rsi_ray import oversight
 from rsi_ray.errors import UsageError
+from rsi_ray.printable import printable
 from safety import DocumentError, SafetyError
 
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130
@@ -29,10 +30,10 @@ def main() -> None:
     try:
         app()()
     except (DocumentError, UsageError) as error:
-        print(f"rsi-ray: {error}", file=sys.stderr)
+        print(f"rsi-ray: {printable(str(error))}", file=sys.stderr)
         sys.exit(USAGE)
     except (SafetyError, OSError) as error:
-        print(f"rsi-ray: {error}", file=sys.stderr)
+        print(f"rsi-ray: {printable(str(error))}", file=sys.stderr)
         sys.exit(FAILURE)
     except KeyboardInterrupt:
         print("rsi-ray: interrupted", file=sys.stderr)

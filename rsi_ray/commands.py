@@ -23,6 +23,7 @@ from rsi_ray.config import (
 from rsi_ray.disk import RUN_FILE
 from rsi_ray.errors import SweepError
 from rsi_ray.ledgers import LEDGER_FILE, RUNS, from_anywhere
+from rsi_ray.printable import printable
 from rsi_ray.recursion import LOOP_FILE
 from rsi_ray.replay import replay as replay_trial
 from rsi_ray.result import Result
@@ -154,9 +155,11 @@ def drill(
         canaries = run_drill(governor, by or oversight.this_user(), target_ms=round(target * 1000))
     for canary in canaries:
         lived = "NOT DEAD" if canary.latency_ms is None else f"{canary.latency_ms:,} ms"
-        typer.echo(f"{canary.node:16} {canary.kind:10} {lived}")
+        typer.echo(f"{printable(canary.node):16} {canary.kind:10} {lived}")
     failure = missed(canaries, round(target * 1000))
     if failure:
-        typer.echo(f"The drill failed: {failure}. Nothing begins on this ledger until a drill passes")
+        typer.echo(
+            f"The drill failed: {printable(failure)}. Nothing begins on this ledger until a drill passes"
+        )
         raise typer.Exit(FAILURE)
     typer.echo(f"Every canary was dead within {target:g} s; the drill is in the audit")

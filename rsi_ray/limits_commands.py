@@ -13,6 +13,7 @@ import typer
 
 from rsi_ray.ledgers import RUNS
 from rsi_ray.oversight import Storage, Url, Who, open_ledger, sign, this_user
+from rsi_ray.printable import printable
 from safety import Ledger, Version, limits_from_yaml
 from safety.database import state_folder
 from safety.errors import IdentityError
@@ -60,7 +61,7 @@ def _signer(ledger: Ledger, storage: Path) -> Identity | None:
     try:
         return identity_in(state_folder(ledger.url, storage))
     except IdentityError as error:
-        typer.echo(f"rsi-ray: the version is not signed: {error}", err=True)
+        typer.echo(f"rsi-ray: the version is not signed: {printable(str(error))}", err=True)
         return None
 
 
@@ -89,7 +90,8 @@ def _line(version: Version) -> str:
     signed = f"signed by key {version.public[:12]}" if version.public else "not signed"
     if version.public and not version.is_authentic:
         signed += ", which does NOT hold"
-    return f"Version {version.number}, {version.digest[:12]}, {at[:19]}Z, by {version.by}, {signed}"
+    told = f"Version {version.number}, {version.digest[:12]}, {at[:19]}Z, by {version.by}, {signed}"
+    return printable(told)
 
 
 def _json(version: Version) -> str:
@@ -103,5 +105,5 @@ def _fields(values: Mapping[str, Any], place: str = "") -> list[str]:
         if isinstance(value, dict):
             lines += _fields(value, f"{place}{name}.")
         elif value is not None:
-            lines.append(f"  {place}{name}: {value}")
+            lines.append(printable(f"  {place}{name}: {value}"))
     return lines

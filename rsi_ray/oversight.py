@@ -13,6 +13,7 @@ import typer
 
 from rsi_ray.errors import RunError
 from rsi_ray.ledgers import LEDGER_FILE, RUNS, sqlite_path
+from rsi_ray.printable import printable
 from safety import Ledger
 from safety.database import state_folder
 from safety.errors import CheckpointError, IdentityError, LedgerUnavailable
@@ -96,7 +97,7 @@ def sign(ledger: Ledger, storage: Path) -> None:
         identity = identity_in(folder)
         places = places_of(ledger.url, folder)
     except (IdentityError, CheckpointError) as error:
-        typer.echo(f"rsi-ray: the audit is not signed now: {error}", err=True)
+        typer.echo(f"rsi-ray: the audit is not signed now: {printable(str(error))}", err=True)
         return
     threads = [NotaryThread(Notary(ledger, identity, [place])) for place in places]
     for place, thread in zip(places, threads, strict=True):
@@ -114,7 +115,9 @@ def kill(reason: Reason, ledger: Url = None, storage: Storage = Path(RUNS), by: 
             sign(opened, storage)
     except LedgerUnavailable as error:  # the kill must not be lost
         file = put(state_folder(ledger_url(ledger, storage), storage), f"{reason} (by {who})")
-        typer.echo(f"rsi-ray: {error}; the file {file} kills as soon as it can be written", err=True)
+        typer.echo(
+            f"rsi-ray: {printable(str(error))}; the file {file} kills as soon as it can be written", err=True
+        )
         raise typer.Exit(FAILURE) from None
     typer.echo(
         f"Killed: {held} leases are revoked; every worker is being ended, and nothing runs on "

@@ -21,6 +21,7 @@ from rsi_ray.records import RECORD, Verdict, below
 from rsi_ray.study import Outcome, known_outcomes, trial_of
 from safety import Allow, Claim, Deny, SearchExhausted, request_digest
 from safety import Verdict as SafetyVerdict
+from safety.lease import FAILED, LOST
 from search_spaces.random_trial import RandomTrial
 from search_spaces.space import Suggests
 
@@ -28,6 +29,8 @@ METRIC = SCORE
 # proposals of the sampler for one trial, before one is drawn elsewhere
 PATIENCE = 3
 RANDOM_DRAWS = 1000
+# times that a candidate is run again whose lease was lost, before it counts as failed
+MOST_LOST = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,7 @@ class OptunaSearcher(Searcher):
         baseline: configuration that is run first and alone; None for none.
         enqueued: configurations that are proposed before the sampler is asked.
         seed: of the draws elsewhere.
+        one_more: has Tune ask for another trial, in place of one whose lease was lost.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class OptunaSearcher(Searcher):
         baseline: Mapping[str, Any] | None = None,
         enqueued: Iterable[Mapping[str, Any]] = (),
         seed: int,
+        one_more: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(metric=METRIC, mode="max")
         self.study, self._space = study, space
@@ -87,6 +92,9 @@ class OptunaSearcher(Searcher):
         self._live: dict[str, _Live] = {}
         self._twins: dict[str, list[optuna.Trial]] = {}
         self._attempts: Counter[str] = Counter()
+        # by configuration, how often it has lost its lease
+        self._lost: Counter[str] = Counter()
+        self._one_more = one_more
 
     def suggest(self, trial_id: str) -> Any:
         """The next configuration that is not known; None while the baseline is trained.
@@ -190,19 +198,36 @@ class OptunaSearcher(Searcher):
         self._end(trial_id, state, record)
 
     def on_trial_refused(self, trial_id: str, denial: Deny) -> None:
-        """Tell a refusal: PRUNED with the constraint set, or FAIL where the candidate itself failed."""
-        if trial_id not in self._live:
+        """Tell a refusal: PRUNED with the constraint set, or FAIL where the candidate itself failed.
+
+        One whose lease was lost through no fault of its own is proposed again.
+        """
+        if trial_id not in self._live or (denial.rule == LOST and self._given_again(trial_id, denial)):
             return
-        failed = denial.rule in ("failed", "finite_score")
-        record = {
-            "verdict": Verdict.FAILED if failed else Verdict.REFUSED,
-            "rule": denial.rule,
-            "reason": denial.reason,
-        }
+        failed = denial.rule in (FAILED, LOST, "finite_score")
+        verdict = Verdict.FAILED if failed else Verdict.REFUSED
+        record = {"verdict": verdict, "rule": denial.rule, "reason": denial.reason}
         state = TrialState.FAIL if failed else TrialState.PRUNED
         # a budget's refusal says nothing of the candidate for good, but the sampler should move on
         excess = {} if failed else denial.excess or {denial.rule: 1.0}
         self._end(trial_id, state, record, excess)
+
+    def _given_again(self, trial_id: str, denial: Deny) -> bool:
+        """Propose a candidate once more; whether it may be."""
+        live = self._live[trial_id]
+        if self._lost[live.digest] >= MOST_LOST:
+            return False
+        self._lost[live.digest] += 1
+        del self._live[trial_id]
+        record = {"trial_id": trial_id, "verdict": Verdict.CUT, "rule": denial.rule, "reason": denial.reason}
+        live.trial.set_user_attr(RECORD, {**record, "config": live.config, "scores": live.scores})
+        self.study.tell(live.trial, None, TrialState.FAIL)
+        if trial_id == self._baseline_id:
+            self._baseline_id = None
+        else:
+            self._queue.appendleft(live.config)
+        self._one_more()
+        return True
 
     def _end(
         self,

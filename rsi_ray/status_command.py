@@ -151,7 +151,7 @@ def _recorded(ledger: Ledger, storage: Path, strangers: list[TuneActor]) -> list
             audited = True
         except SafetyError as error:
             audited = False
-            typer.echo(f"rsi-ray: not recorded in the audit: {error}", err=True)
+            typer.echo(f"rsi-ray: not recorded in the audit: {printable(str(error))}", err=True)
         told.append({**asdict(one), "audited": audited})
     sign(ledger, storage)
     return told

@@ -15,14 +15,14 @@ from rsi_ray.journal import StudyStorage
 from rsi_ray.objectives import SCORE, directions_of, values_of
 from rsi_ray.records import RECORD, Verdict, record_of
 from safety import request_digest
-from safety.lease import NOT_OPEN
+from safety.lease import LOST, NOT_OPEN
 from search_spaces.given_trial import GivenTrial
 from search_spaces.space import Suggests
 
 # where a candidate comes from that people told of
 TOLD = "add_trial"
 # refusals that say nothing of the candidate for good
-PASSING_RULES = ("budget.", *NOT_OPEN, "lease", "unjudged")
+PASSING_RULES = ("budget.", *NOT_OPEN, LOST, "unjudged")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rsi_ray.objectives import MINIMIZED, SCORE
+from rsi_ray.printable import printable
 from rsi_ray.records import Verdict, below
 from rsi_ray.result import Result
 from rsi_ray.view import Row, amount, budgets_of, capability_of, dashboard_text, spec_text, table_of
@@ -33,9 +34,9 @@ def summary(result: Result) -> Group:
     parts.append(_verdicts_text(result.table))
     parts += [budgets_of(result.status), *capability_of(result.status)]
     if result.ended:
-        parts.append(Text(f"The sweep ended early: {result.ended}", style="red"))
+        parts.append(Text(printable(f"The sweep ended early: {result.ended}"), style="red"))
     if result.used_up:
-        parts.append(Text(f"Nothing more to train: {result.used_up}", style="yellow"))
+        parts.append(Text(printable(f"Nothing more to train: {result.used_up}"), style="yellow"))
     folder = _from_here(result.folder)
     parts.append(
         Text(
@@ -94,9 +95,9 @@ def _best_text(result: Result) -> Text:
         gain = best["score"] / baseline["score"] - 1 if baseline["score"] else float("nan")
         text += f"\nBaseline: #{baseline['number']} with {baseline['score']:.4f}; the best is {gain:+.1%}"
     if isinstance(result.improvement, Deny):
-        text += f"\nRefused, and its lineage shut down: {result.improvement.reason}"
+        text += f"\nRefused, and its lineage shut down: {printable(result.improvement.reason)}"
     elif isinstance(result.improvement, Hold):
-        text += f"\nHeld for a human before it may replace anything: {result.improvement.reason}"
+        text += f"\nHeld for a human before it may replace anything: {printable(result.improvement.reason)}"
     return Text(text)
 
 
@@ -107,7 +108,8 @@ def _verdicts_text(table: pd.DataFrame) -> Text:
         if verdict in (Verdict.REFUSED, Verdict.FAILED):
             for rule, same in group.groupby("rule"):
                 example = same.iloc[0]
-                lines.append(f"{len(same)} {verdict} by {rule}; #{example['number']}: {example['reason']}")
+                told = f"{len(same)} {verdict} by {rule}; #{example['number']}: {example['reason']}"
+                lines.append(printable(told))
         else:
             lines.append(f"{len(group)} {verdict}")
     return Text("\n".join(lines))

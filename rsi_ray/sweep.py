@@ -74,7 +74,7 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
         stop.after(plan.seconds)
         with open_folder(plan) as (study, interrupted):
             plan = bound(plan, governor)
-            searcher = _searcher(plan, study, interrupted)
+            searcher = _searcher(plan, study, interrupted, lambda: _ask_for_one_more(governance))
             observer = Observer(plan, searcher, governor, watch, stop, dashboard)
             trials = plan.trials - trained_count(study)
             try:
@@ -195,7 +195,14 @@ def _dashboard_url() -> str:
     return str(ray._private.worker.get_dashboard_url() or "")
 
 
-def _searcher(plan: Plan, study: optuna.Study, interrupted: list[dict[str, Any]]) -> OptunaSearcher:
+def _ask_for_one_more(governance: Governance) -> None:
+    """Have Tune make a trial more than it was told to."""
+    governance.heard.controller.search_alg._total_samples += 1
+
+
+def _searcher(
+    plan: Plan, study: optuna.Study, interrupted: list[dict[str, Any]], one_more: Callable[[], None]
+) -> OptunaSearcher:
     return OptunaSearcher(
         study,
         plan.space,
@@ -206,6 +213,7 @@ def _searcher(plan: Plan, study: optuna.Study, interrupted: list[dict[str, Any]]
         baseline=plan.baseline,
         enqueued=[*interrupted, *plan.enqueued],
         seed=plan.seed + len(study.get_trials(deepcopy=False)),
+        one_more=one_more,
     )
 
 

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from rsi_ray.hyperparameters import PREFIX
 from rsi_ray.observer import Snapshot, Watch
+from rsi_ray.printable import printable
 from rsi_ray.records import Verdict, record_of
 from safety import Budget, Status
 
@@ -64,7 +65,7 @@ def _printer(console: Console) -> Watch:
             if row["number"] not in told and row["verdict"] != "training":
                 told.add(row["number"])
                 cells = "  ".join(cell.plain for cell in _cells(row))
-                console.print(cells, highlight=False, soft_wrap=True)
+                console.print(cells, markup=False, highlight=False, soft_wrap=True)
 
     return watch
 
@@ -156,9 +157,9 @@ def verdict_text(row: Mapping[str, Any]) -> str:
     if row["verdict"] in ("training", Verdict.STOPPED):
         return f"{verdict}, report {row.get('reports') or 0}"
     if row["verdict"] == Verdict.REFUSED:
-        return f"{verdict} by {row.get('rule', '')}: {row.get('reason', '')}"
+        return printable(f"{verdict} by {row.get('rule', '')}: {row.get('reason', '')}")
     if row["verdict"] == Verdict.FAILED:
-        return f"{verdict}: {row.get('reason', '')}"
+        return printable(f"{verdict}: {row.get('reason', '')}")
     return verdict
 
 

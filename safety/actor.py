@@ -1,90 +1,39 @@
-"""Ray shell: the cluster's one governor actor and its client."""
+"""Ray shell: the client of the cluster's one governor actor."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
-from safety.answers import Question, Signed, asked, opened, read, sealed
-from safety.approval import Champion, Decision
-from safety.approval import Request as ApprovalRequest
-from safety.approvals import Asked
-from safety.champions import Promoted
+from safety.answers import Question, asked, opened
 from safety.claim import Measured, Usage
 from safety.database import state_folder, without_password
 from safety.drills import Canary
-from safety.emergency_calls import EmergencyClient
-from safety.errors import GovernorUnreachable, IdentityError, LedgerError, SafetyError
+from safety.emergency_client import EmergencyClient
+from safety.errors import GovernorUnreachable, IdentityError, LedgerError
 from safety.governor import Status
-from safety.identity import identity_in, public_in
-from safety.improvement import Mode
-from safety.kernel import be_served_as_others_are
+from safety.governor_process import NAME, NAMESPACE, governor_actor
+from safety.identity import public_in
 from safety.lease import Grant, Request
 from safety.limits import Limits
-from safety.office import Office
+from safety.promoter import Promoter
 from safety.rules import Report
 from safety.verdict import Verdict
 
-NAME = "governor"
-NAMESPACE = "rsi_ray"
 ANSWER_SECONDS, START_SECONDS = 10.0, 60.0
 # where a ledger that is no file has its governor's state, if nobody says otherwise
 RUNS = "rsi_results"
 
 
-class GovernorActor:
-    """The governor in a process of its own, on the head node, beside its ledger.
-
-    Every call is safe to repeat: Ray delivers at least once.
-
-    Args:
-        ledger_url: of its ledger.
-        state: folder of its key, and of the file that kills.
-    """
-
-    def __init__(self, ledger_url: str, state: str) -> None:
-        be_served_as_others_are()
-        self._url, self._folder = ledger_url, Path(state)
-        self._identity = identity_in(self._folder)
-        self._opening = asyncio.Lock()
-        self._office: Office | None = None
-
-    async def _opened(self) -> Office:
-        # not as the actor is made: Ray starts none again that failed then, and a full disk has room again
-        async with self._opening:
-            home = self._url, self._folder, self._identity
-            self._office = self._office or await asyncio.to_thread(Office, *home)
-        return self._office
-
-    async def about(self) -> tuple[str, str]:
-        """The ledger's URL and the public key: what it says of itself, unproven."""
-        return self._url, self._identity.public
-
-    async def ask(self, question: Question) -> Signed:
-        """Call a method of the governor."""
-        try:
-            office, (method, arguments) = await self._opened(), read(question)
-            if method == "sign_into":  # a disk that hangs keeps nobody else waiting
-                answer: object = await asyncio.to_thread(office.sign_into, *arguments)
-            else:
-                answer = await asyncio.wrap_future(office.ask(method, arguments))
-        except SafetyError as error:
-            answer = error
-        return sealed(self._identity, question, answer)
-
-    def __repr__(self) -> str:
-        """Shown in the dashboard."""
-        return f"Governor({without_password(self._url)})"
-
-
-class GovernorClient(EmergencyClient):
+class GovernorClient(Promoter, EmergencyClient):
     """The governor as drivers and workers reach it; picklable, and without memory.
 
+    It is one driver's, with its workers: a sweep that it has opened is closed by no other.
     Every method is the governor's; each raises GovernorUnreachable where no answer comes, and IdentityError
     where one comes that isn't signed by the pinned key.
 
@@ -102,6 +51,7 @@ class GovernorClient(EmergencyClient):
         self.public = public
         self._handle = handle
         self._answer_seconds = answer_seconds
+        self._driver = uuid4().hex
 
     def _ask(self, method: str, *arguments: object) -> Any:
         question = asked(method, arguments)
@@ -133,7 +83,7 @@ class GovernorClient(EmergencyClient):
         self, sweep: str, limits: Limits, lineage: str | None = None, is_drill: bool = False
     ) -> Limits:
         """Bind a sweep to its limits; answers those in force."""
-        in_force: Limits = self._ask("open_sweep", sweep, limits, lineage, is_drill)
+        in_force: Limits = self._ask("open_sweep", sweep, limits, lineage, is_drill, self._driver)
         return in_force
 
     def record_drill(self, canaries: Sequence[Canary], target_ms: int, by: str) -> str:
@@ -142,8 +92,8 @@ class GovernorClient(EmergencyClient):
         return failure
 
     def close_sweep(self, sweep: str, usage: Mapping[str, Usage]) -> None:
-        """End a sweep whose workers are dead."""
-        self._ask("close_sweep", sweep, dict(usage))
+        """End a sweep that this driver has opened, and whose workers are dead."""
+        self._ask("close_sweep", sweep, dict(usage), self._driver)
 
     def freeze(self, sweep: str, reason: str) -> None:
         """Admit and renew nothing of a sweep any more."""
@@ -203,46 +153,6 @@ class GovernorClient(EmergencyClient):
         """Write an incident into the audit."""
         self._ask("record_incident", sweep, key, rule, reason)
 
-    def judge_improvement(self, sweep: str, old: float, new: float, mode: Mode = "max") -> Verdict:
-        """Judge a sweep's best against what it would replace."""
-        verdict: Verdict = self._ask("judge_improvement", sweep, old, new, mode)
-        return verdict
-
-    def promote(
-        self,
-        sweep: str,
-        key: str,
-        old: float,
-        new: float,
-        mode: Mode = "max",
-        champion: Champion | None = None,
-        request: str = "",
-    ) -> Verdict:
-        """Record that a champion takes another's place, if it may."""
-        verdict: Verdict = self._ask("promote", sweep, key, old, new, mode, champion, request)
-        return verdict
-
-    def ask_promotion(
-        self, sweep: str, champion: Champion, by: str, about: str, lifts: str = ""
-    ) -> ApprovalRequest:
-        """Ask people to approve a promotion."""
-        request: ApprovalRequest = self._ask("ask_promotion", sweep, champion, by, about, lifts)
-        return request
-
-    def request(self, name: str) -> tuple[Asked, Verdict]:
-        """A request for an approval, and whether it is approved now."""
-        asked: tuple[Asked, Verdict] = self._ask("request", name)
-        return asked
-
-    def decide(self, decision: Decision) -> None:
-        """Write an approver's decision down."""
-        self._ask("decide", decision)
-
-    def champions(self, lineage: str) -> list[Promoted]:
-        """The promotions of a lineage, in order."""
-        found: list[Promoted] = self._ask("champions", lineage)
-        return found
-
     def fail(self, sweep: str, key: str, reason: str) -> None:
         """Record that a trial failed."""
         self._ask("fail", sweep, key, reason)
@@ -275,22 +185,6 @@ class GovernorClient(EmergencyClient):
         """Which ledger the governor fronts."""
         url: str = self._ask("ledger_url")
         return url
-
-
-def governor_actor(ledger_url: str, state: str) -> Any:
-    """The actor by the governor's name; it is started where there is none."""
-    actor = ray.remote(GovernorActor).options(
-        name=NAME,
-        namespace=NAMESPACE,
-        get_if_exists=True,
-        lifetime="detached",
-        num_cpus=0,
-        # the ledger lies on the head node
-        resources={"node:__internal_head__": 0.001},
-        max_restarts=-1,
-        max_task_retries=2,
-    )
-    return actor.remote(ledger_url, state)
 
 
 def connect_to_any(

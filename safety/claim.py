@@ -68,6 +68,10 @@ class Claim:
             WALL_MS: self.wall_ms,
         }
 
+    def counted(self, reports: int) -> int:
+        """Reports to charge where so many were made: a claim for one is for however many there are."""
+        return min(reports, 1) if self.reports == 1 else reports
+
     def used(self, *, reports: int, elapsed_ms: int) -> Usage:
         """What so many reports use by the arithmetic, and so much time: GPUs for as long as it ran."""
         return Usage(

@@ -9,8 +9,8 @@ from typing import Any
 
 from ray.util.state import list_actors, list_nodes
 
-from safety.actor import NAME, NAMESPACE
 from safety.errors import ClusterUnreachable
+from safety.governor_process import NAME, NAMESPACE
 from safety.ungoverned import TuneActor
 
 # the most that Ray tells at once

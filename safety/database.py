@@ -58,9 +58,8 @@ def _complete(connection: sa.Connection) -> list[str]:
     """Make the tables that are missing; columns of ours that those which were there already lack."""
     inspector = sa.inspect(connection)
     known = set(inspector.get_table_names())
-    there, missing = [], []
-    for table in metadata.sorted_tables:
-        (there if table.name in known else missing).append(table)
+    there = [table for table in metadata.sorted_tables if table.name in known]
+    missing = [table for table in metadata.sorted_tables if table.name not in known]
     metadata.create_all(connection, missing, checkfirst=False)
     return [lacking for table in there for lacking in _lacking(inspector, table)]
 

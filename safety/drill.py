@@ -17,9 +17,10 @@ import psutil
 import ray
 from ray import tune
 
-from safety.actor import NAMESPACE, GovernorClient
+from safety.actor import GovernorClient
 from safety.drills import Canary
 from safety.errors import SafetyError
+from safety.governor_process import NAMESPACE
 from safety.limits import Bounds, Limits
 from safety.pricing import Pricing
 from safety.tuner import GovernedTuner, Home

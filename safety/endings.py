@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import sqlalchemy as sa
 
 from safety import audit, budgets, leases, sweeps
@@ -18,7 +20,19 @@ SWEEP_SILENCE_MS = 60_000
 def settle(connection: sa.Connection, clock: Clock, lease: Lease, usage: Usage) -> None:
     """Spend what was used, and no less than its reports told; more than was held freezes the sweep."""
     used = usage.credible(lease.claim).at_least(lease.heard)
-    overrun = leases.end(connection, clock, lease, "settled", used.charges(lease.claim))
+    _spend(connection, clock, lease, "settled", used.charges(lease.claim))
+
+
+def settle_cut_short(connection: sa.Connection, clock: Clock, lease: Lease, told: Usage) -> None:
+    """The same for a trial that died, whose use since its last report nobody knows."""
+    _spend(connection, clock, lease, "settled", cut_short(clock, lease, told).charges(lease.claim))
+
+
+def _spend(
+    connection: sa.Connection, clock: Clock, lease: Lease, state: str, used: Mapping[str, int]
+) -> None:
+    """End a lease; more than it held is an incident, and freezes the sweep."""
+    overrun = leases.end(connection, clock, lease, state, used)
     if overrun:
         detail = {"overrun": dict(overrun)}
         audit.note(connection, clock, "incident", sweep=lease.sweep, key=lease.key, detail=detail)
@@ -51,7 +65,7 @@ def revoke_over(connection: sa.Connection, clock: Clock, sweep: str) -> None:
 
 
 def cut_short(clock: Clock, lease: Lease, told: Usage) -> Usage:
-    """What a trial that died is charged: up to its next report, and its time until now."""
+    """What a trial that died is charged: up to its next report, its time until now, and what it told."""
     claim = lease.claim
     usage = told.credible(claim) if told.lease in (0, lease.id) else Usage()
     usage = usage.at_least(lease.heard)
@@ -59,11 +73,8 @@ def cut_short(clock: Clock, lease: Lease, told: Usage) -> Usage:
     if lease.boot == clock.boot:
         elapsed = min(clock.monotonic_ms() - lease.began_ms, claim.wall_ms)
     gpu_ms = -(-claim.gpu_ms * elapsed // max(1, claim.wall_ms))
-    return Usage(
-        train_flops=min(usage.train_flops, claim.train_flops),
-        wall_ms=elapsed,
-        gpu_ms=min(max(usage.gpu_ms, gpu_ms), claim.gpu_ms),
-        reports=min(usage.reports + 1, claim.reports),
+    return usage.at_least(
+        Usage(wall_ms=elapsed, gpu_ms=gpu_ms, reports=min(usage.reports + 1, claim.reports))
     )
 
 
@@ -77,7 +88,11 @@ def reap(connection: sa.Connection, clock: Clock) -> int:
 
 
 def reap_begun(connection: sa.Connection, clock: Clock, lease: Lease) -> bool:
-    """Spend the whole hold of a lease that is silent past deadline and grace; whether it was."""
+    """Spend the whole hold of a lease that is silent past deadline and grace, and what it told beyond that.
+
+    Returns:
+        Whether it was.
+    """
     limits = sweeps.find(connection, lease.sweep).limits
     if lease.boot != clock.boot:
         # the host was started again: its clock says nothing of this lease, so it gets a full term
@@ -85,5 +100,7 @@ def reap_begun(connection: sa.Connection, clock: Clock, lease: Lease) -> bool:
         return False
     if clock.monotonic_ms() <= lease.deadline_ms + limits.grace_seconds * 1000:
         return False
-    leases.end(connection, clock, lease, "forfeited", budgets.whole(lease.claim))
+    told = lease.heard.charges(lease.claim)
+    used = {name: max(amount, told[name]) for name, amount in budgets.whole(lease.claim).items()}
+    _spend(connection, clock, lease, "forfeited", used)
     return True

@@ -11,6 +11,7 @@ SafetyError
 │   ├── ApprovalRefused    a decision doesn't count: forged, too late, by the proposer, by no approver
 │   ├── KeyReused          an idempotency key came again with another request
 │   ├── LeaseLost          the lease is over for this holder: fenced, revoked, expired or frozen
+│   │   ├── LeaseDenied    a report of its own ended it: its process may end as it should until its deadline
 │   │   └── LeaseSettled   it ended as it should: somebody has settled it
 │   ├── LedgerUnavailable  its database is locked, read-only, full or gone: the same question may do later
 │   └── LooserLimits       a cap above the one in force was asked for; that takes an approval
@@ -63,6 +64,10 @@ class KeyReused(LedgerError):
 
 class LeaseLost(LedgerError):
     """The lease is over for this holder; it must compute nothing more."""
+
+
+class LeaseDenied(LeaseLost):
+    """A report under the lease was denied: it is renewed no more, and what was computed may be saved."""
 
 
 class LeaseSettled(LeaseLost):

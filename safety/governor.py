@@ -5,21 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
-from safety.approval import Champion, Decision
-from safety.approval import Request as ApprovalRequest
-from safety.approvals import Asked
 from safety.budgets import Budget
-from safety.champions import Promoted
 from safety.claim import Measured, Usage
 from safety.drills import Canary
-from safety.emergency_calls import EmergencyCalls
-from safety.errors import LeaseLost
-from safety.improvement import Mode
-from safety.lease import FAILED, Grant, Request
+from safety.emergency_client import EmergencyClient
+from safety.errors import GovernorUnreachable, LeaseLost, LedgerUnavailable
+from safety.lease import FAILED, LOST, Grant, Request
 from safety.ledger import Judge, Ledger
 from safety.limits import Limits
+from safety.promoter import Promoter
 from safety.proximity import Nearness, proximity
 from safety.resources import within_memory
 from safety.rules import Report, as_reserved, judge_built, judge_capability, judge_claim, judge_report
@@ -99,26 +95,33 @@ class Authority(Protocol):
         ...
 
 
-class Governor(EmergencyCalls):
+class Governor(Promoter, EmergencyClient):
     """The authority over a ledger; it keeps no memory of its own."""
 
     def __init__(self, ledger: Ledger) -> None:
-        super().__init__(ledger)
         self._ledger = ledger
 
+    def _ask(self, method: str, *arguments: object) -> Any:
+        return getattr(self._ledger, method)(*arguments)
+
     def open_sweep(
-        self, sweep: str, limits: Limits, lineage: str | None = None, is_drill: bool = False
+        self,
+        sweep: str,
+        limits: Limits,
+        lineage: str | None = None,
+        is_drill: bool = False,
+        driver: str = "",
     ) -> Limits:
         """Bind a sweep to its limits; see `Ledger.open_sweep`."""
-        return self._ledger.open_sweep(sweep, limits, lineage, is_drill=is_drill)
+        return self._ledger.open_sweep(sweep, limits, lineage, is_drill=is_drill, driver=driver)
 
     def record_drill(self, canaries: Sequence[Canary], target_ms: int, by: str) -> str:
         """Write down what a kill drill measured; see `Ledger.record_drill`."""
         return self._ledger.record_drill(canaries, target_ms, by)
 
-    def close_sweep(self, sweep: str, usage: Mapping[str, Usage]) -> None:
+    def close_sweep(self, sweep: str, usage: Mapping[str, Usage], driver: str = "") -> None:
         """End a sweep whose workers are dead; see `Ledger.close_sweep`."""
-        self._ledger.close_sweep(sweep, usage)
+        self._ledger.close_sweep(sweep, usage, driver)
 
     def freeze(self, sweep: str, reason: str) -> None:
         """Admit and renew nothing of a sweep any more."""
@@ -211,13 +214,11 @@ class Governor(EmergencyCalls):
         if found and found[0].state == "revoked":
             return Deny(found[0].rule, found[0].reason)
         if found is None or found[0].state != "active":
-            return Deny(
-                "lease", f"{key}: no active lease ({found[0].state if found else 'none was reserved'})"
-            )
+            return Deny(LOST, f"{key}: no active lease ({found[0].state if found else 'none was reserved'})")
         lease, sweep = found
         if report.usage.lease not in (0, lease.id):
-            return Deny("lease", f"{key}: reported under lease {report.usage.lease}, which is over")
-        self._ledger.hear(lease, report.usage)
+            return Deny(LOST, f"{key}: reported under lease {report.usage.lease}, which is over")
+        self._ledger.hear(lease, report.usage, report.number)
         verdict = judge_report(sweep.limits, lease.claim, report)
         if isinstance(verdict, Deny):
             self._ledger.refuse(lease.sweep, key, verdict, kind="incident")
@@ -247,44 +248,11 @@ class Governor(EmergencyCalls):
         """Write an incident into the audit."""
         self._ledger.record_incident(sweep, key, rule, reason)
 
-    def judge_improvement(self, sweep: str, old: float, new: float, mode: Mode = "max") -> Verdict:
-        """Judge a sweep's best against what it would replace; see `Ledger.judge_improvement`."""
-        return self._ledger.judge_improvement(sweep, old, new, mode)
-
-    def promote(
-        self,
-        sweep: str,
-        key: str,
-        old: float,
-        new: float,
-        mode: Mode = "max",
-        champion: Champion | None = None,
-        request: str = "",
-    ) -> Verdict:
-        """Record that a champion takes another's place, if it may; see `Ledger.promote`."""
-        return self._ledger.promote(sweep, key, old, new, mode, champion, request)
-
-    def ask_promotion(
-        self, sweep: str, champion: Champion, by: str, about: str, lifts: str = ""
-    ) -> ApprovalRequest:
-        """Ask people to approve a promotion; see `Ledger.ask_promotion`."""
-        return self._ledger.ask_promotion(sweep, champion, by, about, lifts)
-
-    def request(self, name: str) -> tuple[Asked, Verdict]:
-        """A request for an approval, and whether it is approved now; see `Ledger.request`."""
-        return self._ledger.request(name)
-
-    def decide(self, decision: Decision) -> None:
-        """Write an approver's decision down; see `Ledger.decide`."""
-        self._ledger.decide(decision)
-
-    def champions(self, lineage: str) -> list[Promoted]:
-        """The promotions of a lineage, in order; see `Ledger.champions`."""
-        return self._ledger.champions(lineage)
-
     def fail(self, sweep: str, key: str, reason: str) -> None:
-        """Record that a trial failed by itself; its lease is not touched."""
-        self._ledger.refuse(sweep, key, Deny(FAILED, reason), kind="fail")
+        """Record that a trial failed, by itself or since nobody renewed its lease, which is not touched."""
+        silent = any(error.__name__ in reason for error in (GovernorUnreachable, LedgerUnavailable))
+        rule = LOST if silent or self._ledger.has_lapsed(key) else FAILED
+        self._ledger.refuse(sweep, key, Deny(rule, reason), kind="fail")
 
     def verdict(self, key: str) -> Verdict:
         """The refusal recorded on a trial's lease, or Allow."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from safety.claim import Claim, Measured
-from safety.errors import LeaseLost, LeaseSettled, SafetyError
+from safety.errors import LeaseDenied, LeaseLost, LeaseSettled, SafetyError
 from safety.governor import Authority
 from safety.lease import Grant
 from safety.resources import DeviceMemory, is_over
@@ -47,7 +47,8 @@ class LeaseKeeper:
     """One lease at a time in one process, which dies with it, computing or not.
 
     What a trial has started may go on where its process waits: threads, or children that die with it. A
-    lease that was settled while nothing is computed leaves the process for another one.
+    lease that was settled while nothing is computed leaves the process for another one; one that a report of
+    its own ended leaves it what is left of its term, to save what it has.
 
     The deadline counts on this process's monotonic clock from before each renewal was sent; without an
     answer it comes. It never lies beyond the claim's `wall_ms`.
@@ -164,6 +165,9 @@ class LeaseKeeper:
             asked = self._clock()
             try:
                 ttl_ms = self._authority.renew(grant.lease, grant.fence)
+            except LeaseDenied as error:  # its process may end as it should, while the timer runs on
+                self._lose(over, error)
+                continue
             except LeaseLost as error:
                 self._lose(over, error)
                 return
@@ -218,8 +222,8 @@ class LeaseKeeper:
         with self._lock:
             if over.is_set():
                 return
-            if self._computing or not isinstance(error, LeaseSettled):
+            if self._computing or not isinstance(error, LeaseSettled | LeaseDenied):
                 self._switch.throw()
-            else:
+            elif isinstance(error, LeaseSettled):
                 self._switch.disarm()
             self._lost = str(error)

@@ -12,8 +12,12 @@ from functools import partial
 from safety.claim import TRIALS, Claim, Usage
 
 OPEN_STATES = ("reserved", "active", "revoked")
+# how many reports were heard, beside what they told
+REPORTS = "heard"
 # rule of a trial that failed by itself: no refusal, it may be tried again
 FAILED = "failed"
+# of a trial whose lease ended through no fault of its own: it may be tried again too
+LOST = "lease"
 # by the switch that stops every sweep
 KILLED = "killed"
 FROZEN = "frozen"
@@ -51,7 +55,8 @@ class Lease:
         key: of this attempt: the trial's own, then `key#2`, `key#3`.
         trial: key of the trial.
         trials: whether it counts as a trial: 1, or 0 where an earlier attempt does.
-        told: the most that its reports have told of its use, as JSON; "" before the first one.
+        told: the most that its reports have told of its use, and how many were heard, as JSON; "" before
+            the first one.
         used: what it was charged in the end, by resource, as JSON; "" while it is open.
     """
 
@@ -75,8 +80,10 @@ class Lease:
 
     @property
     def heard(self) -> Usage:
-        """What its reports have told, at the least."""
-        return Usage(**json.loads(self.told or "{}"))
+        """What its reports have told, at the least; each counts, whatever it told."""
+        told = json.loads(self.told or "{}")
+        counted = self.claim.counted(told.pop(REPORTS, 0))
+        return Usage(**told).at_least(Usage(reports=counted))
 
     def charges(self) -> dict[str, int]:
         """Amount that it holds of each resource while it is open."""
@@ -102,11 +109,10 @@ class Grant:
     def used(self, *, reports: int, elapsed_ms: int) -> Usage:
         """What was used after so many reports under this lease.
 
-        A claim for one report is for however many there are: all of it is charged at once. Past the claim's
-        time nothing was computed: the keeper ended the process, or refused.
+        Past the claim's time nothing was computed: the keeper ended the process, or refused.
         """
-        counted = min(reports, 1) if self.claim.reports == 1 else reports
-        return self.claim.used(reports=counted, elapsed_ms=min(elapsed_ms, self.claim.wall_ms))
+        elapsed_ms = min(elapsed_ms, self.claim.wall_ms)
+        return self.claim.used(reports=self.claim.counted(reports), elapsed_ms=elapsed_ms)
 
     def next_report(self, made: int) -> int:
         """The report under way, which counts; none is after the last one that was declared."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -17,7 +16,7 @@ from safety import audit, budgets, schema
 from safety.claim import TRIALS, USED, Claim, Usage
 from safety.clock import Clock
 from safety.errors import KeyReused, LeaseLost
-from safety.lease import FAILED, KILLED, OPEN_STATES, Lease, Request
+from safety.lease import FAILED, KILLED, LOST, OPEN_STATES, REPORTS, Lease, Request
 from safety.prepared import Prepared, insertion
 from safety.verdict import Allow, Deny, Hold, Verdict
 
@@ -88,11 +87,11 @@ def standing(known: Lease, request: Request) -> Verdict | None:
     """
     if known.sweep != request.sweep:
         raise KeyReused(f"{request.key}: this key was used for another sweep")
-    if known.rule not in ("", FAILED, KILLED):
+    if known.rule not in ("", FAILED, LOST, KILLED):
         return Deny(known.rule, known.reason)
     if known.state in ("active", "revoked"):
         # of a worker that may still compute: a dead actor is no proof that its process is
-        return Hold("lease", f"{known.key}: its lease is {known.state}, until it is settled or forfeited")
+        return Hold(LOST, f"{known.key}: its lease is {known.state}, until it is settled or forfeited")
     same = (known.digest, known.claim) == (request.digest, request.claim)
     return Allow() if known.state == "reserved" and same else None
 
@@ -196,10 +195,19 @@ def extend(connection: sa.Connection, clock: Clock, lease: Lease, ttl_ms: int) -
     change(connection, lease, **values)
 
 
-def hear(connection: sa.Connection, lease: Lease, usage: Usage) -> None:
-    """Keep the most that a trial's reports have told; a report counts as one, whatever it tells."""
-    told = usage.credible(lease.claim).at_least(replace(lease.heard, reports=max(1, lease.heard.reports)))
-    text = json.dumps({name: getattr(told, name) for name in USED})
+def hear(connection: sa.Connection, lease: Lease, usage: Usage, number: int = 0) -> None:
+    """Keep the most that a trial's reports have told, and how many there were, whatever they tell.
+
+    Args:
+        connection: of the caller's transaction.
+        lease: as it is now.
+        usage: that this report tells.
+        number: which one it is, so that it may come twice; 0 where nobody counts: one more than before.
+    """
+    before = json.loads(lease.told or "{}")
+    count = max(before.get(REPORTS, 0), number) if number else before.get(REPORTS, 0) + 1
+    told = usage.credible(lease.claim).at_least(Usage(**{name: before.get(name, 0) for name in USED}))
+    text = json.dumps({**{name: getattr(told, name) for name in USED}, REPORTS: count})
     if text != lease.told:
         change(connection, lease, told=text)
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 import sqlalchemy as sa
 
 from safety import audit, budgets, endings, leases, proximity, sweeps
 from safety.budgets import Budget
 from safety.claim import Claim, Usage
-from safety.emergencies import Emergencies
-from safety.errors import LeaseLost, LeaseSettled
+from safety.errors import LeaseDenied, LeaseLost, LeaseSettled
 from safety.lease import OPEN_STATES, Grant, Lease, Request, is_lasting
 from safety.limits import Limits
 from safety.overview import Overview, overview
 from safety.proximity import Nearness
+from safety.rules import is_of_report
+from safety.sweep_ledger import SweepLedger
 from safety.sweeps import Sweep
 from safety.verdict import Allow, Deny, Hold, Verdict
 
@@ -29,72 +30,13 @@ def _allowed(limits: Limits, claim: Claim) -> Verdict:
     return Allow()
 
 
-class Ledger(Emergencies):
+class Ledger(SweepLedger):
     """The lease protocol over a database; every method is one transaction.
 
     Args:
         url: SQLAlchemy URL, `sqlite:///path` by default use.
         clock: the clocks of this host.
     """
-
-    # --- sweeps and their limits
-
-    def open_sweep(
-        self, name: str, limits: Limits, lineage: str | None = None, *, is_drill: bool = False
-    ) -> Limits:
-        """Bind a sweep to its limits, and the cluster's budgets to the tightest asked for so far.
-
-        Of one that exists, what a driver before this one reserved and never began is given back. Sweeps of
-        one lineage share its history of champions; a sweep has one of its own where none is named.
-
-        Returns:
-            The limits in force: those of the ledger where they are tighter than the ones asked for.
-
-        Raises:
-            LooserLimits: a new sweep's cap above the cluster's.
-            LedgerError: the sweep is frozen, the cluster killed, or the last drill of its switch failed.
-        """
-        with self._transaction() as connection:
-            in_force = sweeps.bind(connection, self._clock, name, limits, lineage, is_drill=is_drill)
-            endings.void_reserved(connection, self._clock, name, "its driver is gone")
-            endings.revoke_over(connection, self._clock, name)
-            return in_force
-
-    def sweep(self, name: str) -> Sweep:
-        """A sweep's limits and state.
-
-        Raises:
-            LedgerError: there is no such sweep.
-        """
-        with self._transaction() as connection:
-            return sweeps.find(connection, name)
-
-    def pulse(self, name: str) -> str:
-        """Say that a sweep's driver is alive; answers the sweep's state."""
-        with self._transaction() as connection:
-            sweeps.see(connection, self._clock, name)
-            return sweeps.find(connection, name).state
-
-    def freeze(self, name: str, reason: str) -> None:
-        """Admit and renew nothing of a sweep any more. It can't be undone here; twice is once."""
-        with self._transaction() as connection:
-            sweeps.freeze(connection, self._clock, name, reason)
-
-    def close_sweep(self, name: str, usage: Mapping[str, Usage]) -> None:
-        """End a sweep whose workers are dead: void what never began, settle the rest.
-
-        A trial that died between two reports is charged up to its next report, and its time until now.
-
-        Args:
-            name: the sweep.
-            usage: last known usage by the trial's key, not counted where it is an earlier lease's.
-        """
-        with self._transaction() as connection:
-            endings.void_reserved(connection, self._clock, name, "the sweep was closed")
-            for lease in leases.open_ones(connection, name):
-                cut = endings.cut_short(self._clock, lease, usage.get(lease.trial, Usage()))
-                leases.end(connection, self._clock, lease, "settled", cut.charges(lease.claim))
-            sweeps.close(connection, self._clock, name)
 
     # --- leases
 
@@ -172,16 +114,21 @@ class Ledger(Emergencies):
         """Go on computing: the milliseconds until the new deadline.
 
         Raises:
+            LeaseDenied: a report under it was denied.
             LeaseLost: fenced, revoked, ended, expired, or the sweep is frozen.
         """
         with self._transaction() as connection:
             return self._go_on(connection, leases.fenced(connection, lease_id, fence))
 
     def _go_on(self, connection: sa.Connection, lease: Lease) -> int:
-        if lease.state != "active":
-            lost = LeaseSettled if lease.state == "settled" else LeaseLost
-            raise lost(f"{lease.key}: the lease is {_told(lease.state, lease.reason)}")
+        if lease.state == "settled":
+            raise LeaseSettled(f"{lease.key}: the lease is settled")
+        if lease.state not in ("active", "revoked"):
+            raise LeaseLost(f"{lease.key}: the lease is {_told(lease.state, lease.reason)}")
         ttl_ms = self._term(connection, lease)
+        if lease.state == "revoked":
+            lost = LeaseDenied if is_of_report(lease.rule) else LeaseLost
+            raise lost(f"{lease.key}: the lease is revoked: {lease.reason}")
         if lease.boot == self._clock.boot and self._clock.monotonic_ms() > lease.deadline_ms:
             raise LeaseLost(f"{lease.key}: the lease expired before it was renewed")
         leases.extend(connection, self._clock, lease, ttl_ms)
@@ -270,6 +217,14 @@ class Ledger(Emergencies):
         with self._transaction() as connection:
             return leases.by_key(connection, key)
 
+    def has_lapsed(self, key: str) -> bool:
+        """Whether the newest lease of a trial's key was not renewed in time, as a live worker's is."""
+        with self._transaction() as connection:
+            lease = leases.by_key(connection, key)
+            if lease is None or lease.state != "active":
+                return lease is not None and lease.state == "forfeited"
+            return lease.boot != self._clock.boot or self._clock.monotonic_ms() > lease.deadline_ms
+
     def confirm(self, lease_id: int, fence: int, judge: Judge) -> Verdict:
         """Judge an active lease by its fence; a denial is an incident that revokes this lease and no other.
 
@@ -291,10 +246,10 @@ class Ledger(Emergencies):
             lease = leases.by_key(connection, key)
             return None if lease is None else (lease, sweeps.find(connection, lease.sweep))
 
-    def hear(self, lease: Lease, usage: Usage) -> None:
+    def hear(self, lease: Lease, usage: Usage, number: int = 0) -> None:
         """Keep what a trial's report has told of its use; see `leases.hear`."""
         with self._transaction() as connection:
-            leases.hear(connection, lease, usage)
+            leases.hear(connection, lease, usage, number)
 
     def warn(self, lease: Lease, near: Iterable[Nearness]) -> None:
         """Keep how near a trial has come to its ceilings; see `proximity.warn`."""

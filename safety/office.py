@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -10,15 +12,18 @@ from typing import Any
 from safety import database, places
 from safety.checkpoints import CheckpointFile
 from safety.database import without_password
-from safety.errors import CheckpointError, LedgerError, LedgerUnavailable
+from safety.errors import CheckpointError, LedgerError, LedgerUnavailable, SafetyError
 from safety.group_commit import GroupCommit
 from safety.identity import Identity
 from safety.kill_file import obey
 from safety.ledger import Ledger
 from safety.notary import Notary, NotaryThread
 
+REAP_SECONDS = 5.0
 # that a place gets to take what was not signed yet
 CLOSE_SECONDS = 10.0
+
+log = logging.getLogger(__name__)
 
 
 class Office:
@@ -28,13 +33,17 @@ class Office:
         url: of the ledger.
         folder: of the governor's state.
         identity: the governor's key.
+        reap_seconds: after which leases that nobody looks after are ended, though nobody asks for anything.
 
     Raises:
         LedgerError: the ledger isn't the one that was signed, or can't be opened.
         LedgerUnavailable: a place of checkpoints is away: without it nobody can tell.
     """
 
-    def __init__(self, url: str, folder: Path, identity: Identity) -> None:
+    def __init__(
+        self, url: str, folder: Path, identity: Identity, reap_seconds: float = REAP_SECONDS
+    ) -> None:
+        self._reap_seconds, self._reaped = reap_seconds, time.monotonic()
         self._url, self._folder, self._identity = url, folder, identity
         self._adding = threading.Lock()
         self._ledger = Ledger(url)
@@ -83,6 +92,18 @@ class Office:
             self._ledger.reconnect()
             raise LedgerUnavailable(f"ledger {without_password(self._url)}: its file is back; ask again")
         obey(self._ledger, self._folder)
+        self._reap()
+
+    def _reap(self) -> None:
+        """End now and then what dead drivers left: no other may come to ask."""
+        now = time.monotonic()
+        if now - self._reaped < self._reap_seconds:
+            return
+        self._reaped = now
+        try:
+            self._ledger.reap()
+        except SafetyError as error:  # whoever asks meanwhile is answered all the same
+            log.warning("what nobody looks after is not ended now: %s", error)
 
     def _wake(self) -> None:
         for thread in self._threads:

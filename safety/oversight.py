@@ -38,7 +38,7 @@ from safety.versions import Version
 
 
 class Oversight:
-    """The part of a ledger that people decide; `Ledger` adds what sweeps ask for.
+    """The part of a ledger that people decide; `SweepLedger` and `Ledger` add what drivers and workers ask.
 
     Every method is one transaction.
 

@@ -128,7 +128,10 @@ def promote(
         return Allow()
     found = sweeps.find(connection, sweep)
     if found.state in ("frozen", KILLED):
-        return Deny(found.state, f"sweep {sweep} is {found.state}: {found.reason}")
+        denial = Deny(found.state, f"sweep {sweep} is {found.state}: {found.reason}")
+        told = {"reason": denial.reason, "lineage": wanted.lineage}
+        audit.note(connection, clock, "deny", sweep=sweep, key=wanted.key, rule=denial.rule, detail=told)
+        return denial
     verdict = judged(connection, clock, sweep, wanted)
     lifts = approvals.lifts(connection, request)
     if isinstance(verdict, Allow) or _is_lifted(verdict, lifts):

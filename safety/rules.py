@@ -21,11 +21,13 @@ class Report:
         score: the metric that the sweep optimizes.
         domains: score per capability domain.
         usage: what the trial says it has used.
+        number: which report of its lease it is, as whoever hears it counts; 0 where nobody does.
     """
 
     score: object
     domains: Mapping[str, object] = field(default_factory=dict)
     usage: Usage = field(default_factory=Usage)
+    number: int = 0
 
 
 def _ceiling(rule: str, value: float, ceiling: float, unit: str) -> Verdict:
@@ -134,6 +136,8 @@ def is_finite_number(value: object) -> TypeGuard[SupportsFloat]:
 def within_reservation(_limits: Limits, claim: Claim, report: Report) -> Verdict:
     """FLOPs, time and number of reports against what was reserved."""
     usage = report.usage
+    if not claim.counted(report.number) <= claim.reports:
+        return Deny("within_reservation", f"reports: heard {report.number:,}, reserved {claim.reports:,}")
     for name in USED:
         used, reserved = getattr(usage, name), getattr(claim, name)
         if not is_amount(name, used):
@@ -158,6 +162,12 @@ REPORT: tuple[Callable[[Limits, Claim, Report], Verdict], ...] = (
     within_reservation,
     max_performance,
 )
+_OF_REPORT = frozenset(rule.__name__ for rule in REPORT)
+
+
+def is_of_report(rule: str) -> bool:
+    """Whether a denial by this rule is of a report."""
+    return rule.partition(".")[0] in _OF_REPORT
 
 
 def judge_report(limits: Limits, claim: Claim, report: Report) -> Verdict:

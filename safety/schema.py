@@ -50,6 +50,8 @@ sweeps = _table(
     sa.Column("reason", sa.Text, nullable=False, default=""),
     sa.Column("seen_ms", Int64, nullable=False),
     sa.Column("boot", sa.Text, nullable=False),
+    # who has opened it last
+    sa.Column("driver", sa.Text, nullable=False, default=""),
     # sweeps whose champions follow one another
     sa.Column("lineage", sa.Text, nullable=False, index=True),
     _state("open", "frozen", "closed"),

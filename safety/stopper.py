@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from typing import Any
 
 from ray.tune.stopper import Stopper
 
+from safety.claim import Usage
 from safety.governance import REFUSED, Governance, Metric, report_of
+from safety.rules import Report
 from safety.verdict import Allow, Deny
 
 PULSE_SECONDS = 1.0
@@ -30,10 +33,12 @@ class GovernedStopper(Stopper):
         self._pulsed = -PULSE_SECONDS
         # the last result of each trial, as an object: Tune gives it again when a function has returned
         self._judged: dict[str, dict[str, Any]] = {}
+        # how many reports of each trial were heard under the lease that it has now
+        self._counted: dict[str, Usage] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the wiring, not the history: the clock of the last pulse may be another host's."""
-        return {**self.__dict__, "_pulsed": -PULSE_SECONDS, "_judged": {}}
+        return {**self.__dict__, "_pulsed": -PULSE_SECONDS, "_judged": {}, "_counted": {}}
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether to stop this trial."""
@@ -44,7 +49,7 @@ class GovernedStopper(Stopper):
         self._judged[trial_id] = result
         key = self._governance.key(trial_id)
         try:
-            report = report_of(result, self._metric)
+            report = self._numbered(trial_id, report_of(result, self._metric))
             self._governance.heard.usage[key] = report.usage
             verdict = self._governance.authority.report(key, report)
         except Exception as error:  # whatever it is: what can't be judged doesn't go on
@@ -56,6 +61,13 @@ class GovernedStopper(Stopper):
         denial = verdict if isinstance(verdict, Deny) else Deny(verdict.rule, verdict.reason)
         self._governance.heard.denied[key] = denial
         return True
+
+    def _numbered(self, trial_id: str, report: Report) -> Report:
+        """A report as the next of its lease, whatever its worker says of their number."""
+        counted = self._counted.get(trial_id, Usage())
+        made = counted.reports + 1 if counted.lease == report.usage.lease else 1
+        self._counted[trial_id] = Usage(lease=report.usage.lease, reports=made)
+        return replace(report, number=made)
 
     def stop_all(self) -> bool:
         """Whether to stop the sweep; asks the governor at most once a second."""

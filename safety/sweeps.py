@@ -267,6 +267,16 @@ def thaw(connection: sa.Connection, clock: Clock, name: str) -> None:
         audit.note(connection, clock, "close_sweep", sweep=name, detail=detail)
 
 
+def of_another(connection: sa.Connection, clock: Clock, name: str, driver: str) -> str:
+    """Why a driver may not end a sweep, which is recorded; "" where it is its own."""
+    find(connection, name)
+    if connection.scalar(sa.select(_table.c.driver).where(_table.c.name == name)) == driver:
+        return ""
+    reason = f"sweep {name}: opened by another driver, which alone closes it"
+    audit.note(connection, clock, "deny", sweep=name, rule="driver", detail={"reason": reason})
+    return reason
+
+
 def close(connection: sa.Connection, clock: Clock, name: str) -> None:
     """Close a sweep that is open; a frozen one stays frozen."""
     find(connection, name)

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from aiohttp import web
 
 from rsi_ray import oversight
+from rsi_ray.console.door import Door
 from rsi_ray.console.rules import check_host
-from rsi_ray.console.server import application
+from rsi_ray.console.server import application, serve_at
 from rsi_ray.console.switch import RemoteSwitch
 from rsi_ray.errors import RunError
 from rsi_ray.ledgers import RUNS
 from rsi_ray.oversight import Storage, Url, ledger_url
+from rsi_ray.printable import printable
 from safety.database import state_folder
 from safety.errors import LedgerUnavailable
 from safety.token import TOKEN_FILE, token_in
 
 PORT = 8280
-# for what is being answered, after SIGTERM
-SHUTDOWN_SECONDS = 5.0
 
 Host = Annotated[str, typer.Option(help="address to listen at")]
 Port = Annotated[int, typer.Option(min=0, max=65_535, help="port to listen at; 0 for a free one")]
@@ -48,14 +48,14 @@ def serve(
     try:
         switch.open()
     except LedgerUnavailable as error:  # a kill must find somebody who takes it
-        typer.echo(f"rsi-ray: {error}; it is tried again with each request", err=True)
+        typer.echo(f"rsi-ray: {printable(str(error))}; it is tried again with each request", err=True)
     listening = _listening(host, port)
     number = listening.getsockname()[1]
     where = f"[{host}]" if ":" in host else host
     typer.echo(f"Listening at http://{where}:{number}, the token is in {folder / TOKEN_FILE}")
     try:
-        app = application(switch, token, name or ())
-        web.run_app(app, sock=listening, print=None, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+        door = Door()
+        asyncio.run(serve_at(listening, application(switch, token, name or (), door), door))
     finally:
         switch.close()
 

@@ -190,7 +190,7 @@ class Driver:
         if request is None or not self.is_alive:
             return True
         score = self._scores[request.key]
-        report = Report(score=score, domains={DOMAIN: score}, usage=usage)
+        report = Report(score=score, domains={DOMAIN: score}, usage=usage, number=worker.reports)
         must_deny = self._fault_of(report)
         if self._around.is_lying():
             report = lying_report(self._around.rng, report, request.claim, DOMAIN)

@@ -35,11 +35,11 @@ class Modelled:
     rule: str = ""
     heard: dict[str, int] = field(default_factory=dict)
 
-    def hear(self, told: Usage) -> None:
-        """Remember the most that its reports have told; each is one report at the least."""
-        self.heard = {name: self.believed(told, name) for name in ("train_flops", "wall_ms", "gpu_ms")} | {
-            "reports": max(1, self.believed(told, "reports"))
-        }
+    def hear(self, told: Usage, number: int) -> None:
+        """Remember the most that its reports have told; the last one's number is how many there were."""
+        names = ("train_flops", "wall_ms", "gpu_ms", "reports")
+        self.heard = {name: self.believed(told, name) for name in names}
+        self.heard["reports"] = max(self.heard["reports"], number)
 
     def believed(self, told: Usage, name: str) -> int:
         """An amount of a usage: the whole where it is none, and no less than was heard."""
@@ -125,17 +125,18 @@ def settled(lease: Modelled, told: Usage) -> dict[str, int]:
 
 
 def cut_short(lease: Modelled, told: Usage, elapsed_ms: int) -> dict[str, int]:
-    """What a trial is charged whose sweep is closed: up to its next report, and its time until now."""
+    """What a trial is charged whose sweep is closed: up to its next report, its time so far, what it told."""
     claim = lease.claim
     if told.lease not in (0, lease.id):
         told = Usage()
     elapsed = min(elapsed_ms, claim.wall_ms)
     by_time = _rounded_up(claim.gpu_ms * elapsed, max(1, claim.wall_ms))
+    made = lease.believed(told, "reports")
     usage = Usage(
-        train_flops=min(lease.believed(told, "train_flops"), claim.train_flops),
-        wall_ms=elapsed,
-        gpu_ms=min(max(by_time, lease.believed(told, "gpu_ms")), claim.gpu_ms),
-        reports=min(lease.believed(told, "reports") + 1, claim.reports),
+        train_flops=lease.believed(told, "train_flops"),
+        wall_ms=max(elapsed, lease.believed(told, "wall_ms")),
+        gpu_ms=max(by_time, lease.believed(told, "gpu_ms")),
+        reports=max(made, min(made + 1, claim.reports)),
     )
     return settled(replace(lease, heard={}), usage)
 

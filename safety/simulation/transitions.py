@@ -18,7 +18,7 @@ _STEPS = {
     "revoked": ("revoked", "settled", "forfeited"),
 }
 # rules that say nothing of the trial itself
-_PASSING = ("", "failed", "killed")
+_PASSING = ("", "failed", "lease", "killed")
 
 
 class Transitions:
@@ -51,7 +51,7 @@ class Transitions:
         require(row.fence == lease.fence + raised, "I4", f"{step}: fence {lease.fence} became {row.fence}")
         lease.fence, lease.rule, lease.state = row.fence, row.rule, row.after
         if call.method == "report":
-            lease.hear(call.arguments[1].usage)
+            lease.hear(call.arguments[1].usage, call.arguments[1].number)
         if row.before == row.after == "active" or row.deadline_ms != lease.deadline_ms:
             self._extended(call, lease, row)
         if row.before != row.after and row.after not in OPEN:

@@ -16,7 +16,7 @@ from ray.tune.schedulers import FIFOScheduler
 from rsi_ray.plan import Plan
 from rsi_ray.samplers import SAMPLERS
 from safety import Budget, Lease, Ledger, limits_from_dict
-from safety.actor import NAME, NAMESPACE
+from safety.governor_process import NAME, NAMESPACE
 from tests.integration.jobs import REPORTS, BehavingJob
 
 BOUNDS = {"max_params": 1000, "max_flops": 10**9, "max_memory": 10**9, "max_performance": {"danger": 0.5}}

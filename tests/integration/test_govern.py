@@ -82,6 +82,32 @@ class Seen(tune.Callback):
         self.completed.append(trial.trial_id)
 
 
+class SavesSlowly(tune.Trainable):
+    """Reports no number, and takes longer to save than until its lease would be renewed."""
+
+    def step(self) -> dict[str, Any]:
+        return {"score": float("nan")}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        time.sleep(6)
+        (Path(checkpoint_dir) / "saved").touch()
+
+
+def test_a_trial_whose_report_is_denied_saves_its_checkpoint_before_it_ends(
+    govern: Callable[..., Any], tmp_path: Path
+):
+    every_step = tune.CheckpointConfig(checkpoint_frequency=1)
+    tuner = tune.Tuner(SavesSlowly, run_config=run_config(tmp_path, checkpoint_config=every_step))
+    grid = govern(tuner, {"lease_seconds": 12}, trial_seconds=300, meter=None).fit()
+    assert (grid.num_errors, (Path(grid[0].checkpoint.path) / "saved").exists()) == (0, True)
+    entries, _ = books(tmp_path)
+    assert [entry.kind for entry in entries if entry.kind in ("incident", "revoke", "settle", "fail")] == [
+        "incident",
+        "revoke",
+        "settle",
+    ]
+
+
 def test_a_grid_of_a_function_runs_as_it_was_and_its_value_over_the_ceiling_never_starts(
     govern: Callable[..., Any], tmp_path: Path
 ):

@@ -16,10 +16,11 @@ import pytest
 import ray
 
 from safety import GovernorUnreachable, Ledger, LedgerError, Limits, limits_from_dict
-from safety.actor import NAME, NAMESPACE, GovernorClient, connect, connect_to_any
+from safety.actor import GovernorClient, connect, connect_to_any
 from safety.checkpoints import CheckpointFile
 from safety.drill import KINDS, run_drill
 from safety.errors import CheckpointError, IdentityError
+from safety.governor_process import NAME, NAMESPACE
 from safety.kill_file import NAME as KILL_FILE
 from safety.places import record_of, recorded_in
 from tests.integration.conftest import BOUNDS, ledger_url

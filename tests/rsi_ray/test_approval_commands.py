@@ -141,6 +141,31 @@ def test_a_request_is_shown_as_json_and_one_that_is_not_there_in_one_line(ledger
     assert "request 'ffff': not in the ledger" in printed
 
 
+# clears the screen, begins a line of its own, turns the rest around, and hides in no width at all
+HOSTILE = "loop\x1b[2J\r\n00 unkill: approved\u202e\u2066\u200b\x9b\x07"
+
+
+def test_what_a_request_says_can_steer_no_terminal(ledger: Ledger, command: Printed, keys: dict[str, str]):
+    ledger.open_sweep("p", limits(approval={"approvers": keys}))
+    champion = Champion(artifact="a1", parent="", generation=1, evidence=f"e{HOSTILE}")
+    name = ledger.ask_promotion("p", champion, HOSTILE, HOSTILE).name
+    told = command("approvals", "reject", name, "--key", "ann", "--reason", HOSTILE)
+    shown = command("approvals", "show", name), command("approvals", "list"), told
+    for code, printed in shown:
+        assert (code, steers(printed)) == (0, "")
+        assert "loop\\x1b[2J\\r\\n00 unkill: approved\\u202e\\u2066\\u200b\\x9b\\x07" in printed
+    assert [printed.count("\n") for _, printed in shown[1:]] == [1, 1]
+    assert shown[0][1].count("\n") == 9
+    # and an error that repeats what somebody has said
+    code, printed = command("approvals", "approve", name, "--key", "bob", "--reason", "yes")
+    assert (code, printed.count("\n"), steers(printed)) == (1, 1, "")
+
+
+def steers(printed: str) -> str:
+    """What in a text is no more than its characters, besides the ends of its lines."""
+    return "".join(one for one in printed if one != "\n" and not one.isprintable())
+
+
 def test_a_key_that_others_may_read_decides_nothing(bound: Ledger, command: Printed, tmp_path: Path):
     command("kill", "--reason", "fire")
     name = name_in(command("unkill", "--reason", "out")[1])

@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from rsi_ray.console.door import MOST_UNKNOWN, UNKNOWN_SECONDS
 from rsi_ray.console.rules import refusal
 from safety import Ledger
 from safety.kill_file import NAME as KILL_FILE
@@ -292,6 +294,68 @@ def test_a_refusal_is_one_line_of_the_log_whatever_was_asked_for(ledger: Ledger,
     assert errors == (
         "GET /a\\nforged\\x1b of 127.0.0.1 is refused: Authorization: expected Bearer and the token\n"
     )
+
+
+def connected(server: Server, *sent: bytes) -> socket.socket:
+    """A connection on which something is sent, and no more."""
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+    for part in sent:
+        connection.sendall(part)
+    return connection
+
+
+def is_closed(connection: socket.socket, within: float) -> bool:
+    """Whether the other side closes it in so many seconds, whatever it sends before."""
+    until = time.monotonic() + within
+    with suppress(TimeoutError):
+        while (left := until - time.monotonic()) > 0:
+            connection.settimeout(left)
+            try:
+                if not connection.recv(65_536):
+                    return True
+            except ConnectionError:
+                return True
+    return False
+
+
+REFUSED = b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /kill HTTP/1.1\r\nHost: local", REFUSED])
+def test_a_connection_that_does_not_show_the_token_in_time_is_closed(guarded: Server, sent: bytes):
+    with connected(guarded, sent) as connection:
+        assert is_closed(connection, within=UNKNOWN_SECONDS + 20)
+
+
+def test_a_connection_that_sends_little_by_little_is_closed_too(guarded: Server):
+    with connected(guarded, b"GET /status HTTP/1.1\r\nHost: localhost\r\n") as connection:
+        until = time.monotonic() + UNKNOWN_SECONDS + 20
+        with suppress(ConnectionError):
+            while not is_closed(connection, within=0.5):
+                assert time.monotonic() < until
+                connection.sendall(b"X-More: more\r\n")
+
+
+def test_a_connection_that_has_shown_the_token_stays(guarded: Server):
+    request = REFUSED.replace(b"\r\n\r\n", b"\r\nAuthorization: Bearer %s\r\n\r\n" % guarded.token.encode())
+    with connected(guarded, request) as connection:
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 200 OK")
+        assert not is_closed(connection, within=UNKNOWN_SECONDS + 1)
+        connection.settimeout(30)
+        connection.sendall(request)
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_a_kill_goes_through_beside_any_number_of_connections_that_wait(ledger: Ledger, serve: Serve):
+    server = serve()
+    waiting = [connected(server) for _ in range(MOST_UNKNOWN + 6)]
+    assert server.kill(reason="fire")[0] == 200
+    # seven too many, with the one that killed
+    closed = [is_closed(connection, within=0.3) for connection in waiting[:7]]
+    assert closed == [True] * 7
+    assert len(psutil.Process(server.process.pid).net_connections()) <= MOST_UNKNOWN + 1
+    for connection in waiting:
+        connection.close()
 
 
 def test_sigterm_ends_it_cleanly(ledger: Ledger, serve: Serve):

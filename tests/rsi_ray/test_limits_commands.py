@@ -48,6 +48,18 @@ def test_limits_are_tightened_under_a_running_trial_signed_and_shown(
     assert "cluster" not in shown
 
 
+def test_who_tightens_limits_can_steer_no_terminal(ledger: Ledger, command_here: Command, tmp_path: Path):
+    (tmp_path / "limits.yaml").write_text(FILE.format(params=99))
+    where = "--storage", str(tmp_path)
+    _, out, _ = command_here(
+        "limits", "tighten", "limits.yaml", *where, "--by", "ann\x1b[2J\nVersion 9\u202e"
+    )
+    _, shown, _ = command_here("limits", "show", *where)
+    for printed in (out, shown):
+        assert printed.startswith("Version 1, ")
+        assert "by ann\\x1b[2J\\nVersion 9\\u202e, " in printed.splitlines()[0]
+
+
 def test_limits_are_tightened_without_a_key_too(ledger: Ledger, command_here: Command, tmp_path: Path):
     identity_in(tmp_path)
     (tmp_path / KEY_FILE).chmod(0o644)

@@ -9,9 +9,9 @@ from ray.tune.search import Searcher
 
 from rsi_ray.records import RECORD, Verdict, best, frame
 from rsi_ray.samplers import SAMPLERS
-from rsi_ray.sampling import PATIENCE, OptunaSearcher
-from rsi_ray.study import open_study
-from safety import Allow, Claim, Deny, SearchExhausted
+from rsi_ray.sampling import MOST_LOST, PATIENCE, OptunaSearcher
+from rsi_ray.study import known_outcomes, open_study, trained_count
+from safety import Allow, Claim, Deny, SearchExhausted, request_digest
 from tests.integration.jobs import BehavingJob, WidthSpace
 
 CEILING = 400
@@ -92,6 +92,42 @@ def test_a_candidate_that_failed_is_told_fail_and_no_constraint(study, rule):
     assert only(study).state == TrialState.FAIL
     assert "constraint" not in str(only(study).system_attrs)
     assert searcher.failures_in_a_row == 1
+
+
+def test_a_candidate_whose_lease_was_lost_is_proposed_again_and_has_not_failed(study):
+    asked = []
+    searcher = searcher_on(study, one_more=lambda: asked.append("one more"))
+    first = searcher.suggest("a")
+    searcher.on_trial_result("a", result(0.2, step=1))
+    searcher.on_trial_refused("a", Deny("lease", "its worker died"))
+    assert (searcher.failures_in_a_row, asked) == (0, ["one more"])
+    assert searcher.suggest("b") == first
+    searcher.on_trial_complete("b", result(0.5))
+    assert [trial.state for trial in study.get_trials()] == [TrialState.FAIL, TrialState.COMPLETE]
+    assert list(frame(study)["verdict"]) == [Verdict.CUT, Verdict.MEASURED]
+    assert trained_count(study) == 1
+    assert known_outcomes(study)[request_digest(first)].number == 1
+
+
+def test_a_candidate_that_loses_its_lease_again_and_again_has_failed(study):
+    searcher = searcher_on(study)
+    for name in range(MOST_LOST + 1):
+        config = searcher.suggest(str(name))
+        searcher.on_trial_refused(str(name), Deny("lease", "its worker died"))
+    assert searcher.failures_in_a_row == 1
+    assert {trial.params["width"] for trial in study.get_trials()} == {config["width"]}
+    assert frame(study)["verdict"].iloc[-1] == Verdict.FAILED
+
+
+def test_a_baseline_whose_lease_was_lost_is_run_again_alone(study):
+    searcher = searcher_on(study, baseline={"width": 7})
+    searcher.suggest("a")
+    searcher.on_trial_refused("a", Deny("lease", "its worker died"))
+    assert searcher.suggest("b") == {"width": 7}
+    assert searcher.suggest("c") is None
+    searcher.on_trial_complete("b", result(0.3))
+    assert searcher.suggest("c") != {"width": 7}
+    assert bool(frame(study)["baseline"].iloc[1])
 
 
 def test_a_known_configuration_is_answered_from_its_record(study):

@@ -1,15 +1,17 @@
 import math
+from dataclasses import replace
 
 import pytest
 
-from safety import Allow, Deny, Governor, Hold, KeyReused, LeaseLost, Measured, Report, Usage
+from safety import Allow, Champion, Deny, Governor, Hold, KeyReused, LeaseLost, Measured, Report, Usage
 from safety.endings import SWEEP_SILENCE_MS
+from safety.errors import LeaseDenied
 from tests.safety.fakes import GFLOP, amounts, claim, kinds, limits, measured, request
 
 
-def begun(governor, key="s/1"):
-    assert governor.admit(request(key)) == Allow()
-    return governor.activate(key, "d1", "w1", measured(claim()))
+def begun(governor, key="s/1", **changed):
+    assert governor.admit(request(key, **changed)) == Allow()
+    return governor.activate(key, "d1", "w1", measured(claim(**changed)))
 
 
 def last(ledger):
@@ -199,6 +201,53 @@ def test_an_improvement_over_the_ceiling_is_held_and_recorded(governor, ledger):
     assert (last(ledger).kind, last(ledger).rule) == ("hold", "max_improvement_rate")
 
 
+@pytest.mark.parametrize(
+    ("passed_ms", "reason", "rule"),
+    [
+        (15_000, "its worker died", "failed"),
+        (15_001, "its worker died", "lease"),
+        (40_000, "its worker died", "lease"),
+        (0, "safety.errors.GovernorUnreachable: no answer", "lease"),
+        (0, "safety.errors.LedgerUnavailable: locked", "lease"),
+    ],
+)
+def test_a_trial_that_failed_since_nobody_renewed_its_lease_is_told_from_one_that_failed_by_itself(
+    governor, ledger, clock, passed_ms, reason, rule
+):
+    begun(governor)
+    clock.pass_ms(passed_ms)
+    ledger.reap()  # past its deadline and grace it is forfeited
+    governor.fail("s", "s/1", reason)
+    assert governor.verdict("s/1") == Deny(rule, reason, {rule: 1.0})
+    assert (last(ledger).kind, last(ledger).rule) == ("fail", rule)
+
+
+def test_a_trial_that_lost_its_lease_may_be_tried_again_once_that_is_over(governor, ledger, clock):
+    begun(governor)
+    clock.pass_ms(15_001)
+    governor.fail("s", "s/1", "its worker died")
+    assert governor.readmit(request()).rule == "lease"
+    clock.pass_ms(20_001)
+    ledger.reap()
+    assert governor.readmit(request()) == Allow()
+
+
+def test_a_driver_learns_from_the_governor_what_becomes_of_a_promotion(governor, ledger):
+    approvers = {"approvers": {"ann": "a" * 64}}
+    governor.open_sweep("p", limits(approval=approvers), "family")
+    champion = Champion(artifact="a1", parent="", generation=1, evidence="e1")
+    asked = governor.ask_promotion("p", champion, "loop", "5% better")
+    found, verdict = governor.request(asked.name)
+    assert (found, verdict.rule) == (ledger.request(asked.name)[0], "approval.quorum")
+    assert list(governor.approval("p").keys) == ["ann"]
+    verdict = governor.promote("p", "p/1", 0.5, 0.51, "max", champion, asked.digest)
+    assert verdict.rule == "approval.quorum"
+    assert governor.promotions("family") == []
+    governor.open_sweep("q", limits(require_approval=False))
+    assert governor.promote("q", "q/1", 0.5, 0.51) == Allow()
+    assert [one.key for one in governor.promotions("q")] == ["q/1"]
+
+
 def test_sweeps_are_opened_and_closed_through_the_governor(ledger, url):
     governor = Governor(ledger)
     governor.open_sweep("t", limits())
@@ -210,13 +259,27 @@ def test_sweeps_are_opened_and_closed_through_the_governor(ledger, url):
 def test_a_worker_whose_report_was_refused_is_renewed_no_more_and_settles(governor, ledger):
     grant = begun(governor)
     governor.report("s/1", Report(score=math.nan))
-    with pytest.raises(LeaseLost, match="revoked: score is nan"):
+    with pytest.raises(LeaseDenied, match="revoked: score is nan"):
         governor.renew(grant.lease, grant.fence)
     # the answer was lost, and the driver asks again
     assert governor.report("s/1", Report(score=math.nan)).rule == "finite_score"
     assert kinds(ledger).count("incident") == 1
     governor.settle(grant.lease, grant.fence, Usage(reports=1))
     assert ledger.lease("s/1").state == "settled"
+
+
+def test_only_a_report_of_its_own_gives_a_worker_time_to_end_and_no_switch_does(governor, ledger):
+    grants = {name: begun(governor, f"s/{name}") for name in ("operator", "killed", "both")}
+    governor.revoke("s/operator", "operator", "no reason")
+    governor.report("s/both", Report(score=math.nan))
+    with pytest.raises(LeaseLost) as lost:
+        governor.renew(grants["operator"].lease, grants["operator"].fence)
+    assert lost.type is LeaseLost
+    ledger.kill("drill", "ann")
+    for name in ("killed", "both"):
+        with pytest.raises(LeaseLost) as lost:
+            governor.renew(grants[name].lease, grants[name].fence)
+        assert lost.type is LeaseLost
 
 
 LIES = {
@@ -243,6 +306,38 @@ def test_a_report_that_tells_no_use_counts_as_one(governor, ledger):
     governor.report("s/1", Report(score=0.5))
     governor.settle(grant.lease, grant.fence, Usage())
     assert amounts(ledger, "train_gflop")[1] == 2
+
+
+@pytest.mark.parametrize("told", [Usage(), Usage(reports=1)])
+def test_every_report_counts_whatever_it_tells_of_their_number(governor, ledger, told):
+    grant = begun(governor)
+    for _ in range(4):
+        governor.report("s/1", Report(score=0.5, usage=replace(told, lease=grant.lease)))
+    governor.settle(grant.lease, grant.fence, told)
+    assert amounts(ledger, "train_gflop")[1] == 8
+
+
+def test_a_report_that_is_numbered_counts_once_though_it_comes_twice(governor, ledger):
+    grant = begun(governor)
+    for number in (1, 2, 2, 3, 2):
+        assert governor.report("s/1", Report(score=0.5, number=number)) == Allow()
+    governor.settle(grant.lease, grant.fence, Usage())
+    assert amounts(ledger, "train_gflop")[1] == 6
+
+
+def test_a_report_beyond_those_that_were_reserved_is_denied(governor, ledger):
+    begun(governor)
+    verdicts = [governor.report("s/1", Report(score=0.5, number=number)) for number in range(1, 7)]
+    assert verdicts[:5] == [Allow()] * 5
+    assert verdicts[5] == Deny("within_reservation", "reports: heard 6, reserved 5")
+
+
+def test_a_claim_for_one_report_is_for_however_many_there_are(governor, ledger):
+    begun(governor, reports=1)
+    reports = [Report(score=0.5, number=number) for number in range(1, 4)]
+    assert [governor.report("s/1", report) for report in reports] == [Allow()] * 3
+    governor.close_sweep("s", {})
+    assert amounts(ledger, "train_gflop") == (0, 10, 0)
 
 
 def test_a_trial_that_died_is_charged_what_its_reports_told_beyond_what_its_driver_knows(governor, ledger):

@@ -73,7 +73,14 @@ def test_a_key_that_others_may_read_is_refused(tmp_path):
         identity_in(tmp_path)
 
 
-@pytest.mark.parametrize("text", [b"", b"nonsense", b"-----BEGIN PRIVATE KEY-----\n"])
+# in PKCS 8, of an algorithm that nobody has
+UNKNOWN = b"""-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2V/BCIEIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA
+-----END PRIVATE KEY-----
+"""
+
+
+@pytest.mark.parametrize("text", [b"", b"nonsense", b"-----BEGIN PRIVATE KEY-----\n", UNKNOWN])
 def test_a_file_that_is_no_key_is_refused_and_left(tmp_path, text):
     path = tmp_path / KEY_FILE
     path.write_bytes(text)

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from safety import GovernorUnreachable, LeaseKeeper, LeaseLost
-from safety.errors import LeaseSettled
+from safety.errors import LeaseDenied, LeaseSettled
 from tests.safety.fakes import FakeAuthority, claim, dies, measured
 
 
@@ -197,6 +197,37 @@ def test_a_lease_that_was_settled_while_something_is_computed_ends_the_process(k
     begin(keeper)
     with keeper.computing():
         assert switch.thrown.wait(5)
+
+
+def test_a_lease_that_its_own_report_ended_leaves_its_process_its_term_and_no_more(keeper_of, switch):
+    keeper = keeper_of(*[LeaseDenied("revoked: score is nan")] * 10**6)
+    begin(keeper)
+    eventually(lambda: len(keeper.authority.asked) > 3)
+    assert (switch.thrown.is_set(), len(switch.log)) == (False, 1)
+    assert switch.armed is not None
+    with pytest.raises(LeaseLost, match="score is nan"), keeper.computing():
+        raise AssertionError("computed")
+
+
+def test_a_lease_that_its_own_report_ended_leaves_its_process_for_another_one_once_it_is_settled(
+    keeper_of, switch
+):
+    keeper = keeper_of(LeaseDenied("revoked: score is nan"), LeaseSettled("settled"))
+    begin(keeper)
+    eventually(lambda: switch.armed is None)
+    assert not switch.thrown.is_set()
+
+
+def test_a_lease_that_its_own_report_ended_ends_a_process_that_computes_on(keeper_of, switch):
+    keeper = keeper_of(LeaseDenied("revoked: score is nan"), ttl_ms=150)
+    begin(keeper)
+    with keeper.computing():
+        assert switch.thrown.wait(5)
+
+
+def test_a_lease_that_is_lost_after_its_own_report_ended_it_ends_its_process(keeper_of, switch):
+    begin(keeper_of(LeaseDenied("revoked: score is nan"), LeaseLost("the sweep is killed")))
+    assert switch.thrown.wait(5)
 
 
 def test_a_process_that_has_nothing_more_to_do_has_the_time_of_a_lease_left(keeper_of, seconds, switch):

@@ -435,6 +435,17 @@ def test_a_revoked_lease_that_nobody_settles_is_spent_whole_too(ledger, clock):
     assert amounts(ledger, "train_gflop") == (0, 10, 0)
 
 
+def test_a_silent_lease_that_told_more_than_it_held_is_spent_as_it_told_and_freezes_the_sweep(ledger, clock):
+    begun(ledger)
+    ledger.hear(ledger.lease("s/1"), Usage(train_flops=13 * GFLOP, wall_ms=1, reports=1))
+    clock.pass_ms(LEASE_MS + GRACE_MS + 1)
+    assert ledger.reap() == 1
+    assert amounts(ledger, "train_gflop") == (0, 10, 3)
+    assert amounts(ledger, "wall_ms") == (0, 60_000, 0)
+    assert ledger.sweep("s").reason == "s/1 used 3 train_gflop more than it held"
+    assert kinds(ledger)[-3:] == ["forfeit", "incident", "freeze"]
+
+
 def test_a_renewed_lease_is_not_reaped(ledger, clock):
     grant = begun(ledger)
     clock.pass_ms(LEASE_MS)
@@ -533,15 +544,26 @@ def test_closing_a_sweep_voids_what_never_began_and_charges_the_rest_to_its_next
     assert ledger.sweep("s").state == "closed"
 
 
-def test_closing_charges_never_more_than_was_held_and_never_less_than_arithmetic(ledger, clock):
+def test_closing_charges_no_less_than_arithmetic_and_no_more_than_was_held_of_what_nobody_told(ledger, clock):
     begun(ledger)
     begun(ledger, "s/2")
     clock.pass_ms(10**9)
-    wild = Usage(train_flops=2**62, wall_ms=-1, gpu_ms=2**62, reports="five")
-    ledger.close_sweep("s", {"s/1": wild, "s/2": Usage(train_flops=-1)})
+    ledger.close_sweep("s", {"s/1": Usage(wall_ms=-1, reports="five"), "s/2": Usage(train_flops=-1)})
     assert amounts(ledger, "train_gflop") == (0, 20, 0)
     assert amounts(ledger, "wall_ms") == (0, 120_000, 0)
     assert amounts(ledger, "gpu_ms") == (0, 12_000, 0)
+    assert ledger.sweep("s").state == "closed"
+
+
+def test_closing_charges_a_trial_that_died_what_it_told_beyond_its_hold_and_freezes_the_sweep(ledger):
+    begun(ledger)
+    over = Usage(train_flops=13 * GFLOP, wall_ms=61_000, gpu_ms=6_500, reports=5)
+    ledger.close_sweep("s", {"s/1": over})
+    assert amounts(ledger, "train_gflop") == (0, 10, 3)
+    assert amounts(ledger, "wall_ms") == (0, 60_000, 1_000)
+    assert amounts(ledger, "gpu_ms") == (0, 6_000, 500)
+    assert ledger.sweep("s").reason == "s/1 used 3 train_gflop, 500 gpu_ms, 1,000 wall_ms more than it held"
+    assert kinds(ledger)[-3:] == ["settle", "incident", "freeze"]
 
 
 @pytest.mark.parametrize("reaped", [False, True])
@@ -562,6 +584,25 @@ def test_a_closed_sweep_admits_nothing_until_it_is_opened_again(ledger):
     assert kinds(ledger).count("close_sweep") == 1
     ledger.open_sweep("s", ledger.sweep("s").limits)
     assert ledger.reserve(request()) == Allow()
+
+
+def test_a_sweep_is_closed_by_the_driver_that_opened_it_last_and_by_no_other(ledger):
+    in_force = ledger.sweep("s").limits
+    ledger.open_sweep("s", in_force, driver="ann's")
+    begun(ledger)
+    for other in ("bob's", ""):
+        with pytest.raises(LedgerError, match="sweep s: opened by another driver, which alone closes it"):
+            ledger.close_sweep("s", {"s/1": USED}, other)
+    assert (ledger.sweep("s").state, ledger.lease("s/1").state) == ("open", "active")
+    entry = ledger.audit()[-1][1]
+    assert (entry.kind, entry.sweep, entry.rule) == ("deny", "s", "driver")
+    # after ann's has died, another one resumes it
+    ledger.open_sweep("s", in_force, driver="bob's")
+    with pytest.raises(LedgerError, match="opened by another driver"):
+        ledger.close_sweep("s", {}, "ann's")
+    ledger.close_sweep("s", {"s/1": USED}, "bob's")
+    ledger.close_sweep("s", {"s/1": USED}, "bob's")
+    assert (ledger.sweep("s").state, ledger.lease("s/1").state) == ("closed", "settled")
 
 
 def test_closing_leaves_the_leases_of_other_sweeps_alone(ledger):

@@ -87,6 +87,41 @@ def test_a_second_folder_is_added_and_the_first_one_stays(folder, elsewhere, tmp
     assert len(signed_rows(folder)) == 3
 
 
+def state_of_the_lease(folder, within):
+    """Once it is no longer reserved, or after so many seconds."""
+    until = time.monotonic() + within
+    ledger = Ledger(url_of(folder))
+    while (state := ledger.lease("s/1").state) == "reserved" and time.monotonic() < until:
+        time.sleep(0.02)
+    ledger.close()
+    return state
+
+
+@pytest.fixture
+def forsaken(folder):
+    """The same folder; the driver was last seen long ago, and no other comes."""
+    connection = sqlite3.connect(folder / "ledger.db")
+    with connection:
+        connection.execute("UPDATE sweeps SET seen_ms = seen_ms - 1000000")
+    connection.close()
+    return folder
+
+
+def test_what_dead_drivers_left_is_ended_though_nobody_asks(forsaken):
+    office = Office(url_of(forsaken), forsaken, identity_in(forsaken), reap_seconds=0.5)
+    assert state_of_the_lease(forsaken, within=0) == "reserved"
+    assert state_of_the_lease(forsaken, within=20) == "void"
+    office.close()
+
+
+def test_a_reaping_that_fails_keeps_nobody_from_an_answer(forsaken, monkeypatch, caplog):
+    office = Office(url_of(forsaken), forsaken, identity_in(forsaken), reap_seconds=0.0)
+    monkeypatch.setattr(office._ledger, "reap", lambda: (_ for _ in ()).throw(LedgerError("it is odd")))
+    assert office.ask("state", ("s",)).result(10) == "open"
+    office.close()
+    assert "what nobody looks after is not ended now: it is odd" in caplog.text
+
+
 def test_a_folder_that_cannot_be_used_is_refused_and_not_remembered(folder, elsewhere):
     office = opened(folder)
     with pytest.raises(CheckpointError, match="no such folder on the governor's host"):

@@ -145,8 +145,16 @@ def test_a_sweep_promotes_after_its_end_and_not_while_frozen_or_killed(family):
     assert family.promote("x", "x/1", 0.5, 0.51) == Allow()
     family.freeze("y", "why")
     assert family.promote("y", "y/1", 0.5, 0.51) == Deny("frozen", "sweep y is frozen: why")
+    assert (last(family).kind, last(family).sweep, last(family).key, last(family).rule) == (
+        "deny",
+        "y",
+        "y/1",
+        "frozen",
+    )
+    assert last(family).detail == '{"lineage":"family","reason":"sweep y is frozen: why"}'
     family.kill("fire", "ann")
     assert family.promote("x", "x/2", 0.51, 0.511) == Deny("killed", "sweep x is killed: fire")
+    assert (last(family).kind, last(family).key, last(family).rule) == ("deny", "x/2", "killed")
 
 
 def test_a_sweep_has_a_lineage_of_its_own_and_keeps_it(family):

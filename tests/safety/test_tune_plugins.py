@@ -640,6 +640,7 @@ def test_no_plugin_holds_a_limit(governance, plugin):
     assert set(vars(made)) - {"_governance", "_inner", "_metric", "_mode"} <= {
         "_max_refusals", "_complete", "_refusals", "_without_room", "_waiting", "_proposed_as", "_pulsed",
         "_held", "_denied", "_strangers", "_admitted", "_failed", "_idle_since", "_waits", "_judged",
+            "_counted",
     }  # fmt: skip
 
 
@@ -759,6 +760,15 @@ def test_a_result_that_tune_gives_again_when_a_function_returned_is_judged_once(
     assert not stopper("t1", result)
     assert stopper("t1", dict(result))
     assert cloudpickle.loads(cloudpickle.dumps(stopper))._judged == {}
+
+
+def test_the_reports_of_a_lease_are_counted_by_who_hears_them(stopper, authority):
+    for lease, reports in ((7, 1), (7, 1), (7, 1), (8, 3)):
+        told = {"id": lease, "fence": 1, "train_flops": 0, "wall_ms": 0, "gpu_ms": 0, "reports": reports}
+        stopper("t1", {"score": 0.5, "lease": told})
+    stopper("t2", {"score": 0.5})
+    assert [report.number for _, _, report in authority.asked] == [1, 2, 3, 1, 1]
+    assert cloudpickle.loads(cloudpickle.dumps(stopper))._counted == {}
 
 
 def test_a_metric_that_is_called_refused_is_a_metric_like_any_other(stopper, authority):

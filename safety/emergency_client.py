@@ -1,4 +1,4 @@
-"""What a governor, and the client of its actor, answer in an emergency: the ledger's own methods."""
+"""What a driver asks in an emergency, of the governor itself or of its client."""
 
 from __future__ import annotations
 
@@ -8,41 +8,15 @@ from typing import Any
 from safety import audit
 from safety.approval import Champion
 from safety.emergency import Incident, Step
-from safety.improvement import Promotion
-from safety.ledger import Ledger
 from safety.verdict import Deny
 
 
-class EmergencyCalls:
-    """The part of a governor that shuts lineages down and takes champions back; see `Emergencies`.
-
-    What people decide of a shutdown, they tell the ledger.
-
-    Args:
-        ledger: that does it.
-    """
-
-    def __init__(self, ledger: Ledger) -> None:
-        self.shut_down = ledger.shut_down
-        self.incident = ledger.incident
-        self.standing_incident = ledger.standing_incident
-        self.revoke_leases = ledger.revoke_leases
-        self.leases_left = ledger.leases_left
-        self.take_step = ledger.take_step
-        self.revert = ledger.revert
-        self.note_once = ledger.note_once
-        self.rollback = ledger.rollback
-        self.current_champion = ledger.current_champion
-        self.promotions = ledger.promotions
-        self.audit_page = ledger.audit_page
-
-
 class EmergencyClient(ABC):
-    """The same as drivers reach it."""
+    """Asks what `Emergencies` answers; what people decide of a shutdown, they tell the ledger."""
 
     @abstractmethod
     def _ask(self, method: str, *arguments: object) -> Any:
-        """Have the governor call one of its methods."""
+        """Ask whoever answers."""
 
     def shut_down(self, lineage: str, reason: str, by: str) -> Incident:
         """Freeze a lineage until it is released."""
@@ -93,11 +67,6 @@ class EmergencyClient(ABC):
         """The champion that a lineage is at."""
         champion: Champion | None = self._ask("current_champion", lineage)
         return champion
-
-    def promotions(self, lineage: str) -> list[Promotion]:
-        """The promotions of a lineage, in order, and which of them were rolled back."""
-        promotions: list[Promotion] = self._ask("promotions", lineage)
-        return promotions
 
     def audit_page(self, after: int) -> list[audit.Row]:
         """The next rows of the audit behind a number."""
