@@ -95,9 +95,10 @@ def governing(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRay]:
         return offices[-1]
 
     monkeypatch.setattr("safety.actor.ray", fake)
-    monkeypatch.setattr("safety.actor.Office", opened)
+    monkeypatch.setattr("safety.governor_process.ray", fake)
+    monkeypatch.setattr("safety.governor_process.Office", opened)
     # this process's own priority is none of a test's business
-    monkeypatch.setattr("safety.actor.be_served_as_others_are", lambda: None)
+    monkeypatch.setattr("safety.governor_process.be_served_as_others_are", lambda: None)
     yield fake
     for office in offices:
         office.close()

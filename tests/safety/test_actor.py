@@ -8,7 +8,8 @@ import pytest
 from ray.exceptions import RayError
 
 from safety import Allow, Governor, GovernorUnreachable, KeyReused, LedgerError
-from safety.actor import NAME, NAMESPACE, GovernorActor, GovernorClient, connect, connect_to_any
+from safety.actor import GovernorClient, connect, connect_to_any
+from safety.governor_process import NAME, NAMESPACE, GovernorActor
 from safety.answers import read, sealed
 from safety.errors import CheckpointError, IdentityError
 from safety.identity import identity_in
@@ -68,7 +69,7 @@ def test_the_actor_stays_for_every_driver_and_is_started_again_on_the_host_of_it
 
 def test_an_actor_is_served_as_others_are_and_shows_its_ledger_without_the_password(monkeypatch, tmp_path):
     served = []
-    monkeypatch.setattr("safety.actor.be_served_as_others_are", lambda: served.append(True))
+    monkeypatch.setattr("safety.governor_process.be_served_as_others_are", lambda: served.append(True))
     actor = GovernorActor("postgresql+psycopg://me:secret@host/db", str(tmp_path))
     assert repr(actor) == "Governor(postgresql+psycopg://me:***@host/db)"
     assert served == [True]
@@ -92,7 +93,7 @@ def connect_unasked(ray, url, state):
 
 def test_many_first_questions_open_the_ledger_once(ray, url, tmp_path, monkeypatch):
     opened = []
-    monkeypatch.setattr("safety.actor.Office", lambda *_: opened.append(True) or "the office")
+    monkeypatch.setattr("safety.governor_process.Office", lambda *_: opened.append(True) or "the office")
     actor = GovernorActor(url, str(tmp_path))
 
     async def at_once():
