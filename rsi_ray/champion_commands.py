@@ -12,7 +12,7 @@ from enum import Enum
 from importlib import import_module
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Any, Protocol, cast
+from typing import Annotated, Any
 
 import typer
 
@@ -43,14 +43,6 @@ class Form(str, Enum):
 Lineage = Annotated[str | None, typer.Option(help="its name; the only one in the storage if left out")]
 Name = Annotated[str, typer.Argument(help="generation, name, beginning of its digest, or `current`")]
 AsJson = Annotated[bool, typer.Option("--json", help="a JSON object per version or change")]
-
-
-class GoesBack(Protocol):
-    """A ledger that takes champions back."""
-
-    def rollback(self, lineage: str, to_artifact: str, reason: str, by: str) -> bool:
-        """Make an earlier champion the present one, "" for what the lineage began with."""
-        ...
 
 
 @contextmanager
@@ -140,11 +132,10 @@ def rollback(
     """Make an earlier version the champion again; those after it stay in the history."""
     with _opened(ledger, storage, lineage) as (opened, store):
         version = store.find(to) if to else store.last_known_safe()
-        back = cast(GoesBack, opened)
 
         def tell(found: Version) -> None:
             artifact = "" if found.state == "base" else found.artifact
-            back.rollback(store.lineage, artifact, reason, by or this_user())
+            opened.rollback(store.lineage, artifact, reason, by or this_user())
 
         try:
             found = store.roll_back(version, tell)

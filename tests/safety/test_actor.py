@@ -9,9 +9,9 @@ from ray.exceptions import RayError
 
 from safety import Allow, Governor, GovernorUnreachable, KeyReused, LedgerError
 from safety.actor import GovernorClient, connect, connect_to_any
-from safety.governor_process import NAME, NAMESPACE, GovernorActor
 from safety.answers import read, sealed
 from safety.errors import CheckpointError, IdentityError
+from safety.governor_process import NAME, NAMESPACE, GovernorActor
 from safety.identity import identity_in
 from safety.office import Office
 from safety.places import recorded_in

@@ -118,6 +118,7 @@ OTHER = {
     "policy": "p2",
     "evidence": "",
     "sweep": "t",
+    "lifts": "runaway",
 }
 
 
