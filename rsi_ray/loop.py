@@ -138,7 +138,7 @@ class Ports(Protocol):
         """Have people decide of a promotion, and of what holds it; the answer and what is known of it."""
         ...
 
-    def promote(self, champion: Standing, wanted: Verified) -> Verdict:
+    def promote(self, wanted: Verified) -> Verdict:
         """Replace the champion, if the ledger allows it."""
         ...
 
@@ -266,7 +266,7 @@ def _denied(ports: Ports, verdict: Deny) -> Ending:
 
 
 def _promoted(ports: Ports, champion: Standing, wanted: Verified, tell: Tell) -> Standing | Ending:
-    verdict = ports.promote(champion, wanted)
+    verdict = ports.promote(wanted)
     if isinstance(verdict, Hold):
         return Ending(why=Why.HELD, text=verdict.reason)
     if isinstance(verdict, Deny):

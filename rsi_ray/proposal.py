@@ -19,10 +19,9 @@ class Domain:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Size:
-    """What a model costs: parameters, FLOPs of one forward pass, FLOPs of its and its ancestors' training."""
+    """What a model costs: parameters, and FLOPs of its and its ancestors' training."""
 
     params: int
-    forward_flops: int
     train_flops: int
 
 
@@ -37,7 +36,7 @@ class Proposal:
         noise: the difference of the scores, and what noise leaves of it, in words.
         seeds: trainings that each score is the mean of.
         is_sealed: whether they are of data that no search has seen.
-        reported: score that the candidate's worker reported.
+        reported: score that the candidate's worker reported; None where that is not known.
         domains: by name.
         difference: of the architectures and trainings: old and new value by parameter.
         before, after: what both cost.
@@ -54,7 +53,7 @@ class Proposal:
     noise: str
     seeds: int
     is_sealed: bool
-    reported: float
+    reported: float | None
     domains: Mapping[str, Domain]
     difference: Mapping[str, tuple[Any, Any]]
     before: Size
@@ -84,17 +83,17 @@ def from_json(text: str) -> Proposal | None:
 def lines_of(proposal: Proposal) -> list[str]:
     """The proposal for people, a line for each thing that they should weigh."""
     rate = "undefined" if proposal.improvement is None else f"{proposal.improvement:+.1%}"
+    reported = "" if proposal.reported is None else f"; its worker reported {proposal.reported:.4f}"
     data = "sealed data" if proposal.is_sealed else "the search's own hold-out: the task has no sealed data"
     return [
         f"generation {proposal.generation} of lineage {proposal.lineage}",
         f"current score   {proposal.current:.4f}",
         f"proposed score  {proposal.proposed:.4f}  ({rate})",
         f"difference      {proposal.noise}",
-        f"evaluated       by {proposal.seeds} seeds on {data}; its worker reported {proposal.reported:.4f}",
+        f"evaluated       by {proposal.seeds} seeds on {data}{reported}",
         *_domain_lines(proposal.domains),
         *_difference_lines(proposal.difference),
         _cost_line("parameters", proposal.before.params, proposal.after.params),
-        _cost_line("forward FLOPs", proposal.before.forward_flops, proposal.after.forward_flops),
         _cost_line("training FLOPs, ancestors' too", proposal.before.train_flops, proposal.after.train_flops),
         f"ancestors       {' > '.join(proposal.ancestors) or 'none'}",
         *([f"HELD            {proposal.held}"] if proposal.held else []),

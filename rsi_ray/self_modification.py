@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
+from rsi_ray.approvers import Approver
 from rsi_ray.champion import ChampionStore
 from rsi_ray.champion_version import Candidate, Version
 from rsi_ray.champion_weights import model_of
-from rsi_ray.modification import Change, Modification, architecture_difference, difference_line
-from safety import Allow, Champion, Deny, Hold, Promoted, Verdict, improvement
+from rsi_ray.errors import ChampionError
+from rsi_ray.evidence import Evidence, evidence_in, is_improvement
+from rsi_ray.loop import Answer
+from rsi_ray.modification import Modification
+from rsi_ray.proposal import Domain, Proposal, Size
+from safety import Allow, ApprovalRefused, Champion, Decision, Deny, Hold, Promoted, Verdict, improvement
 from safety.approval import Request
-from safety.improvement import Mode
+from safety.approvals import Asked
 
 if TYPE_CHECKING:
     from torch import nn
-
-Answer = Literal["approve", "reject", "none"]
 
 
 class Succession(Protocol):
@@ -27,48 +29,29 @@ class Succession(Protocol):
         """The promotions of a lineage, in order."""
         ...
 
-    def ask_promotion(self, sweep: str, champion: Champion, by: str, about: str) -> Request:
+    def ask_promotion(self, sweep: str, champion: Champion, by: str, about: str, lifts: str = "") -> Request:
         """Ask people to approve a promotion; one that waits for them already isn't asked for again."""
         ...
 
-    def promote(
-        self, sweep: str, key: str, old: float, new: float, mode: Mode, champion: Champion, request: str
-    ) -> Verdict:
-        """Promote a champion, if it may be; twice is once."""
+    def request(self, name: str) -> tuple[Asked, Verdict]:
+        """A request, and whether it is approved now."""
         ...
 
+    def decide(self, decision: Decision) -> None:
+        """Write a signed decision down."""
+        ...
 
-@dataclass(frozen=True, kw_only=True)
-class Scored:
-    """A version and its score."""
-
-    version: Version
-    performance: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Proposal:
-    """What people are shown before they decide.
-
-    Attributes:
-        request: what the ledger has asked them.
-        current, proposed: the champion, and what would take its place.
-        improvement: relative to the champion's score; None where it is undefined.
-        difference: of their architectures.
-    """
-
-    request: Request
-    current: Scored
-    proposed: Scored
-    improvement: float | None
-    difference: tuple[Change, ...]
-
-
-class Approver(Protocol):
-    """People, or who waits for them."""
-
-    def ask(self, proposal: Proposal) -> Answer:
-        """Have a request decided in the ledger: approve, reject, or none where nobody did."""
+    def promote(
+        self,
+        sweep: str,
+        key: str,
+        old: float,
+        new: float,
+        mode: Any = "max",
+        champion: Champion | None = None,
+        request: str = "",
+    ) -> Verdict:
+        """Promote a champion, if it may be; twice is once."""
         ...
 
 
@@ -78,10 +61,11 @@ class SelfModificationEngine:
     Args:
         store: the lineage's versions.
         ledger: decides and records; whether a promotion takes an approval is for its limits to say.
-        approver: asks people.
+        approver: decides while this process waits.
         sweep: in whose name is promoted.
         by: who asks.
-        mode: whether a larger or a smaller score is better.
+        ceilings: highest score per domain, for whoever decides to see.
+        key: file of the key that signs approvals, as people are told it.
     """
 
     def __init__(
@@ -92,11 +76,15 @@ class SelfModificationEngine:
         approver: Approver,
         sweep: str,
         by: str,
-        mode: Mode = "max",
+        ceilings: Mapping[str, float],
+        key: str = "FILE",
     ) -> None:
         self._store, self._ledger, self._approver = store, ledger, approver
-        self._sweep, self._by, self._mode = sweep, by, mode
+        self._sweep, self._by, self._key = sweep, by, key
+        self._ceilings = ceilings
+        self._requests: dict[str, str] = {}
         self.verdict: Verdict | None = None
+        self.modification_history: list[Modification | Mapping[str, Any]] = [*store.history()]
 
     @property
     def current_model(self) -> nn.Module:
@@ -107,21 +95,13 @@ class SelfModificationEngine:
         """
         return model_of(self._store.champion())
 
-    @property
-    def modification_history(self) -> list[Modification]:
-        """Every promotion of the lineage, in order, and what it changed."""
-        return self._store.history()
-
-    def apply_modification(
-        self, new_architecture: Candidate, *, old: float, new: float, require_approval: bool = True
-    ) -> bool:
+    def apply_modification(self, new_architecture: Candidate, *, require_approval: bool = True) -> bool:
         """Replace the champion by a candidate, if people and the limits allow it.
 
-        Called again after a crash with the same arguments, it goes on where it was.
+        Called again after a crash with the same candidate, it goes on where it was.
 
         Args:
-            new_architecture: the candidate.
-            old, new: the champion's score, and the candidate's.
+            new_architecture: the candidate, with its evidence.
             require_approval: whether people are asked. Where they aren't and the limits want an approval,
                 nothing is replaced.
 
@@ -134,59 +114,131 @@ class SelfModificationEngine:
         before = self._store.settle()
         if self._store.is_champion(new_architecture):
             return True
-        current = Scored(version=before, performance=old)
-        proposed = Scored(version=self._store.stage(new_architecture), performance=new)
-        if require_approval and not self._request_human_approval(current, proposed):
+        version = self._store.stage(new_architecture)
+        if require_approval and not self._request_human_approval(before, version):
             return False
-        request = self._asked(current, proposed).digest if require_approval else ""
-        self.verdict = self._promoted(current, proposed, request)
+        self.verdict = self.promote(version)
         return isinstance(self.verdict, Allow)
 
-    def _request_human_approval(self, current: Scored, proposed: Scored) -> bool:
-        """Whether people approve, by a request in the ledger; no answer is no."""
-        request = self._asked(current, proposed)
-        proposal = Proposal(
-            request=request,
-            current=current,
-            proposed=proposed,
-            improvement=self._improvement(current, proposed),
+    def _request_human_approval(self, current: Version, proposed: Version) -> bool:
+        """Whether people approve; no answer is no."""
+        answer, text = self.ask(proposed, self.propose(current, proposed))
+        if answer is not Answer.APPROVED:
+            rejected = answer is Answer.REJECTED
+            self.verdict = Deny("approval.rejected", text) if rejected else Hold("approval.quorum", text)
+        return answer is Answer.APPROVED
+
+    def propose(
+        self,
+        current: Version,
+        proposed: Version,
+        *,
+        reported: float | None = None,
+        incident: str = "",
+        held: str = "",
+    ) -> Proposal:
+        """What people are shown before they decide."""
+        old, new = evidence_of(current), evidence_of(proposed)
+        domains = {
+            name: Domain(current=old.own.domains.get(name), proposed=score, ceiling=self._ceilings.get(name))
+            for name, score in new.own.domains.items()
+        }
+        return Proposal(
+            lineage=self._store.lineage,
+            generation=proposed.manifest.generation,
+            current=old.own.score,
+            proposed=new.own.score,
+            improvement=improvement(old=old.own.score, new=new.own.score),
+            noise=is_improvement(old, new).text,
+            seeds=len(new.measurements),
+            is_sealed=new.sealed,
+            reported=reported,
+            domains=domains,
             difference=self._diff_architectures(current, proposed),
-        )
-        answer = self._approver.ask(proposal)
-        if answer == "reject":
-            self.verdict = Deny("approval.rejected", f"request {request.name} was rejected")
-        elif answer != "approve":
-            self.verdict = Hold("approval.quorum", f"request {request.name} was not answered")
-        return answer == "approve"
-
-    def _diff_architectures(self, current: Scored, proposed: Scored) -> tuple[Change, ...]:
-        """What changes, field by field."""
-        return architecture_difference(current.version.manifest.spec, proposed.version.manifest.spec)
-
-    def _asked(self, current: Scored, proposed: Scored) -> Request:
-        about = self._about(current, proposed)
-        return self._ledger.ask_promotion(self._sweep, proposed.version.champion, self._by, about)
-
-    def _about(self, current: Scored, proposed: Scored) -> str:
-        rate, manifest = self._improvement(current, proposed), proposed.version.manifest
-        gained = "undefined" if rate is None else f"{rate:+.1%}"
-        difference = difference_line(self._diff_architectures(current, proposed))
-        return (
-            f"score {current.performance:.6g} -> {proposed.performance:.6g} ({gained}); "
-            f"{difference}; {manifest.params:,} parameters; "
-            f"{manifest.total_flops:.3g} FLOPs of training with its ancestors'"
+            before=_size(current),
+            after=_size(proposed),
+            ancestors=tuple(one.name for one in self._ancestors(proposed)),
+            held=held,
+            incident=incident,
         )
 
-    def _improvement(self, current: Scored, proposed: Scored) -> float | None:
-        return improvement(old=current.performance, new=proposed.performance, mode=self._mode)
+    def ask(self, version: Version, proposal: Proposal, lifts: str = "") -> tuple[Answer, str]:
+        """Have people decide of a promotion; what is decided already is not asked again.
 
-    def _promoted(self, current: Scored, proposed: Scored, request: str) -> Verdict:
-        version = proposed.version
-        old, new = current.performance, proposed.performance
+        Args:
+            version: that would be promoted.
+            proposal: what they are shown; the ledger keeps it.
+            lifts: rule whose hold their approval lifts.
+        """
+        champion, about = version.champion, proposal.to_json()
+        request = self._ledger.ask_promotion(self._sweep, champion, self._by, about, lifts)
+        self._requests[version.artifact] = request.digest
+        _, verdict = self._ledger.request(request.digest)
+        if isinstance(verdict, Hold):
+            decision = self._approver.decide(request, proposal)
+            try:
+                if decision:
+                    self._ledger.decide(decision)
+            except ApprovalRefused as error:
+                return Answer.NONE, str(error)
+            _, verdict = self._ledger.request(request.digest)
+        return self._answer(verdict, request)
+
+    def _answer(self, verdict: Verdict, request: Request) -> tuple[Answer, str]:
+        if isinstance(verdict, Allow):
+            return Answer.APPROVED, ""
+        if isinstance(verdict, Deny) and verdict.rule == "approval.rejected":
+            return Answer.REJECTED, verdict.reason
+        name = request.name
+        return Answer.NONE, (
+            f"{verdict.reason}; `rsi-ray approvals show {name}` says what it is, `rsi-ray approvals approve "
+            f"{name} --key {self._key} --reason WHY` approves, and `rsi-ray run --resume {self._sweep}` goes on"
+        )
+
+    def promote(self, version: Version) -> Verdict:
+        """Make a version the champion, if the ledger allows it; by the approval that was asked for, if any."""
+        old = evidence_of(self._store.champion()).own.score
+        new = evidence_of(version).own.score
+        request = self._requests.get(version.artifact, "")
         # of the champion alone, so that a second try is the same promotion
-        key = f"{version.manifest.lineage}/{version.name}"
+        key = f"{self._store.lineage}/{version.name}"
+        verdict = self._store.promote(
+            version.artifact,
+            lambda found: self._ledger.promote(self._sweep, key, old, new, "max", found, request),
+        )
+        if isinstance(verdict, Allow):
+            self.modification_history = [*self._store.history()]
+        return verdict
 
-        def ask(champion: Champion) -> Verdict:
-            return self._ledger.promote(self._sweep, key, old, new, self._mode, champion, request)
+    def _diff_architectures(self, current: Version, proposed: Version) -> dict[str, tuple[Any, Any]]:
+        """Old and new value of every parameter that changes; None where there is none."""
+        old, new = current.manifest.config, proposed.manifest.config
+        names = [*old, *(name for name in new if name not in old)]
+        return {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
 
-        return self._store.promote(version.artifact, ask)
+    def _ancestors(self, version: Version) -> list[Version]:
+        found: list[Version] = []
+        parent = self._store.parent_of(version)
+        while parent is not None:
+            found.insert(0, parent)
+            parent = self._store.parent_of(parent)
+        return found
+
+
+def evidence_of(version: Version) -> Evidence:
+    """What was measured of a version.
+
+    Raises:
+        ChampionError: it is missing, or is none of an evaluation.
+    """
+    if version.evidence is None:
+        raise ChampionError(f"version {version.name}: its evidence is missing; it can't be compared")
+    try:
+        return evidence_in(version.evidence)
+    except ValueError as error:
+        raise ChampionError(f"version {version.name}: {error}") from None
+
+
+def _size(version: Version) -> Size:
+    manifest = version.manifest
+    return Size(params=manifest.params, train_flops=manifest.total_flops)

@@ -37,8 +37,8 @@ PROPOSAL = Proposal(
         "own": Domain(current=None, proposed=0.1),
     },
     difference={"depth": (1, 2)},
-    before=Size(params=1000, forward_flops=10, train_flops=100),
-    after=Size(params=2000, forward_flops=20, train_flops=300),
+    before=Size(params=1000, train_flops=100),
+    after=Size(params=2000, train_flops=300),
     ancestors=("0-aa", "1-bb"),
 )
 REQUEST = Request(act=Act(kind="promote", subject="a"), about="", by="loop", at_ms=0, expires_ms=1)

@@ -63,7 +63,7 @@ class Plain:
         self.asked.append((wanted.standing.generation, held))
         return self.answers.get(wanted.standing.generation, (Answer.APPROVED, ""))
 
-    def promote(self, champion, wanted):
+    def promote(self, wanted):
         verdict = self.promotions.get(wanted.standing.generation, ALLOWED)
         if verdict == ALLOWED:
             self.now = wanted.standing
