@@ -164,9 +164,8 @@ class GovernedLoop:
         known = _read(written, digest)
         if known is not None:
             return known
-        judged = self._evaluate(
-            job, found, Subject(config=found.config, weights=weights, digest=digest, seeds=self.seeds)
-        )
+        subject = Subject(config=found.config, weights=weights, digest=digest, seeds=self.seeds)
+        judged = self._evaluate(job, found, subject)
         _write(written, judged)
         return judged
 

@@ -34,7 +34,7 @@ from rsi_ray.oversight import this_user
 from rsi_ray.printable import printable
 from rsi_ray.recursion import Outcome, Recursion, run_recursion
 from rsi_ray.view import watching
-from rsi_ray.wiring import limits_of, sweep_of
+from rsi_ray.wiring import describe_space, limits_of, sweep_of
 
 FAILURE, INTERRUPTED = 1, 130
 DONE = (Why.COMPLETE, Why.CONVERGED, Why.REJECTED, Why.WAITS, Why.HELD)
@@ -89,6 +89,7 @@ def run(
             approver=_approver(section, asked, signer, console),
             signer=signer,
             key=str(key),
+            space=describe_space(config),
             watching=partial(watching, console),
             tell=telling(console),
             log=tail.lines,

@@ -19,6 +19,7 @@ from rsi_ray.approvers import Approver, Nobody, Signer, with_approver
 from rsi_ray.champion import FOLDER as CHAMPIONS
 from rsi_ray.champion import ChampionStore
 from rsi_ray.champion_version import Version
+from rsi_ray.description import Json, describe
 from rsi_ray.durable import write_durably
 from rsi_ray.errors import SweepError
 from rsi_ray.governed_loop import GovernedLoop, standing_of
@@ -27,6 +28,7 @@ from rsi_ray.observer import Watch
 from rsi_ray.plan import Plan
 from rsi_ray.runs import new_folder, read_about, run_folder, versions_here
 from rsi_ray.search_engine import ArchitectureSearchEngine
+from rsi_ray.self_modification import SelfModificationEngine
 from rsi_ray.sweep import governor_of, local_ray, quiet_tune
 from safety import LedgerError, Limits
 from safety.actor import GovernorClient
@@ -48,6 +50,7 @@ class Recursion:
         approver: decides of promotions.
         signer: who approves where the limits name nobody; None to leave them as they are.
         key: file of the key that signs approvals, as people are told it.
+        space: description of the space, as a champion's file keeps it; None for what the object tells itself.
         watching: gives who watches a generation's sweep.
         tell: is told what happens.
         log: lines of this process's log, for an incident's folder.
@@ -60,6 +63,7 @@ class Recursion:
     seeds: int = 2
     approver: Approver = field(default_factory=Nobody)
     key: str = "FILE"
+    space: Json = None
     signer: Signer | None = None
     watching: Callable[[], AbstractContextManager[Watch | None]] = nullcontext
     tell: Callable[[Event], None] = lambda _event: None
@@ -119,13 +123,20 @@ def _begin(
     keep(plan.folder.parent / emergency.FOLDER, lineage, plan.alerts)
     loop = GovernedLoop(
         engine=ArchitectureSearchEngine(sweep=sweep, run=folder.name, watching=recursion.watching),
+        modifier=SelfModificationEngine(
+            store,
+            ledger=governor,
+            approver=recursion.approver,
+            sweep=folder.name,
+            by=_user(),
+            ceilings=sweep.checked_limits().bounds.max_performance,
+            key=recursion.key,
+        ),
         store=store,
         governor=governor,
         limits=sweep.checked_limits(),
-        approver=recursion.approver,
-        key=recursion.key,
         seeds=recursion.seeds,
-        by=_user(),
+        space=recursion.space or describe(sweep.job().space),
         after_shutdown=lambda reason: finish_shutdown(recursion, plan, governor, store, reason),
     )
     standing = None

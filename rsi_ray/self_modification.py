@@ -191,12 +191,13 @@ class SelfModificationEngine:
             return Answer.REJECTED, verdict.reason
         name = request.name
         return Answer.NONE, (
-            f"{verdict.reason}; `rsi-ray approvals show {name}` says what it is, `rsi-ray approvals approve "
-            f"{name} --key {self._key} --reason WHY` approves, and `rsi-ray run --resume {self._sweep}` goes on"
+            f"{verdict.reason}; `rsi-ray approvals show {name}` says what it is, "
+            f"`rsi-ray approvals approve {name} --key {self._key} --reason WHY` approves, and "
+            f"`rsi-ray run --resume {self._sweep}` goes on"
         )
 
     def promote(self, version: Version) -> Verdict:
-        """Make a version the champion, if the ledger allows it; by the approval that was asked for, if any."""
+        """Make a version the champion, by the approval that was asked for, if the ledger allows it."""
         old = evidence_of(self._store.champion()).own.score
         new = evidence_of(version).own.score
         request = self._requests.get(version.artifact, "")
