@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -114,6 +115,25 @@ class Evidence:
     def digest(self) -> str:
         """SHA-256 of it, to which an approval is bound."""
         return hashlib.sha256(self.canonical).hexdigest()
+
+
+def read_evidence(canonical: bytes) -> Evidence:
+    """Return the evidence whose canonical JSON this is; its digest is the same.
+
+    Raises:
+        ValueError: it is no evidence, in one line.
+    """
+    try:
+        told = json.loads(canonical)
+        found = [Measurement(**one | {"seed": int(one["seed"])}) for one in told["measurements"]]
+        told |= {"train_flops": int(told["train_flops"]), "measurements": tuple(found)}
+        evidence = Evidence(**told)
+        is_same = evidence.canonical == canonical
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"evidence: {type(error).__name__}: {error}, expected what was written") from None
+    if not is_same:
+        raise ValueError("evidence: not in canonical form, expected what was written")
+    return evidence
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
