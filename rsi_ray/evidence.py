@@ -117,19 +117,23 @@ class Evidence:
         return hashlib.sha256(self.canonical).hexdigest()
 
 
-def evidence_in(content: bytes) -> Evidence:
-    """The evidence of which this is the canonical JSON.
+def read_evidence(canonical: bytes) -> Evidence:
+    """Return the evidence whose canonical JSON this is; its digest is the same.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is no evidence, in one line.
     """
     try:
-        told = json.loads(content)
-        measured = [one | {"seed": int(one["seed"])} for one in told["measurements"]]
-        told |= {"train_flops": int(told["train_flops"])}
-        return Evidence(**told | {"measurements": tuple(Measurement(**one) for one in measured)})
-    except (TypeError, KeyError, ValueError) as error:
-        raise ValueError(f"no evidence of an evaluation: {error}") from None
+        told = json.loads(canonical)
+        found = [Measurement(**one | {"seed": int(one["seed"])}) for one in told["measurements"]]
+        told |= {"train_flops": int(told["train_flops"]), "measurements": tuple(found)}
+        evidence = Evidence(**told)
+        is_same = evidence.canonical == canonical
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"evidence: {type(error).__name__}: {error}, expected what was written") from None
+    if not is_same:
+        raise ValueError("evidence: not in canonical form, expected what was written")
+    return evidence
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

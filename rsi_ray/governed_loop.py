@@ -15,7 +15,7 @@ from rsi_ray.durable import write_durably
 from rsi_ray.errors import ChampionError
 from rsi_ray.evaluation import Subject
 from rsi_ray.evaluator import Reported, evaluate_in_fresh_process
-from rsi_ray.evidence import Evidence, evidence_in, is_improvement
+from rsi_ray.evidence import Evidence, is_improvement, read_evidence
 from rsi_ray.heritage import Parent
 from rsi_ray.job import TrainingJob
 from rsi_ray.loop import Answer, Found, Searched, Standing, Verified
@@ -227,7 +227,7 @@ def _read(path: Path, digest: str) -> Judged | None:
     """What was written of these weights; None where nothing was, or of others."""
     try:
         told = json.loads(path.read_bytes())
-        evidence = evidence_in(told["evidence"].encode())
+        evidence = read_evidence(told["evidence"].encode())
         denied = json.loads(told["denied"]) if "denied" in told else None
         verdict: Verdict = Deny(denied["rule"], denied["reason"]) if denied else Allow()
     except (OSError, ValueError, KeyError, TypeError):

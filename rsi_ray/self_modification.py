@@ -10,7 +10,7 @@ from rsi_ray.champion import ChampionStore
 from rsi_ray.champion_version import Candidate, Version
 from rsi_ray.champion_weights import model_of
 from rsi_ray.errors import ChampionError
-from rsi_ray.evidence import Evidence, evidence_in, is_improvement
+from rsi_ray.evidence import Evidence, is_improvement, read_evidence
 from rsi_ray.loop import Answer
 from rsi_ray.modification import Modification
 from rsi_ray.proposal import Domain, Proposal, Size
@@ -235,7 +235,7 @@ def evidence_of(version: Version) -> Evidence:
     if version.evidence is None:
         raise ChampionError(f"version {version.name}: its evidence is missing; it can't be compared")
     try:
-        return evidence_in(version.evidence)
+        return read_evidence(version.evidence)
     except ValueError as error:
         raise ChampionError(f"version {version.name}: {error}") from None
 

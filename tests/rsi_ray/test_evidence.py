@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rsi_ray.evidence import Evidence, Measurement, discrepancies, is_improvement
+from rsi_ray.evidence import Evidence, Measurement, discrepancies, is_improvement, read_evidence
 
 
 def measured(score, seed=0, *, error=0.02, domains=None):
@@ -63,6 +63,26 @@ def test_whatever_is_changed_in_evidence_changes_its_digest(changes):
 def test_a_score_that_is_no_number_is_no_evidence(score):
     with pytest.raises(ValueError, match="seed 1: a score is no number"):
         evidence(0.5, score)
+
+
+def test_evidence_that_was_written_is_read_again():
+    written = evidence(0.5, 1.0, config={"depth": 2, "rate": 1e-3, "norm": "none", "tied": True})
+    assert read_evidence(written.canonical) == written
+    assert read_evidence(written.canonical).digest == written.digest
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [b"", b"[]", b"{}", b"\xff", b"[" * 100_000, evidence(0.5).canonical.replace(b"0.5", b'"high"')],
+)
+def test_what_is_no_evidence_is_refused_in_one_line(spoilt):
+    with pytest.raises(ValueError, match=r"^evidence: .*, expected what was written$"):
+        read_evidence(spoilt)
+
+
+def test_evidence_that_is_written_otherwise_is_refused():
+    with pytest.raises(ValueError, match="not in canonical form"):
+        read_evidence(evidence(0.5).canonical + b" ")
 
 
 # --- improvements
