@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from rsi_ray.scoring import LATENCY_FORWARDS, check_rows, evaluate, latency_ms, loss_of
 from rsi_ray.tasks.task import Batch, Task
 from search_spaces.cost import Cost
+from search_spaces.first_weights import distinct
 
 if TYPE_CHECKING:
     from search_spaces.space import SearchSpace
@@ -194,7 +195,7 @@ class Trainer:
 
     def state(self) -> dict[str, Tensor]:
         """Return a copy of all that changes while training, as flat and unshared tensors."""
-        tensors = {f"model.{name}": tensor for name, tensor in _distinct(self.model)}
+        tensors = {f"model.{name}": tensor for name, tensor in distinct(self.model)}
         for name, parameter in self.model.named_parameters():
             moments = self._optimizer.state[parameter]
             tensors |= {f"optimizer.{name}.{moment}": tensor for moment, tensor in moments.items()}
@@ -207,7 +208,7 @@ class Trainer:
         Raises:
             ValueError: the tensors are not those of this model; nothing is changed.
         """
-        own = dict(_distinct(self.model))
+        own = dict(distinct(self.model))
         given = _part(state, "model.")
         fits = given.keys() == own.keys() and all(given[name].shape == own[name].shape for name in own)
         if not fits or "epoch" not in state:
@@ -284,15 +285,6 @@ def _optimizer(model: nn.Module, training: Training) -> torch.optim.AdamW:
     ]
     groups = [group for group in groups if group["params"]]
     return torch.optim.AdamW(groups, lr=training.learning_rate, betas=BETAS, fused=True)
-
-
-def _distinct(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield the weights and saved buffers by name, tied ones once: a safetensors file takes no aliases."""
-    seen = set()
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            yield name, tensor
 
 
 def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
