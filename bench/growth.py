@@ -151,33 +151,44 @@ def lived_in(model: nn.Module, seed: int) -> nn.Module:
     return model
 
 
-def inputs_of(space: Any, seed: int) -> dict[str, Tensor]:
+def inputs_of(space: Any, seed: int, *, batch: int = 4) -> dict[str, Tensor]:
     """A few samples of every head."""
     generator = torch.Generator().manual_seed(seed)
     return {
-        name: torch.randint(space.vocab, (4, *sample.shape), generator=generator)
+        name: torch.randint(space.vocab, (batch, *sample.shape), generator=generator)
         if sample.dtype == "int64"
-        else torch.randn((4, *sample.shape), generator=generator)
+        else torch.randn((batch, *sample.shape), generator=generator)
         for name, sample in space.samples().items()
     }
 
 
-def difference(space: Any, old: Any, new: Any, seed: int) -> float:
-    """The largest difference of a head's outputs, over the largest of them."""
+def child_of(space: Any, old: Any, parent: nn.Module, new: Any, seed: int) -> nn.Module:
+    """A child, filled with what it inherits."""
     torch.manual_seed(seed)
-    parent, child = lived_in(space.build(old), seed).eval(), space.build(new).eval()
+    child: nn.Module = space.build(new)
     inherit(space, old, parent.state_dict(), new, child)
-    inputs = inputs_of(space, seed)
+    return child
+
+
+def difference(parent: nn.Module, child: nn.Module, inputs: dict[str, Tensor]) -> float:
+    """The largest difference of a head's outputs, over the largest of them; dropout is off."""
     with torch.no_grad():
-        before, after = parent(inputs), child(inputs)
+        before, after = parent.eval()(inputs), child.eval()(inputs)
     return max(float((after[name] - one).abs().max() / one.abs().max()) for name, one in before.items())
+
+
+def difference_of(space: Any, old: Any, new: Any, seed: int) -> float:
+    """The difference between a parent that has lived, and its child."""
+    torch.manual_seed(seed)
+    parent = lived_in(space.build(old), seed)
+    return difference(parent, child_of(space, old, parent, new, seed), inputs_of(space, seed))
 
 
 def measure(name: str, family: Family, count: int) -> dict[str, Any]:
     """The worst difference over so many pairs, and what pairs of independent draws would inherit."""
     rng = random.Random(0)
     pairs = [exact_pair(family, rng) for _ in range(count)]
-    differences = sorted(difference(family.space, *pair, seed) for seed, pair in enumerate(pairs))
+    differences = sorted(difference_of(family.space, *pair, seed) for seed, pair in enumerate(pairs))
     draws = [family.space.suggest(RandomTrial(rng)) for _ in range(2 * count)]
     kinds = Counter(relation(family.space, *pair).kind for pair in zip(draws[::2], draws[1::2], strict=True))
     row = {

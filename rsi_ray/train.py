@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from rsi_ray.scoring import LATENCY_FORWARDS, check_rows, evaluate, latency_ms, loss_of
 from rsi_ray.tasks.task import Batch, Task
-from rsi_ray.weights import distinct, put_weights
+from rsi_ray.weights import put_weights
 from search_spaces.cost import Cost
+from search_spaces.first_weights import distinct
 
 if TYPE_CHECKING:
     from search_spaces.space import SearchSpace

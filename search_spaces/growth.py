@@ -9,13 +9,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, cast
 
 from search_spaces import convnet_relation, mlp_relation, transformer_relation
 from search_spaces.convnet import ConvSpace
 from search_spaces.inheritance import Inheritance, Kind
 from search_spaces.measured import MeasuredSpace
 from search_spaces.mlp import MLPSpace
+from search_spaces.space import Grows
 from search_spaces.transformer import TransformerSpace
 
 if TYPE_CHECKING:
@@ -24,28 +25,6 @@ if TYPE_CHECKING:
     from search_spaces.space import SearchSpace, SpecT
 
 __all__ = ["Grows", "Inheritance", "Kind", "inherit", "relation"]
-
-SpecT_contra = TypeVar("SpecT_contra", contravariant=True)
-
-
-@runtime_checkable
-class Grows(Protocol[SpecT_contra]):
-    """The optional doors of a search space whose children inherit."""
-
-    def relation(self, old: SpecT_contra, new: SpecT_contra) -> Inheritance:
-        """What a child of spec `new` inherits from a parent of spec `old`, by arithmetic alone."""
-        ...
-
-    def inherit(
-        self,
-        old: SpecT_contra,
-        parent: Mapping[str, Tensor],
-        new: SpecT_contra,
-        fresh: Mapping[str, Tensor],
-    ) -> Mapping[str, Tensor]:
-        """The child's weights by name, from the parent's and fresh ones, all of them float64 on the CPU."""
-        ...
-
 
 _RELATIONS: dict[type, Callable[[Any, Any, Any], Inheritance]] = {
     TransformerSpace: transformer_relation.relation,

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 from search_spaces.cost import Cost
+from search_spaces.inheritance import Inheritance
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 SpecT = TypeVar("SpecT")
 SpecT_co = TypeVar("SpecT_co", covariant=True)
+SpecT_contra = TypeVar("SpecT_contra", contravariant=True)
 Choice = bool | int | float | str | None
 
 
@@ -56,7 +58,11 @@ class Suggests(Protocol[SpecT_co]):
 
 
 class SearchSpace(Protocol[SpecT]):
-    """A set of architectures: suggest one, price it, build it."""
+    """A set of architectures: suggest one, price it, build it.
+
+    A space of your own whose children shall begin with their parent's weights has the two doors of `Grows` as
+    well; without them every child begins afresh.
+    """
 
     def suggest(self, trial: Suggest) -> SpecT:
         """Choose a spec by define-by-run: later choices may depend on earlier ones."""
@@ -72,4 +78,26 @@ class SearchSpace(Protocol[SpecT]):
 
     def build(self, spec: SpecT) -> nn.Module:
         """Build the model on the current default device."""
+        ...
+
+
+@runtime_checkable
+class Grows(Protocol[SpecT_contra]):
+    """The optional doors of a search space: how a child begins with its parent's weights.
+
+    `search_spaces.growth` asks them, and knows how the spaces of this package grow.
+    """
+
+    def relation(self, old: SpecT_contra, new: SpecT_contra) -> Inheritance:
+        """What a child of spec `new` inherits from a parent of spec `old`, by arithmetic alone."""
+        ...
+
+    def inherit(
+        self,
+        old: SpecT_contra,
+        parent: Mapping[str, Tensor],
+        new: SpecT_contra,
+        fresh: Mapping[str, Tensor],
+    ) -> Mapping[str, Tensor]:
+        """All of the child's weights by name, from the parent's and fresh ones: float64, on the CPU."""
         ...
