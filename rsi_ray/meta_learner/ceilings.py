@@ -1,6 +1,8 @@
-"""What is over the ceilings: learned from how far refused specs were, though nobody says how far the rest is under."""
+"""What is over the ceilings: learned from refused specs, though nobody says how far the rest is under."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +18,7 @@ FITTED = 90
 
 
 class Ceilings:
-    """A process of the logarithm of cost by ceiling; that of an admitted spec is found by turns with the process.
+    """A process of the logarithm of excess; that of an admitted spec is found by turns with the process.
 
     Args:
         blocks: the block of each feature, (width,).
@@ -27,7 +29,7 @@ class Ceilings:
         self._under: dict[int, float] = {}
         self._known = False
 
-    def learn(self, admitted: Array, numbers: list[int], refused: Array, excess: Array) -> None:
+    def learn(self, admitted: Array, numbers: Sequence[int], refused: Array, excess: Array) -> None:
         """Learn from the latest specs.
 
         Args:
@@ -57,5 +59,5 @@ class Ceilings:
         """Logarithm of the probability that specs with these features are under every ceiling, (rows,)."""
         if not self._known:
             return np.zeros(len(x))
-        mean, spread = self._process.predict(x)
-        return np.asarray(log_ndtr(-mean / spread))
+        mean, doubt, noise = self._process.predict(x)
+        return np.asarray(log_ndtr(-mean / np.sqrt(doubt**2 + noise**2)))

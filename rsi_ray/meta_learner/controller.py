@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from torch import nn
 from rsi_ray.meta_learner.fields import Field, Fields
 
 Array = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float32]
 SIZE, HIDDEN = 16, 32
 PARTS = 8
 RATE, ENTROPY, BASELINE = 0.01, 0.02, 0.9
@@ -93,8 +94,8 @@ class Controller:
         self._seed = seed
         self.known: dict[str, Field] = {}
         self.baseline: float | None = None
-        self.writer = self._made(0, 0)
         self._plain: dict[str, Array] = {}
+        self._use(self._made(0, 0))
 
     def _made(self, questions: int, answers: int) -> Writer:
         with torch.random.fork_rng(devices=[]):
@@ -152,7 +153,7 @@ class Controller:
         count: int,
         rng: np.random.Generator,
         absent: Callable[[Array, int], npt.NDArray[np.bool_]],
-        given: Mapping[int, float] | None = None,
+        given: Mapping[int, float] = MappingProxyType({}),
     ) -> Array:
         """Write specs, one decision after another.
 
@@ -161,8 +162,7 @@ class Controller:
             count: how many specs.
             rng: of the draws.
             absent: which rows, as far as they are written, have no field of this index.
-            given: places that are decided already, by index; where there are some, the first field that
-                is not among them is the last to be decided.
+            given: places that are decided already, by index.
         """
         weights, first = self.weights(), self._first()
         order = {name: index for index, name in enumerate(self.known)}
@@ -178,13 +178,17 @@ class Controller:
             scores = spoken @ weights["answers"][offered].T + weights["liked"][offered]
             chosen = (scores + rng.gumbel(size=scores.shape)).argmax(axis=1)
             rows[:, index] = place_of(field, chosen, rng)
-            if given is not None and index in given:
+            if index in given:
                 rows[:, index] = given[index]
                 chosen = level_of(field, rows[:, index])
             rows[absent(rows, index), index] = np.nan
             there = ~np.isnan(rows[:, index])
             before = np.where(there[:, None], weights["answers"][offered][chosen], weights["answers"][-1])
         return rows
+
+    def decide(self, fields: Fields, given: Mapping[int, float], rng: np.random.Generator) -> float:
+        """The place of the last field after those that are given, by index."""
+        return float(self.draw(fields, 1, rng, _all_there, given)[0, -1])
 
     def train(self, fields: Fields, rows: Array, rewards: Array) -> None:
         """One step of REINFORCE on specs that it drew: the reward above the moving baseline, and entropy.
@@ -204,7 +208,7 @@ class Controller:
         advantage = torch.as_tensor(rewards - self.baseline, dtype=torch.float32)
         loss = -(advantage * taken).mean() - ENTROPY * surprise.masked_fill(~there, 0.0).sum(dim=1).mean()
         self._adam.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self.writer.parameters(), 1.0)
         self._adam.step()
         self.baseline = BASELINE * self.baseline + (1 - BASELINE) * float(rewards.mean())
@@ -233,13 +237,29 @@ class Controller:
             torch.as_tensor(chosen),
         )
 
-    def load(self, known: Mapping[str, Field], tensors: Mapping[str, Any], baseline: float | None) -> None:
-        """Take up what `known` and the network's tensors say."""
-        self.known = dict(known)
+    def tensors(self) -> dict[str, Floats]:
+        """The network's weights, by their names."""
+        return {name: value.numpy().copy() for name, value in self.writer.state_dict().items()}
+
+    def load(self, known: Mapping[str, Field], tensors: Mapping[str, Floats], baseline: float | None) -> None:
+        """Take up the parameters that are known, the weights and the baseline of another one.
+
+        Raises:
+            ValueError: the weights are not of these parameters.
+        """
         writer = self._made(len(known), sum(levels(field) for field in known.values()))
-        writer.load_state_dict(dict(tensors))
+        try:
+            writer.load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()})
+        except RuntimeError as error:
+            said = " ".join(str(error).split())
+            raise ValueError(f"weights of another controller: {said}") from error
+        self.known = dict(known)
         self._use(writer)
         self.baseline = baseline
+
+
+def _all_there(rows: Array, _: int) -> npt.NDArray[np.bool_]:
+    return np.zeros(len(rows), dtype=np.bool_)
 
 
 def _old_levels(field: Field, old: Field) -> list[int]:

@@ -1,4 +1,4 @@
-"""Configurations as rows of numbers, and rows as features: one block for each parameter, one for each family."""
+"""Configurations as rows of numbers, and rows as features, a block for each parameter and each family."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ from rsi_ray.samplers.levels import NUMBERS, Number, on_grid
 Array = npt.NDArray[np.float64]
 # numbers on a grid that is no finer are listed; the rest are looked at in so many places
 FEW = 16
-GRID = np.linspace(0.0, 1.0, 13)
+FINE = 128
 # of a number's range: how far a smooth and a rough effect of it reach
 REACHES = (1.0, 0.25)
+# share of an effect's size that is left out
+LEAST = 1e-4
 
 
 @dataclass(frozen=True)
@@ -107,36 +109,39 @@ class Field:
         return _scaled(distribution, distribution.low), _scaled(distribution, distribution.high)
 
     @cached_property
-    def maps(self) -> list[tuple[Array, Array]]:
-        """For each block, its features (places, width) at places of the field, in the mean 0 and of size 1."""
+    def steps(self) -> int:
+        """Places that are told apart along the field, less one."""
+        return FINE if self.places is None else len(self.places) - 1
+
+    @cached_property
+    def maps(self) -> list[Array]:
+        """For each block, its features at every place, (places, width): in the mean 0, and of size 1."""
         if not self.ordered:
-            return [_centred(np.arange(len(self.values or ())), np.eye(len(self.values or ())))]
-        at = GRID if self.places is None else self.places
+            return [_centred(np.eye(len(self.values or ())))]
+        at = np.linspace(0.0, 1.0, self.steps + 1)
         found = []
         for reach in REACHES:
             alike = np.exp(-((at[:, None] - at) ** 2) / (2 * reach**2))
             values, vectors = np.linalg.eigh(alike)
-            kept = values > 1e-6 * values[-1]
-            found.append(_centred(at, vectors[:, kept] * np.sqrt(values[kept])))
+            kept = values > LEAST * values[-1]
+            found.append(_centred(vectors[:, kept] * np.sqrt(values[kept])))
         return found
 
+    @cached_property
+    def table(self) -> Array:
+        """All blocks side by side at every place, and whether it is absent, for which there is a last row."""
+        present = np.pad(np.concatenate(self.maps, axis=1), ((0, 1), (0, 1)))
+        present[-1, -1] = 1.0
+        return present
 
-def _centred(at: Array, features: Array) -> tuple[Array, Array]:
+
+def _centred(features: Array) -> Array:
     centred = features - features.mean(axis=0)
-    return at, centred / math.sqrt((centred**2).sum(axis=1).mean())
+    return np.asarray(centred / math.sqrt((centred**2).sum(axis=1).mean()))
 
 
 def _scaled(distribution: Number, value: float) -> float:
     return math.log(value) if distribution.log else float(value)
-
-
-def _looked_up(at: Array, features: Array, places: Array) -> Array:
-    """Features at places, between those that are listed by a straight line; 0 where there is no place."""
-    there = np.where(np.isnan(places), at[0], places)
-    right = np.clip(np.searchsorted(at, there), 1, len(at) - 1)
-    share = ((there - at[right - 1]) / (at[right] - at[right - 1]))[:, None]
-    found = (1 - share) * features[right - 1] + share * features[right]
-    return np.where(np.isnan(places)[:, None], 0.0, found)
 
 
 @dataclass(frozen=True)
@@ -183,28 +188,28 @@ class Fields:
 
     def features(self, rows: Array) -> Array:
         """Features of rows, (rows, width)."""
-        blocks: list[Array] = []
-        by_field: list[list[Array]] = []
-        for field, places in zip(self.fields, rows.T, strict=True):
-            mapped = [_looked_up(at, features, places) for at, features in field.maps]
-            by_field.append(mapped)
-            blocks += [*mapped, np.isnan(places).astype(np.float64)[:, None]]
+        places = np.where(self.choices, rows, rows * self._steps)
+        places = np.where(np.isnan(rows), -1, np.rint(places)).astype(np.int64)
+        blocks = [field.table[places[:, index]] for index, field in enumerate(self.fields)]
         for members in self.families:
-            for index in range(len(by_field[members[0]])):
-                total = np.sum([by_field[one][index] for one in members], axis=0)
-                blocks.append(total / math.sqrt(len(members)))
+            total = np.sum([blocks[index][:, :-1] for index in members], axis=0)
+            blocks.append(total / math.sqrt(len(members)))
         return np.concatenate(blocks, axis=1)
+
+    @cached_property
+    def _steps(self) -> npt.NDArray[np.int64]:
+        return np.array([field.steps for field in self.fields])
 
     @cached_property
     def _widths(self) -> dict[str, int]:
         """How many features each block has, by a label that means the same in another space."""
-        widths = {}
+        widths: dict[str, int] = {}
         for field in self.fields:
-            widths |= {f"{field.name}/{index}": one.shape[1] for index, (_, one) in enumerate(field.maps)}
+            widths |= {f"{field.name}/{index}": one.shape[1] for index, one in enumerate(field.maps)}
             widths[f"{field.name}/absent"] = 1
         for members in self.families:
             first = self.fields[members[0]]
-            for index, (_, one) in enumerate(first.maps):
+            for index, one in enumerate(first.maps):
                 widths[f"{first.name} and alike/{index}"] = one.shape[1]
         return widths
 

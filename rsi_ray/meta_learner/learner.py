@@ -1,275 +1,161 @@
-"""The learner of one study: what it knows of the space, what it proposes, and what it carries to the next."""
+"""The learner: it takes in what a study knows, proposes the next spec, and is carried to the next study."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial
 
-from rsi_ray.meta_learner.ceilings import Ceilings
 from rsi_ray.meta_learner.controller import Controller
-from rsi_ray.meta_learner.drafts import mixed, neighbours, whole
-from rsi_ray.meta_learner.fields import Fields
-from rsi_ray.meta_learner.predictor import Forecast, Predictor
-from rsi_ray.meta_learner.presence import Presence
-from rsi_ray.meta_learner.standings import standing_of_stopped, standings
-from rsi_ray.samplers.history import History, excess
+from rsi_ray.meta_learner.evidence import Evidence, Rows
+from rsi_ray.meta_learner.fields import Field, Fields
+from rsi_ray.meta_learner.screen import Prediction, Screen
+from rsi_ray.meta_learner.state import Remembered, State, as_json, from_json, read, write
+from rsi_ray.samplers.history import History
 
 Array = npt.NDArray[np.float64]
+# candidates that the predictor starts with; until then the controller writes alone
 STARTUP = 8
-# drafts of a proposal: of the controller, anywhere, mixed of the best, near each of the best; then climbing
-WRITTEN, ANYWHERE, MIXED, NEAR, PARENTS = 24, 40, 48, 40, 5
-CLIMBS, CLIMBED, CLIMB_NEAR = 3, 3, 30
-# proposals between two trainings of the controller
-SCHEDULE = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What is expected of a proposal before it is measured.
-
-    Attributes:
-        mean: standard normal quantile of its rank among the measured.
-        std: standard deviation of that, by the whole ensemble.
-        admitted: probability that it is under every ceiling.
-    """
-
-    mean: float
-    std: float
-    admitted: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Remembered:
-    """A candidate of another study.
-
-    Attributes:
-        params: its configuration.
-        standing: quantile of its rank there.
-    """
-
-    params: Mapping[str, Any]
-    standing: float
+# drafts of the controller, and proposals until it is trained again
+WRITTEN, SCHEDULE = 24, 4
+# candidates that are carried to the next study: the best, and others from the best to the worst
+BEST_CARRIED, CARRIED, REMEMBERED = 20, 40, 80
 
 
 class MetaLearner:
-    """A controller, a predictor and a memory for one study at a time.
+    """A controller and a predictor, for one study at a time.
 
     Args:
         seed: of everything that is drawn.
     """
 
     def __init__(self, seed: int | None = None) -> None:
-        self.rng = np.random.default_rng(seed)
-        self.controller = Controller(int(self.rng.integers(2**31)))
-        self.scales: dict[str, float] = {}
-        self.memory: list[Remembered] = []
-        self.remembered_space: dict[str, BaseDistribution] = {}
-        self.fields = Fields(())
+        self._rng = np.random.default_rng(seed)
+        self.controller = Controller(int(self._rng.integers(2**31)))
         self.space: dict[str, BaseDistribution] = {}
-        self._foretold: dict[int, Forecast] = {}
-        self._seen = 0
-        self._reset()
-
-    def _reset(self) -> None:
-        self._predictor: Predictor | None = None
-        self._rows: dict[int, tuple[Array, Array]] = {}
-        self._presence: Presence | None = None
-        self._written = np.empty((0, len(self.fields)))
-        self._asked = 0
+        self.fields = Fields(())
+        self._carried = State(known={}, baseline=None, scales={}, space={}, memory=[])
+        self._seen = -1
+        self._rows = Rows(self.fields, [])
+        self._screen: Screen | None = None
+        self._written = np.empty((0, 0))
+        self._evidence: Evidence | None = None
 
     def reseed(self) -> None:
         """Draw new seeds."""
-        self.rng = np.random.default_rng()
-
-    # ---- learning
+        self._rng = np.random.default_rng()
+        self._seen, self.space = -1, {}
 
     def learn(self, history: History, directions: Sequence[StudyDirection]) -> bool:
-        """Learn from what a study knows; whether that is enough for a proposal."""
+        """Take in what a study knows; whether that is enough for a proposal."""
         self._meet(history)
-        complete, stopped = history.complete, history.pruned if len(directions) == 1 else []
-        self._memory_rows = self._remembered()
-        if not len(self.fields) or len(complete) + len(self._memory_rows[0]) < STARTUP:
+        known = len(history.complete) + len(self._rows.memory)
+        if not len(self.fields) or known < STARTUP:
             return False
-        measured = [*complete, *stopped]
-        self._measured, x = self._rows_of(measured)
-        self._scores = standings(complete, directions) if complete else np.empty(0)
-        late = [standing_of_stopped(one, complete, directions[0]) for one in stopped]
-        self._scores = np.concatenate([self._scores, late])
-        self._judge(measured)
-        refused_rows, refused = self._rows_of(history.refused)
-        self._refused = refused_rows
-        if self._predictor is None:
-            self._predictor = Predictor(self.fields, self.scales, self.rng)
-            self._ceilings = Ceilings(self.fields.blocks)
-        self._train(x, complete)
-        over = np.array([excess(trial) for trial in history.refused])
-        self._ceilings.learn(x[: len(complete)], [one.number for one in complete], refused, over)
+        if self._screen is None:
+            self._screen = Screen(self.fields, self._carried.scales, self._rng)
+        self._evidence = self._rows.evidence(history, directions)
+        self._screen.learn(self._evidence)
         return True
 
     def _meet(self, history: History) -> None:
-        known = [*history.complete, *history.pruned, *history.refused]
-        if len(known) == self._seen and self.space:
+        """Look at what was asked since the last time; another space is learned anew."""
+        known = sorted((*history.complete, *history.pruned, *history.refused), key=lambda one: one.number)
+        if len(known) == self._seen:
             return
-        asked: dict[str, BaseDistribution] = {} if len(known) >= STARTUP else dict(self.remembered_space)
-        latest = known if self._seen == 0 else sorted(known, key=lambda trial: trial.number)
-        for trial in latest:
-            asked.update(trial.distributions)
         self._seen = len(known)
-        if asked != self.space:
-            if self._predictor is not None:
-                self.scales |= self._predictor.scales()
-            self.space = asked
-            self.fields = Fields.of(asked)
-            self.controller.meet(self.fields)
-            self._reset()
+        # what another study has asked stands in for what this one has not yet shown
+        asked = from_json(self._carried.space) if len(known) < STARTUP else {}
+        for trial in known:
+            asked.update(trial.distributions)
+        if asked == self.space:
+            return
+        if self._screen is not None:
+            scales = {**self._carried.scales, **self._screen.predictor.scales()}
+            self._carried = self._carried.model_copy(update={"scales": scales})
+        self.space, self.fields, self._screen = asked, Fields.of(asked), None
+        self.controller.meet(self.fields)
+        self._rows = Rows(self.fields, self._carried.memory)
+        self._written = self.fields.draw(self._rng, 0)
 
-    def _rows_of(self, trials: Sequence[FrozenTrial]) -> tuple[Array, Array]:
-        for trial in trials:
-            if trial.number not in self._rows:
-                row = self.fields.row(trial.params)
-                self._rows[trial.number] = (row, self.fields.features(row[None])[0])
-                self._presence = None
-        if not trials:
-            return np.empty((0, len(self.fields))), np.empty((0, len(self.fields.blocks)))
-        rows, features = zip(*(self._rows[trial.number] for trial in trials), strict=True)
-        return np.stack(rows), np.stack(features)
+    def propose(
+        self, number: int, running: Sequence[Mapping[str, Any]], caution: int
+    ) -> tuple[dict[str, Any], Prediction | None]:
+        """The best of many drafts, and what is expected of it; nothing where every draft is known.
 
-    def _remembered(self) -> tuple[Array, Array]:
-        if not self.memory or not len(self.fields):
-            return np.empty((0, len(self.fields))), np.empty(0)
-        rows = np.stack([self.fields.row(one.params) for one in self.memory])
-        return rows, np.array([one.standing for one in self.memory])
+        Args:
+            number: of the trial.
+            running: configurations that are being measured.
+            caution: how many proposals were refused in a row.
+        """
+        if self._screen is None:
+            return {}, None
+        if number % SCHEDULE == 0 or not len(self._written):
+            self._written = self._practised(self._screen)
+        going = np.array([self.fields.row(params) for params in running]).reshape(-1, len(self.fields))
+        row = self._screen.best_draft(number, self._written, going, caution)
+        if row is None:
+            return {}, None
+        return self.fields.params(row), self._screen.prediction(row)
 
-    def _judge(self, measured: Sequence[FrozenTrial]) -> None:
-        for index, trial in enumerate(measured):
-            told = self._foretold.pop(trial.number, None)
-            if told is not None and self._predictor is not None and len(told.means) == len(told.weights):
-                others = np.delete(self._scores, index)
-                self._predictor.judge(told.means[:, 0], told.spreads[:, 0], self._scores[index], others)
-
-    def _train(self, x: Array, complete: Sequence[FrozenTrial]) -> None:
-        rows, scores = self._memory_rows
-        x = np.concatenate([self.fields.features(rows), x]) if len(rows) else x
-        foreign = np.concatenate([np.ones(len(rows)), np.zeros(len(self._scores))])
-        y = np.concatenate([scores, self._scores])
-        assert self._predictor is not None
-        self._predictor.learn(x, y, foreign, foreign == 0)
-        self._x, self._y = x, y
-
-    # ---- proposing
-
-    def propose(self, number: int, running: Sequence[Mapping[str, Any]], caution: int) -> dict[str, Any]:
-        """The best of many drafts; `prediction` says what is expected of it."""
-        assert self._predictor is not None
-        everything = np.concatenate([self._memory_rows[0], self._measured, self._refused])
-        if self._presence is None:
-            self._presence = Presence.of(everything, self.fields.choices)
-        known = {row.tobytes() for row in np.concatenate([self._measured, self._refused])}
-        known |= {self.fields.row(params).tobytes() for params in running}
-        fresh = partial(self._fresh, known)
-        best = float(self._scores.max()) if len(self._scores) else float(self._memory_rows[1].max())
-        drafts = fresh(self._first_drafts())
-        worth = self._worth(drafts, best, caution)
-        for _ in range(CLIMBS):
-            top = np.argsort(-worth)[:CLIMBED]
-            near = [
-                neighbours(self.fields, row, CLIMB_NEAR, self.rng)
-                for row in whole(self.fields, drafts[top], self.rng)
-            ]
-            more = fresh(np.concatenate(near)) if near else drafts[:0]
-            if not len(more):
-                break
-            drafts = np.concatenate([drafts, more])
-            worth = np.concatenate([worth, self._worth(more, best, caution)])
-        if not len(drafts):
-            return {}
-        chosen = drafts[[int(worth.argmax())]]
-        self._foretold[number] = self._predictor.forecast(self.fields.features(chosen))
-        self._admitted = float(np.exp(self._ceilings.log_admitted(self.fields.features(chosen))[0]))
-        return self.fields.params(chosen[0])
-
-    def prediction(self, number: int) -> Prediction | None:
-        """What is expected of the latest proposal."""
-        told = self._foretold.get(number)
-        if told is None:
-            return None
-        return Prediction(mean=float(told.mean()[0]), std=float(told.spread()[0]), admitted=self._admitted)
-
-    def _first_drafts(self) -> Array:
-        assert self._presence is not None
-        rows = np.concatenate([self._memory_rows[0], self._measured])
-        scores = np.concatenate([self._memory_rows[1], self._scores])
-        order = np.argsort(-scores, kind="stable")
-        best = whole(self.fields, rows[order[: 2 * PARENTS]], self.rng)
-        return np.concatenate(
-            [
-                self._writing(),
-                self.fields.draw(self.rng, ANYWHERE),
-                mixed(self.fields, best, MIXED, self.rng),
-                *(neighbours(self.fields, row, NEAR, self.rng) for row in best[:PARENTS]),
-            ]
-        )
-
-    def _writing(self) -> Array:
-        """Drafts of the controller, which is trained on what the predictor says of them now and then."""
-        if self._asked % SCHEDULE == 0:
-            self._written = self.write(WRITTEN)
-            features = self.fields.features(self._written)
-            assert self._predictor is not None
-            rewards = self._predictor.forecast(features).mean()
-            rewards = rewards + np.maximum(self._ceilings.log_admitted(features), -3.0)
-            self.controller.train(self.fields, self._written, rewards)
-        self._asked += 1
-        return self._written
-
-    def write(self, count: int) -> Array:
-        """Specs that the controller draws, (count, fields)."""
-        return self.controller.draw(self.fields, count, self.rng, self._absent)
-
-    def _absent(self, rows: Array, index: int) -> npt.NDArray[np.bool_]:
-        if self._presence is None:
-            return np.zeros(len(rows), dtype=np.bool_)
-        return self._presence.absent(rows, index)
-
-    def _fresh(self, known: set[bytes], rows: Array) -> Array:
-        assert self._presence is not None
-        rows = self._presence.applied(rows)
-        kept = {row.tobytes(): index for index, row in enumerate(rows)}
-        return rows[sorted(index for key, index in kept.items() if key not in known)]
-
-    def _worth(self, rows: Array, best: float, caution: int) -> Array:
-        assert self._predictor is not None
-        if not len(rows):
-            return np.empty(0)
-        features = self.fields.features(rows)
-        worth = self._predictor.forecast(features).log_improvement(best)
-        return worth + (1 + caution) * self._ceilings.log_admitted(features)
-
-    # ---- one decision
+    def _practised(self, screen: Screen) -> Array:
+        """Specs that the controller writes, and is trained on what the predictor says of them."""
+        written = self.controller.draw(self.fields, WRITTEN, self._rng, screen.presence.absent)
+        self.controller.train(self.fields, written, screen.reward(written))
+        return written
 
     def decide(self, given: Mapping[str, Any], name: str, distribution: BaseDistribution) -> Any:
-        """The controller's answer where one parameter is asked after the given answers."""
+        """The controller's answer where one parameter is asked after some answers."""
         if distribution.single():
-            return _only(distribution)
-        space = {key: one for key, one in self.space.items() if key in given} | {name: distribution}
-        fields = Fields.of(space)
+            choices = isinstance(distribution, CategoricalDistribution)
+            return distribution.choices[0] if choices else distribution.low  # type: ignore[attr-defined]
+        asked = {key: one for key, one in self.space.items() if key in given and key != name}
+        fields = Fields.of({**asked, name: distribution})
         self.controller.meet(fields)
-        places = {
-            index: field.place(given[field.name])
-            for index, field in enumerate(fields.fields)
-            if field.name in given
-        }
-        row = self.controller.draw(fields, 1, self.rng, lambda rows, index: np.isnan(rows[:, index]), places)
-        return fields.fields[-1].value(float(row[0, -1]))
+        known = [field for field in fields.fields if field.name != name]
+        places = {index: field.place(given[field.name]) for index, field in enumerate(known)}
+        return fields.fields[-1].value(self.controller.decide(fields, places, self._rng))
 
+    def save(self, path: Path) -> None:
+        """Write what was learned.
 
-def _only(distribution: BaseDistribution) -> Any:
-    return distribution.choices[0] if hasattr(distribution, "choices") else distribution.low  # type: ignore[attr-defined]
+        Raises:
+            OSError: it can't be written.
+        """
+        scales = self._screen.predictor.scales() if self._screen else {}
+        known = {name: field.distribution for name, field in self.controller.known.items()}
+        state = State(
+            known=as_json(known),
+            baseline=self.controller.baseline,
+            scales={**self._carried.scales, **scales},
+            space=as_json(self.space or from_json(self._carried.space)),
+            memory=[*self._worth_carrying(), *self._carried.memory][:REMEMBERED],
+        )
+        write(path, state, self.controller.tensors())
+
+    def _worth_carrying(self) -> list[Remembered]:
+        if self._evidence is None:
+            return []
+        own = len(self._evidence.remembered)
+        rows, scores = self._evidence.measured, self._evidence.scores[own:]
+        order = np.argsort(-scores, kind="stable")
+        spread = np.linspace(0, max(len(order) - 1, 0), CARRIED - BEST_CARRIED).astype(np.int64)
+        carried = dict.fromkeys([*order[:BEST_CARRIED].tolist(), *order[spread[: len(order)]].tolist()])
+        return [Remembered(params=self.fields.params(rows[i]), standing=float(scores[i])) for i in carried]
+
+    def load(self, path: Path) -> None:
+        """Start from what was learned elsewhere, in this space or another one.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is no state of a learner; the message is one line.
+        """
+        self._carried, weights = read(path)
+        known = {name: Field(name, one) for name, one in from_json(self._carried.known).items()}
+        self.controller.load(known, weights, self._carried.baseline)
+        self._seen, self.space, self._screen, self._evidence = -1, {}, None, None

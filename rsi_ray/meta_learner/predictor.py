@@ -29,13 +29,20 @@ class Forecast(NamedTuple):
 
     Attributes:
         means: (members, rows).
-        spreads: standard deviations, (members, rows).
+        doubts: standard deviations of what is expected, (members, rows).
+        noises: of what a candidate is beside what can be expected, (members, rows).
         weights: of the members, 1 together.
     """
 
     means: Array
-    spreads: Array
+    doubts: Array
+    noises: Array
     weights: Array
+
+    @property
+    def spreads(self) -> Array:
+        """Standard deviations of what would be measured, (members, rows)."""
+        return np.sqrt(self.doubts**2 + self.noises**2)
 
     def mean(self) -> Array:
         """Of the mixture, (rows,)."""
@@ -46,9 +53,16 @@ class Forecast(NamedTuple):
         second = self.weights @ (self.spreads**2 + self.means**2)
         return np.sqrt(np.maximum(second - self.mean() ** 2, 1e-12))
 
-    def log_improvement(self, best: float) -> Array:
-        """Logarithm of the improvement on the best that is expected of each candidate, (rows,)."""
-        each = log_expected((self.means - best) / self.spreads) + np.log(self.spreads)
+    def log_improvement(self, best: float, *, measured: bool) -> Array:
+        """Logarithm of the improvement on the best that is expected of each candidate, (rows,).
+
+        Args:
+            best: score of the best.
+            measured: of what would be measured, which keeps to where the best are; else of what can be
+                expected, which goes to where little is known.
+        """
+        spreads = self.spreads if measured else self.doubts
+        each = log_expected((self.means - best) / spreads) + np.log(spreads)
         return np.asarray(logsumexp(each, axis=0, b=self.weights[:, None]))
 
 
@@ -83,21 +97,21 @@ class Predictor:
             for label, value in zip(self._names(index), process.log_scales, strict=True)
         }
 
-    def learn(self, x: Array, y: Array, foreign: Array, fresh: Array) -> None:
+    def learn(self, x: Array, y: Array, foreign: npt.NDArray[np.bool_]) -> None:
         """Train all members.
 
         Args:
             x: features of every measured candidate, (rows, width).
             y: their quantiles, (rows,).
-            foreign: 1 for those of another study, (rows,).
-            fresh: whether each should be among the rows that a process sees.
+            foreign: which are of another study, (rows,).
         """
-        kept = fitted(y, fresh)
+        kept = fitted(y)
+        apart = foreign[kept].astype(np.float64)
         steps = FIRST_STEPS if self._new else STEPS if len(kept) < YOUNG else LATER_STEPS
         for process in self.processes:
             for _ in range(steps):
-                process.improve(x[kept], y[kept], foreign[kept])
-            process.fit(x[kept], y[kept], foreign[kept])
+                process.improve(x[kept], y[kept], apart)
+            process.fit(x[kept], y[kept], apart)
         self.nets.improve(x, y, 10 * NET_STEPS if self._new else NET_STEPS)
         told = self.nets.predict(x[kept]).mean(axis=0)
         slope = np.cov(told, y[kept])[0, 1] / (told.var() + 1e-9) if len(kept) > 2 else 0.0
@@ -108,34 +122,33 @@ class Predictor:
         """What is expected of candidates with these features, (rows, width)."""
         expected = [process.predict(x) for process in self.processes]
         members = self._line[0] + self._line[1] * self.nets.predict(x)
-        expected.append((members.mean(axis=0), np.sqrt(members.var(axis=0) + self._residual**2)))
-        means, spreads = (np.stack(part) for part in zip(*expected, strict=True))
-        return Forecast(means, spreads, self.weights())
+        expected.append((members.mean(axis=0), members.std(axis=0) + 1e-3, self._residual))
+        means, doubts, noises = zip(*expected, strict=True)
+        noise = np.repeat(np.array(noises)[:, None], len(x), axis=1)
+        return Forecast(np.stack(means), np.stack(doubts), noise, self.weights())
 
     def weights(self) -> Array:
         """How much each member counts: e to the power of its loss, negative."""
         weights = np.exp(self._losses.min() - self._losses)
         return np.asarray(weights / weights.sum())
 
-    def judge(self, means: Array, spreads: Array, measured: float, others: Array) -> None:
-        """Count a candidate's pairs with all others against what each member had foretold of it."""
+    def judge(self, told: Forecast, measured: float, others: Array) -> None:
+        """Count a candidate's pairs with all others against what each member had foretold of it alone."""
+        if not len(others):
+            return
         ahead = np.where(measured > others, 1.0, -1.0)
-        odds = ahead * (means[:, None] - others) / spreads[:, None]
+        odds = ahead * (told.means - others) / told.spreads
         self._losses = FORGOTTEN * self._losses - log_ndtr(odds).mean(axis=1)
-        self._residual = float(np.sqrt(0.9 * self._residual**2 + 0.1 * (measured - means[-1]) ** 2))
+        self._residual = float(np.sqrt(0.9 * self._residual**2 + 0.1 * (measured - told.means[-1, 0]) ** 2))
 
 
 SCALES = ("linear", "quadratic", "local", "noise", "reach", "foreign")
 
 
-def fitted(y: Array, fresh: Array) -> npt.NDArray[np.int64]:
+def fitted(y: Array) -> npt.NDArray[np.int64]:
     """The rows that a process is fitted on: the best and the latest."""
-    rows = np.arange(len(y))
-    if len(y) <= FITTED:
-        return rows
     best = np.argsort(-y, kind="stable")[: FITTED // 2]
-    rest = np.setdiff1d(rows, best)
-    rest = np.concatenate([rest[~fresh[rest]], rest[fresh[rest]]])
+    rest = np.setdiff1d(np.arange(len(y)), best)
     return np.sort(np.concatenate([best, rest[-(FITTED - len(best)) :]]))
 
 

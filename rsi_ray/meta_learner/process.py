@@ -119,12 +119,12 @@ class Process:
         self._factor = cho_factor(whole, lower=True, check_finite=False)
         self._solved = cho_solve(self._factor, y, check_finite=False)
 
-    def predict(self, x: Array) -> tuple[Array, Array]:
-        """Mean and standard deviation of what would be measured, (rows,) each."""
+    def predict(self, x: Array) -> tuple[Array, Array, float]:
+        """Mean and its standard deviation, (rows,) each, and that of what is measured beside it."""
         scales = self._fitted
         between = self._kernel(scales, x, self._x).whole
         own = x**2 @ scales.weights[self.blocks]
         before = scales.linear * own + scales.quadratic * own**2 + scales.local
         known = solve_triangular(self._factor[0], between.T, lower=True, check_finite=False)
-        variance = np.maximum(before - (known**2).sum(axis=0), 0.0) + scales.noise + JITTER
-        return between @ self._solved, np.sqrt(variance)
+        variance = np.maximum(before - (known**2).sum(axis=0), JITTER)
+        return between @ self._solved, np.sqrt(variance), math.sqrt(scales.noise)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -47,30 +49,18 @@ class MetaSampler(BaseSampler):
             self._history.refresh(study)
             proposal: dict[str, Any] = {}
             if self.learner.learn(self._history, study.directions):
-                running = [
-                    one.params for one in self._history.running if one.number != trial.number and one.params
-                ]
-                proposal = self.learner.propose(trial.number, running, self._refused_in_a_row(study))
-                told = self.learner.prediction(trial.number)
+                running = [one.params for one in self._history.running if one.params]
+                proposal, told = self.learner.propose(trial.number, running, refused_in_a_row(study))
                 if told is not None:
-                    said = {"mean": told.mean, "std": told.std, "admitted": told.admitted}
-                    study._storage.set_trial_system_attr(trial._trial_id, PREDICTION, said)
+                    study._storage.set_trial_system_attr(trial._trial_id, PREDICTION, asdict(told))
             self._proposals[trial.number] = proposal
             return {name: self.learner.space[name] for name in proposal}
-
-    def _refused_in_a_row(self, study: optuna.Study) -> int:
-        count = 0
-        for trial in reversed(study.get_trials(deepcopy=False)):
-            if trial.state.is_finished():
-                if not is_refused(trial):
-                    break
-                count += 1
-        return count
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The draft's values; the controller's for what it has not got."""
+        del study
         with self._lock:
             proposal = self._proposals.pop(trial.number, {})
             found: dict[str, Any] = {}
@@ -88,5 +78,26 @@ class MetaSampler(BaseSampler):
         param_distribution: BaseDistribution,
     ) -> Any:
         """The controller's decision after those that the trial has made."""
+        del study
         with self._lock:
             return self.learner.decide(trial.params, param_name, param_distribution)
+
+    def save(self, path: Path) -> None:
+        """Write what was learned to a safetensors file, for the next study; see `MetaLearner.save`."""
+        with self._lock:
+            self.learner.save(path)
+
+    def load(self, path: Path) -> None:
+        """Start from what was learned in another study; see `MetaLearner.load`."""
+        with self._lock:
+            self.learner.load(path)
+
+
+def refused_in_a_row(study: optuna.Study) -> int:
+    """How many of the latest trials that ended were refused."""
+    count = 0
+    for trial in reversed(study.get_trials(deepcopy=False)):
+        if trial.state.is_finished() and not is_refused(trial):
+            break
+        count += trial.state.is_finished()
+    return count
