@@ -13,6 +13,7 @@ from rsi_ray.samplers.evolution import evolution
 from rsi_ray.samplers.gp import gp
 from rsi_ray.samplers.guarded import Guarded
 from rsi_ray.samplers.linear import linear
+from rsi_ray.samplers.meta import meta
 from rsi_ray.samplers.nsga2 import nsga2
 from rsi_ray.samplers.random import random
 from rsi_ray.samplers.tpe import tpe
@@ -25,6 +26,7 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
     "cmaes": cmaes,
     "evolution": evolution,
     "linear": linear,
+    "meta": meta,
 }
 
 

@@ -1,0 +1,157 @@
+"""The screen: of many drafts, the one that is worth most by the predictor and the ceilings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from rsi_ray.meta_learner.ceilings import Ceilings
+from rsi_ray.meta_learner.drafts import mixed, neighbours, whole
+from rsi_ray.meta_learner.evidence import Evidence
+from rsi_ray.meta_learner.fields import Fields
+from rsi_ray.meta_learner.predictor import Forecast, Predictor
+from rsi_ray.meta_learner.presence import Presence
+
+Array = npt.NDArray[np.float64]
+# drafts anywhere, mixed of the best, and near each of the best
+ANYWHERE, MIXED, NEAR, PARENTS = 40, 48, 40, 5
+# then rounds of drafts near those that are worth most
+ROUNDS, CLIMBERS, CLOSE = 3, 3, 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What is expected of a proposal before it is measured.
+
+    Attributes:
+        mean: standard normal quantile of its rank among the measured.
+        std: standard deviation of that, by the whole ensemble.
+        admitted: probability that it is under every ceiling.
+    """
+
+    mean: float
+    std: float
+    admitted: float
+
+
+class Screen:
+    """What was learned of one space.
+
+    Args:
+        fields: of the space.
+        scales: of the predictor for another space, to start from.
+        rng: of all draws.
+    """
+
+    def __init__(self, fields: Fields, scales: Mapping[str, float], rng: np.random.Generator) -> None:
+        self.fields, self._rng = fields, rng
+        self.predictor = Predictor(fields, scales, rng)
+        self._ceilings = Ceilings(fields.blocks)
+        self._foretold: dict[int, Forecast] = {}
+        self._features: dict[bytes, Array] = {}
+        self.presence = Presence(gates=(), choices=fields.choices)
+        self._evidence: Evidence
+        self._size = 0
+
+    def learn(self, evidence: Evidence) -> None:
+        """Train everything on what is known."""
+        self._evidence = evidence
+        own = evidence.scores[len(evidence.remembered) :]
+        for index, number in enumerate(evidence.numbers):
+            if number in self._foretold:
+                self.predictor.judge(self._foretold.pop(number), own[index], np.delete(own, index))
+        everything = evidence.everything
+        if len(everything) != self._size:
+            self.presence = Presence.of(everything, self.fields.choices)
+            self._size = len(everything)
+        scored = self.features(evidence.scored)
+        foreign = np.arange(len(scored)) < len(evidence.remembered)
+        self.predictor.learn(scored, evidence.scores, foreign)
+        admitted = scored[len(evidence.remembered) :]
+        refused = self.features(evidence.refused)
+        self._ceilings.learn(admitted, evidence.numbers, refused, evidence.excess)
+
+    def features(self, rows: Array) -> Array:
+        """Features of known rows, each made once, (rows, width)."""
+        keys = [row.tobytes() for row in rows]
+        new = {key: index for index, key in enumerate(keys) if key not in self._features}
+        if new:
+            made = self.fields.features(rows[list(new.values())])
+            self._features.update(zip(new, made, strict=True))
+        width = len(self.fields.blocks)
+        return np.stack([self._features[key] for key in keys]) if keys else np.empty((0, width))
+
+    def best_draft(self, number: int, more: Array, running: Array, caution: int) -> Array | None:
+        """The draft that is worth most, of those that are not known; None where all are.
+
+        Args:
+            number: of the trial that it is for.
+            more: drafts beside the screen's own, (rows, fields).
+            running: rows that are being measured, (rows, fields).
+            caution: how many proposals were refused in a row.
+        """
+        known = [self._evidence.measured, self._evidence.refused, running]
+        taken = {row.tobytes() for row in np.concatenate(known)}
+        drafts = self._fresh(np.concatenate([more, self._drafts()]), taken)
+        worth_of = partial(self._worth, measured=number % 2 == 0, caution=caution)
+        worth = worth_of(drafts)
+        for _ in range(ROUNDS):
+            top = whole(self.fields, drafts[np.argsort(-worth)[:CLIMBERS]], self._rng)
+            near = [neighbours(self.fields, row, CLOSE, self._rng) for row in top]
+            close = self._fresh(np.concatenate([drafts[:0], *near]), taken)
+            drafts = np.concatenate([drafts, close])
+            worth = np.concatenate([worth, worth_of(close)])
+        if not len(drafts):
+            return None
+        chosen: Array = drafts[int(worth.argmax())]
+        self._foretold[number] = self.predictor.forecast(self.fields.features(chosen[None]))
+        return chosen
+
+    def prediction(self, row: Array) -> Prediction:
+        """What is expected of one row, (fields,)."""
+        features = self.fields.features(row[None])
+        told = self.predictor.forecast(features)
+        admitted = np.exp(self._ceilings.log_admitted(features))
+        return Prediction(
+            mean=float(told.mean()[0]), std=float(told.spread()[0]), admitted=float(admitted[0])
+        )
+
+    def reward(self, rows: Array) -> Array:
+        """What the controller is rewarded with for some rows: their score, less where they seem refused."""
+        features = self.fields.features(rows)
+        admitted = self._ceilings.log_admitted(features)
+        return self.predictor.forecast(features).mean() + np.maximum(admitted, -3.0)
+
+    def _drafts(self) -> Array:
+        order = np.argsort(-self._evidence.scores, kind="stable")
+        best = whole(self.fields, self._evidence.scored[order[: 2 * PARENTS]], self._rng)
+        return np.concatenate(
+            [
+                self.fields.draw(self._rng, ANYWHERE),
+                mixed(self.fields, best, MIXED, self._rng),
+                *(neighbours(self.fields, row, NEAR, self._rng) for row in best[:PARENTS]),
+            ]
+        )
+
+    def _fresh(self, rows: Array, taken: set[bytes]) -> Array:
+        """The rows as they would be asked, those left out that are taken; they are taken from then on."""
+        rows = self.presence.applied(rows)
+        kept = []
+        for index, row in enumerate(rows):
+            key = row.tobytes()
+            if key not in taken:
+                taken.add(key)
+                kept.append(index)
+        return rows[kept]
+
+    def _worth(self, rows: Array, *, measured: bool, caution: int) -> Array:
+        if not len(rows):
+            return np.empty(0)
+        features = self.fields.features(rows)
+        told = self.predictor.forecast(features)
+        gain = told.log_improvement(self._evidence.best, measured=measured)
+        return gain + (1 + caution) * self._ceilings.log_admitted(features)
