@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rsi_ray.api import Sweep
 from rsi_ray.disk import WEIGHTS
@@ -25,8 +25,27 @@ from safety import Allow, Claim, judge_claim, limits_from_dict
 from search_spaces.given_trial import spec_from
 from search_spaces.growth import relation
 
+# in the storage: what samplers have learned of each lineage
+LEARNED = "learned"
 # of a generation's candidates, those that are around or beyond the champion; the sampler proposes the rest
 SHARE_NEAR = 0.5
+
+
+class Learner(Protocol):
+    """A sampler that carries what it learned into the next generation, and the next run."""
+
+    def save(self, path: Path) -> None:
+        """Write what was learned."""
+        ...
+
+    def load(self, path: Path) -> None:
+        """Start from what was learned before."""
+        ...
+
+
+def _learner(plan: Plan) -> Learner | None:
+    inner = getattr(plan.sampler, "inner", plan.sampler)
+    return inner if hasattr(inner, "save") and hasattr(inner, "load") else None
 
 
 @dataclass(kw_only=True)
@@ -83,8 +102,15 @@ class ArchitectureSearchEngine:
         return folder / WEIGHTS / f"{found.record['trial_id']}.safetensors"
 
     def _run(self, plan: Plan) -> Searched:
+        learner = _learner(plan)
+        state = plan.folder.parent / LEARNED / f"{plan.lineage}.safetensors"
+        if learner and state.is_file():
+            learner.load(state)
         with self.watching() as watch:
             result = run_sweep(plan, watch)
+        if learner:
+            state.parent.mkdir(exist_ok=True)
+            learner.save(state)
         if result.ended:
             return Searched(best_first=(), stopped=result.ended)
         found = sorted(self._kept(plan.folder), key=lambda one: -one.reported)
