@@ -37,6 +37,15 @@ class MetaSampler(BaseSampler):
         self._proposals: dict[int, dict[str, Any]] = {}
         self._lock = threading.RLock()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its searcher; a lock stays where it is."""
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take a lock of its own."""
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
+
     def reseed_rng(self) -> None:
         """Draw new seeds."""
         self.learner.reseed()
