@@ -9,16 +9,28 @@ if TYPE_CHECKING:
     from rsi_ray.api import Sweep
     from rsi_ray.errors import RunError, SweepError
     from rsi_ray.hyperparameters import TrainingChoices
+    from rsi_ray.recursive_self_improvement import RecursiveSelfImprovement
     from rsi_ray.result import Result
     from rsi_ray.tasks.task import Batch, Task
     from rsi_ray.train import Training
 
-__all__ = ["Batch", "Result", "RunError", "Sweep", "SweepError", "Task", "Training", "TrainingChoices"]
+__all__ = [
+    "Batch",
+    "RecursiveSelfImprovement",
+    "Result",
+    "RunError",
+    "Sweep",
+    "SweepError",
+    "Task",
+    "Training",
+    "TrainingChoices",
+]
 
 # imported when asked for: tasks and training must not bring Ray with them
 _HOMES = {
     "Batch": "rsi_ray.tasks.task",
     "Result": "rsi_ray.result",
+    "RecursiveSelfImprovement": "rsi_ray.recursive_self_improvement",
     "RunError": "rsi_ray.errors",
     "Sweep": "rsi_ray.api",
     "SweepError": "rsi_ray.errors",

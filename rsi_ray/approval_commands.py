@@ -12,6 +12,7 @@ import typer
 from rsi_ray.ledgers import RUNS
 from rsi_ray.oversight import Reason, Storage, Url, app, open_ledger, sign, this_user
 from rsi_ray.printable import printable
+from rsi_ray.proposal import from_json, lines_of
 from safety import Allow, Hold, Ledger, Verdict
 from safety.approval import Answer, decide
 from safety.approvals import Asked
@@ -121,6 +122,8 @@ def _details(asked: Asked, before: Limits | None) -> list[str]:
     lines = [f"  {name}: {value}" for name, value in asdict(act).items() if value]
     if act.kind == "loosen" and asked.request.shows_its_subject:
         lines += _changes(before, Limits.model_validate_json(asked.request.about))
+    elif act.kind == "promote" and (proposal := from_json(asked.request.about)):
+        lines += [f"  {line}" for line in lines_of(proposal)]
     else:
         lines.append(f"  about: {asked.request.about}")
     lines += [f"  {one.by} {one.answer}s: {one.reason}" for one in asked.decisions]

@@ -11,7 +11,6 @@ from dataclasses import asdict
 from enum import Enum
 from importlib import import_module
 from pathlib import Path
-from statistics import fmean
 from typing import Annotated, Any
 
 import typer
@@ -192,11 +191,10 @@ def _told(version: Version) -> dict[str, Any]:
 
 
 def _measured(version: Version) -> tuple[dict[str, float], float | None]:
-    """Mean score of each domain over the seeds of the evidence, and that of all of it."""
+    """The evaluator's scores of the very weights: of each domain, and of all of them."""
     try:
-        found = json.loads(version.evidence or b"{}")["measurements"]
-        domains = {name: fmean(one["domains"][name] for one in found) for name in found[0]["domains"]}
-        return domains, fmean(one["score"] for one in found)
+        own = json.loads(version.evidence or b"{}")["measurements"][0]
+        return dict(own["domains"]), float(own["score"])
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return {}, None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,7 +19,6 @@ from rsi_ray.approvers import (
     Policy,
     PolicyApprover,
     Signer,
-    TerminalApprover,
     local_signer,
     named_signer,
     policy_from_yaml,
@@ -29,9 +27,8 @@ from rsi_ray.config import RecursionConfig, SweepConfig
 from rsi_ray.errors import SweepError
 from rsi_ray.log_tail import log_tail
 from rsi_ray.loop import Why
-from rsi_ray.loop_view import table_of_generations, telling
+from rsi_ray.loop_view import at_terminal, showing, table_of_generations, telling, whoever_is_here
 from rsi_ray.oversight import this_user
-from rsi_ray.printable import printable
 from rsi_ray.recursion import Outcome, Recursion, run_recursion
 from rsi_ray.view import watching
 from rsi_ray.wiring import describe_space, limits_of, sweep_of
@@ -111,20 +108,15 @@ def _signer(config: SweepConfig, asked: Asked) -> tuple[Signer | None, Path]:
 
 
 def _approver(section: RecursionConfig, asked: Asked, signer: Signer | None, console: Console) -> Approver:
-    approve = asked.approve or (Approve.ASK if sys.stdin.isatty() and console.is_terminal else Approve.WAIT)
-    if approve is Approve.WAIT:
+    if asked.approve is Approve.WAIT or (asked.approve is None and signer is None):
         return Nobody()
     if signer is None:
-        raise SweepError(
-            f"approve: {approve} needs --key, the private key of an approver whom the limits name"
-        )
-
-    def show(line: str) -> None:
-        console.print(Text(printable(line)), soft_wrap=True)
-
-    if approve is Approve.ASK:
-        return TerminalApprover(signer=signer, show=show, ask=partial(console.input, markup=False))
-    return PolicyApprover(signer=signer, policy=_policy(section, asked), show=show)
+        raise SweepError(f"approve: {asked.approve} needs --key, the key of an approver whom the limits name")
+    if asked.approve is None:
+        return whoever_is_here(signer, console)
+    if asked.approve is Approve.ASK:
+        return at_terminal(signer, console)
+    return PolicyApprover(signer=signer, policy=_policy(section, asked), show=showing(console))
 
 
 def _policy(section: RecursionConfig, asked: Asked) -> Policy:

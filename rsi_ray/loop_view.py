@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rsi_ray.approvers import Approver, Nobody, Signer, TerminalApprover
 from rsi_ray.loop import Event, Standing
+from rsi_ray.printable import printable
 from rsi_ray.view import spec_text
 from safety import improvement
 
@@ -23,6 +27,25 @@ def telling(console: Console) -> Callable[[Event], None]:
             console.print(Text(line, style=style), soft_wrap=True)
 
     return tell
+
+
+def whoever_is_here(signer: Signer, console: Console) -> Approver:
+    """A person at this terminal; nobody where there is none."""
+    return at_terminal(signer, console) if sys.stdin.isatty() and console.is_terminal else Nobody()
+
+
+def at_terminal(signer: Signer, console: Console) -> TerminalApprover:
+    """A person who is shown a proposal on this console, and answers on it."""
+    return TerminalApprover(signer=signer, show=showing(console), ask=partial(console.input, markup=False))
+
+
+def showing(console: Console) -> Callable[[str], None]:
+    """Prints a line as it is, with nothing in it that steers the terminal."""
+
+    def show(line: str) -> None:
+        console.print(Text(printable(line)), soft_wrap=True)
+
+    return show
 
 
 def lines_of(event: Event) -> list[tuple[str, str]]:

@@ -193,6 +193,14 @@ def finish_shutdown(
     Raises:
         SafetyError: the ledger can't be asked.
     """
+    ports = ports_of(recursion, plan, governor, governor.ledger_url(), store)
+    return emergency.shut_down(ports, store.lineage, reason)
+
+
+def ports_of(
+    recursion: Recursion, plan: Plan, authority: emergency.Authority, ledger: str, store: ChampionStore
+) -> emergency.Ports:
+    """What an emergency shutdown of a lineage works on."""
 
     def weights() -> Path | None:
         version = store.current()
@@ -201,9 +209,9 @@ def finish_shutdown(
     def reverted(_artifact: str) -> Path | None:
         return store.settle().path if store.current() else None
 
-    ports = emergency.Ports(
-        authority=governor,
-        ledger=without_password(governor.ledger_url()),
+    return emergency.Ports(
+        authority=authority,
+        ledger=without_password(ledger),
         folder=plan.folder.parent / emergency.FOLDER,
         alerts=plan.alerts,
         weights=weights,
@@ -213,7 +221,6 @@ def finish_shutdown(
         versions=versions_here,
         by=_user(),
     )
-    return emergency.shut_down(ports, store.lineage, reason)
 
 
 def _outcome(folder: Path, store: ChampionStore, ending: Ending) -> Outcome:
