@@ -54,13 +54,13 @@ def room_is_always_there(patch):
 
 def the_check_of_the_database_is_off_too(patch):
     room_is_always_there(patch)
-    configure = database._configure_sqlite
+    configure, *others = database._SETTINGS["sqlite"]
 
     def without_checks(connection, record):
         configure(connection, record)
         connection.execute("PRAGMA ignore_check_constraints = ON")
 
-    patch.setitem(database._SETTINGS, "sqlite", (without_checks, database._begin_immediate))
+    patch.setitem(database._SETTINGS, "sqlite", (without_checks, *others))
 
 
 def a_renewal_comes_in_time_whenever_it_comes(patch):
