@@ -54,8 +54,9 @@ class GovernorActor:
         # not as the actor is made: Ray starts none again that failed then, and a full disk has room again
         async with self._opening:
             home = self._url, self._folder, self._identity
-            self._office = self._office or await asyncio.to_thread(Office, *home)
-        return self._office
+            office = self._office or await asyncio.to_thread(Office, *home)
+            self._office = office
+        return office
 
     async def about(self) -> tuple[str, str]:
         """The ledger's URL and the public key: what it says of itself, unproven."""
