@@ -53,10 +53,11 @@ class GovernorActor:
     async def _opened(self) -> Office:
         # not as the actor is made: Ray starts none again that failed then, and a full disk has room again
         async with self._opening:
-            home = self._url, self._folder, self._identity
-            office = self._office or await asyncio.to_thread(Office, *home)
-            self._office = office
-        return office
+            return self._office or await self._open()
+
+    async def _open(self) -> Office:
+        self._office = await asyncio.to_thread(Office, self._url, self._folder, self._identity)
+        return self._office
 
     async def about(self) -> tuple[str, str]:
         """The ledger's URL and the public key: what it says of itself, unproven."""
