@@ -36,11 +36,11 @@ def open_database(url: str) -> sa.Engine:
         if engine.dialect.name not in _SETTINGS:
             known = " or ".join(_SETTINGS)
             raise LedgerError(f"ledger {without_password(url)}: expected a database of {known}")
-        configure, begin = _SETTINGS[engine.dialect.name]
+        configure, begin, columns = _SETTINGS[engine.dialect.name]
         sa.event.listen(engine, "connect", configure)
         sa.event.listen(engine, "begin", begin)
         with engine.begin() as connection:
-            older = _complete(connection)
+            older = _complete(connection, columns)
     # ImportError: the database's driver is not installed
     except (sa.exc.SQLAlchemyError, OSError, ImportError) as error:
         cause = str(getattr(error, "orig", None) or error).splitlines()[0]
@@ -54,19 +54,14 @@ def open_database(url: str) -> sa.Engine:
     return engine
 
 
-def _complete(connection: sa.Connection) -> list[str]:
+def _complete(connection: sa.Connection, columns: str) -> list[str]:
     """Make the tables that are missing; columns of ours that those which were there already lack."""
-    inspector = sa.inspect(connection)
-    known = set(inspector.get_table_names())
-    there = [table for table in metadata.sorted_tables if table.name in known]
-    missing = [table for table in metadata.sorted_tables if table.name not in known]
+    known = set(map(tuple, connection.exec_driver_sql(columns)))
+    tables = {table for table, _ in known}
+    missing = [table for table in metadata.sorted_tables if table.name not in tables]
     metadata.create_all(connection, missing, checkfirst=False)
-    return [lacking for table in there for lacking in _lacking(inspector, table)]
-
-
-def _lacking(inspector: sa.Inspector, table: sa.Table) -> list[str]:
-    there = {column["name"] for column in inspector.get_columns(table.name)}
-    return [f"{table.name}.{name}" for name in table.columns.keys() if name not in there]  # noqa: SIM118
+    ours = [column for table in metadata.sorted_tables if table not in missing for column in table.columns]
+    return [str(column) for column in ours if (column.table.name, column.name) not in known]
 
 
 def without_password(url: str) -> str:
@@ -154,10 +149,20 @@ def _begin_alone(connection: sa.Connection) -> None:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
 
 
-# by the name of SQLAlchemy's dialect: what is done with each new connection, and as each transaction begins
+# by the name of SQLAlchemy's dialect: what is done with each new connection, and as each transaction begins;
+# and all columns that there are, in one query where SQLAlchemy would ask for each table
 _SETTINGS = {
-    "sqlite": (_configure_sqlite, _begin_immediate),
-    "postgresql": (_configure_postgresql, _begin_alone),
+    "sqlite": (
+        _configure_sqlite,
+        _begin_immediate,
+        "SELECT place.name, found.name FROM sqlite_schema AS place, pragma_table_info(place.name) AS found",
+    ),
+    "postgresql": (
+        _configure_postgresql,
+        _begin_alone,
+        "SELECT table_name, column_name FROM information_schema.columns "
+        "WHERE table_schema = current_schema()",
+    ),
 }
 
 

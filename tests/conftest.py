@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,12 @@ settings.register_profile("patient", deadline=None)
 # the same few examples each time, for `make quick` and `make coverage`; `make test` looks for new ones
 settings.register_profile("quick", deadline=None, max_examples=20, derandomize=True, database=None)
 settings.load_profile("patient")
+
+
+def pytest_collection_finish() -> None:
+    """Have the collector pass over what was imported, which lasts, and come less often."""
+    gc.freeze()
+    gc.set_threshold(50_000)
 
 
 @pytest.fixture

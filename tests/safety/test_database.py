@@ -37,7 +37,7 @@ class FakeServer:
 
 def test_a_connection_to_postgresql_waits_as_long_commits_for_good_and_sees_what_was_committed_meanwhile():
     server = FakeServer()
-    configure, _ = database._SETTINGS["postgresql"]
+    configure, *_ = database._SETTINGS["postgresql"]
     configure(server, None)
     assert server.told == [
         f"SET lock_timeout = {database.BUSY_TIMEOUT_MS}",
@@ -61,7 +61,7 @@ def test_a_transaction_that_may_write_waits_for_the_one_before_it_and_one_that_r
     name, reads, told
 ):
     connection = FakeServer(reads=reads)
-    _, begin = database._SETTINGS[name]
+    _, begin, _ = database._SETTINGS[name]
     begin(connection)
     assert connection.told == told
 

@@ -13,6 +13,7 @@ from tests.safety.fakes import FakeAuthority, claim, kinds, limits, measured, re
 from tests.safety.test_keeper import FakeSwitch, begin, eventually
 
 MB = 10**6
+LOOK = 0.01
 MOST = claim().memory_bytes + ALLOWANCE_BYTES
 HOLDS_60_MB = "import sys; held = b'x' * 60_000_000; print(flush=True); sys.stdin.read()"
 
@@ -64,8 +65,9 @@ def test_memory_over_the_claim_is_an_incident_that_revokes_the_lease(governor, l
 
 
 @pytest.fixture
-def watched():
+def watched(monkeypatch):
     """A keeper that is renewed for ever, and the memory of its process as a test sets it."""
+    monkeypatch.setattr("safety.keeper.LOOK_SECONDS", LOOK)
     keepers = []
 
     def make(**changed):
@@ -105,7 +107,7 @@ def test_what_the_process_had_before_does_not_count(watched):
     begin(keeper)
     with keeper.computing():
         keeper.bytes[0] += MOST
-        assert not keeper.switch.thrown.wait(0.5)
+        assert not keeper.switch.thrown.wait(10 * LOOK)
     assert observed(keeper) == []
 
 
@@ -149,7 +151,7 @@ def test_nobody_looks_at_the_host_for_a_trial_on_a_gpu_nor_after_the_end(watched
     ended.end()
     for keeper in (on_gpu, ended):
         keeper.bytes[0] += MOST + 1
-    time.sleep(0.3)
+    time.sleep(10 * LOOK)
     assert observed(on_gpu) == observed(ended) == []
 
 
@@ -172,7 +174,7 @@ def test_a_trial_that_takes_more_of_a_gpu_than_was_reserved_tells_and_dies(watch
     begin(keeper)
     with keeper.computing():
         device.bytes += MOST
-        assert not keeper.switch.thrown.wait(0.5)
+        assert not keeper.switch.thrown.wait(10 * LOOK)
         device.bytes += 1
         assert keeper.switch.thrown.wait(5)
     assert observed(keeper) == [MOST + 1]
@@ -183,7 +185,7 @@ def test_the_gpus_of_a_trial_that_has_none_are_not_looked_at(watched):
     device = keeper._device = FakeDevice()
     begin(keeper)
     device.bytes += MOST + 1
-    assert not keeper.switch.thrown.wait(0.3)
+    assert not keeper.switch.thrown.wait(10 * LOOK)
 
 
 def test_nobody_looks_at_memory_that_nobody_told(watched):

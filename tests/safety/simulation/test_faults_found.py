@@ -57,13 +57,13 @@ def room_is_always_there(patch):
 
 def the_check_of_the_database_is_off_too(patch):
     room_is_always_there(patch)
-    configure = database._configure_sqlite
+    configure, *others = database._SETTINGS["sqlite"]
 
     def without_checks(connection, record):
         configure(connection, record)
         connection.execute("PRAGMA ignore_check_constraints = ON")
 
-    patch.setitem(database._SETTINGS, "sqlite", (without_checks, database._begin_immediate))
+    patch.setitem(database._SETTINGS, "sqlite", (without_checks, *others))
 
 
 def a_renewal_comes_in_time_whenever_it_comes(patch):
@@ -384,6 +384,10 @@ def what_is_taken_back_still_stands(patch):
     patch.setattr(succession, "line", lambda promoted, rollbacks: list(promoted))
 
 
+the_audit_leaves_out_promote = the_audit_leaves_out("promote")
+the_audit_leaves_out_rollback = the_audit_leaves_out("rollback")
+the_audit_leaves_out_release = the_audit_leaves_out("release")
+
 FAULTS = [
     (what_reports_told_is_forgotten, "liars", "I2"),
     (an_audit_row_is_taken_out, "calm", "I6"),
@@ -426,14 +430,14 @@ FAULTS = [
     (a_rejection_counts_as_nothing, "approvals", "I10"),
     (one_approver_is_enough, "approvals", "I10"),
     (nobody_is_asked_for_approval, "approvals", "I10"),
-    (the_audit_leaves_out("promote"), "approvals", "I6"),
+    (the_audit_leaves_out_promote, "approvals", "I6"),
     (a_shutdown_freezes_nothing, "emergencies", "I11"),
     (a_step_is_taken_before_its_turn, "emergencies", "I11"),
     (a_shutdown_takes_no_champion_back, "emergencies", "I11"),
     (anybody_releases_a_lineage, "emergencies", "I11"),
     (what_is_taken_back_still_stands, "emergencies", "I1[01]"),
-    (the_audit_leaves_out("rollback"), "emergencies", "I6"),
-    (the_audit_leaves_out("release"), "emergencies", "I6"),
+    (the_audit_leaves_out_rollback, "emergencies", "I6"),
+    (the_audit_leaves_out_release, "emergencies", "I6"),
     (a_transaction_that_fails_is_kept, "broken_database", "I2|I6|I8"),
     (a_grant_is_answered_whether_it_was_written_or_not, "broken_database", "I4|I8"),
 ]
@@ -455,6 +459,7 @@ LIKELY = {
     an_approval_never_expires: 9,
     a_proposer_approves_for_itself: 3,
     a_rejection_counts_as_nothing: 4,
+    the_audit_leaves_out_promote: 2,
     a_grant_is_answered_whether_it_was_written_or_not: 9,
 }
 
