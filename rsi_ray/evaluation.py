@@ -60,7 +60,7 @@ def measurements(job: TrainingJob, subject: Subject) -> Iterator[Measurement]:
 
     Raises:
         ArtifactError: the file isn't what it is said to be.
-        EvaluationError: a score is no number.
+        EvaluationError: a score is no number, or the samples aren't those that were priced.
     """
     yield evaluate_weights(job, subject.config, subject.weights, digest=subject.digest)
     further = [job.seed + 1 + index for index in range(subject.seeds)]
@@ -93,7 +93,7 @@ def evaluate_weights(
 
     Raises:
         ArtifactError: it is another file, a link, no safetensors, or of another architecture.
-        EvaluationError: a score is no number.
+        EvaluationError: a score is no number, or the samples aren't those that were priced.
     """
     seed = candidate_seed(job.seed, config)
     model = build(job.space, job.candidate(config).spec, seed=seed, device=job.device)
@@ -113,7 +113,7 @@ def evaluate_seeds(
         start: what its own training started from.
 
     Raises:
-        EvaluationError: a score is no number.
+        EvaluationError: a score is no number, or the samples aren't those that were priced.
     """
     for seed in seeds:
         trainer = replace(job, seed=seed).trainer(config)
@@ -127,7 +127,10 @@ def evaluate_seeds(
 
 def _measured(job: TrainingJob, model: nn.Module, seed: int) -> Measurement:
     batches, _ = sealed_part(job.task)
-    check_rows(batches, job.task.holdout_size, job.shapes)
+    try:
+        check_rows(batches, job.task.holdout_size, job.shapes)
+    except ValueError as error:
+        raise EvaluationError(f"sealed part: {error}") from None
     found = scored(model, batches, job.device)
     domains = {name: one.score for name, one in found.items()}
     if not all(map(math.isfinite, domains.values())):

@@ -37,15 +37,16 @@ BITS = np.array([byte.bit_count() for byte in range(256)], dtype=np.uint8)
 def synflow(model: nn.Module, batches: Batches, loss: Loss) -> float:
     """Return the logarithm of the synaptic flow: the sum over weights of |weight x its gradient|.
 
-    The gradient is that of all outputs' sum where every weight is its absolute value and every input is one;
-    norms are left out, since what is scaled away by one has no flow. Tokens have no ones: the output of
-    their embedding is one instead. No label and no sample matters, nor does the loss.
+    The gradient is that of all outputs' sum where every weight is its absolute value and every input is one.
+    Tokens have no ones: the output of their embedding is one instead. No label, sample or loss
+    matters. A norm divides by its input's size as by a constant: as it is, it would scale all flow before it
+    away, and left out, as in the second source, the gates of a deep model multiply beyond any number.
 
     Source: Tanaka et al., "Pruning neural networks without any data by iteratively conserving synaptic
-    flow", NeurIPS 2020; as a proxy, without norms, Abdelfattah et al. (see `grad_norm`).
+    flow", NeurIPS 2020; as a proxy Abdelfattah et al. (see `grad_norm`).
     """
     del loss
-    # doubles: without norms the flow of a deep model is beyond a float32
+    # doubles: the flow of a deep model without norms is beyond a float32
     flowing = copy.deepcopy(model).double().eval()
     device = _device(model)
     with torch.no_grad():
@@ -256,9 +257,9 @@ def _log_determinant(packed: NDArray[np.uint8]) -> float:
 
 @contextmanager
 def _linear(model: nn.Module) -> Iterator[None]:
-    """Let norms pass their inputs, and embeddings of tokens answer with ones."""
+    """Let norms divide by a constant, and embeddings of tokens answer with ones."""
     hooks = [
-        module.register_forward_hook(_first_input if isinstance(module, NORMS) else _answer_ones)
+        module.register_forward_hook(_divided if isinstance(module, NORMS) else _answer_ones)
         for module in model.modules()
         if isinstance(module, (*NORMS, nn.Embedding))
     ]
@@ -269,8 +270,12 @@ def _linear(model: nn.Module) -> Iterator[None]:
             hook.remove()
 
 
-def _first_input(_module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> Tensor:
-    return inputs[0]
+def _divided(norm: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> Tensor:
+    """The input by the root of its mean square, through which no gradient flows."""
+    (x,) = inputs
+    shape: Sequence[int] = getattr(norm, "normalized_shape", x.shape[1:])
+    size = x.detach().square().mean(tuple(range(-len(shape), 0)), keepdim=True).sqrt()
+    return x / size.clamp_min(torch.finfo(x.dtype).tiny)
 
 
 def _answer_ones(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:

@@ -161,5 +161,7 @@ def test_a_sealed_part_that_is_larger_than_was_priced_is_refused(trained):
     _, path = trained
     task, job = watching()
     task.sealed = lambda: TASK.batch(np.random.default_rng(0), 65)
-    with pytest.raises(ValueError, match=r"breast_cancer: samples of shape .65, 30., priced were 64"):
+    with pytest.raises(
+        EvaluationError, match=r"^sealed part: breast_cancer: samples of shape .65, 30., priced were 64"
+    ):
         evaluate_weights(job, CONFIG, path, digest=artifact_digest(path))

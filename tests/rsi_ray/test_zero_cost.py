@@ -111,9 +111,20 @@ def test_synflow_is_the_flow_of_absolute_weights_through_every_layer():
     assert synflow(model, rows([9.0, -9.0]), loss_of) == pytest.approx(math.log(2 * 17))
 
 
-def test_synflow_leaves_norms_out():
-    plain, normed = (Small([[1.0, 2.0], [3.0, 4.0]], [[1.0, 2.0]], norm) for norm in (None, nn.LayerNorm(2)))
-    assert synflow(normed, rows([1.0, 1.0]), loss_of) == synflow(plain, rows([1.0, 1.0]), loss_of)
+def test_a_norm_divides_the_flow_by_its_inputs_size_as_by_a_constant():
+    normed = Small([[1.0, 2.0], [3.0, 4.0]], [[1.0, 2.0]], nn.LayerNorm(2))
+    # 3 and 7 flow on, of which the root of the mean square is that of 29
+    expected = math.log(2 * 17 / math.sqrt(29))
+    assert synflow(normed, rows([9.0, -9.0]), loss_of) == pytest.approx(expected)
+
+
+def test_synflow_is_finite_in_the_deepest_of_gated_transformers():
+    space = TransformerSpace(heads=TOKENS.heads, batch_size=SIZE)
+    found = [space.suggest(RandomTrial(random.Random(seed))) for seed in range(200)]
+    gated = max((spec for spec in found if spec.ffn_kind == "swiglu"), key=lambda spec: spec.depth)
+    spec = replace(gated, depth=24)
+    batches = TOKENS.batch(np.random.default_rng(0), 1)
+    assert math.isfinite(synflow(build(space, spec, seed=0, device=CPU), batches, loss_of))
 
 
 def test_synflow_leaves_the_model_as_it_was():
