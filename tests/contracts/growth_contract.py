@@ -7,7 +7,15 @@ import torch
 from safetensors.torch import load, save
 from torch.nn.functional import mse_loss
 
-from bench.growth import child_of, difference, difference_of, exact_pair, inputs_of, lived_in
+from bench.growth import (
+    child_of,
+    difference,
+    difference_of,
+    exact_pair,
+    grown_exactly,
+    inputs_of,
+    lived_in,
+)
 from search_spaces import RandomTrial
 from search_spaces.growth import inherit, relation
 
@@ -15,19 +23,25 @@ LEARNING_RATE = 3e-3
 
 
 def a_lesson(space, *, seed=0):
-    """What to learn: inputs, and what an unknown model answers to them."""
-    inputs = inputs_of(space, seed, batch=64)
+    """What to learn: inputs, and answers that depend on the token alone, or linearly on the numbers."""
+    inputs = inputs_of(space, seed, batch=32)
     torch.manual_seed(seed)
-    teacher = lived_in(space.build(space.suggest(RandomTrial(random.Random(seed)))), seed).eval()
-    with torch.no_grad():
-        answers = teacher(inputs)
-    return inputs, {name: (one - one.mean()) / one.std() for name, one in answers.items()}
+    targets = {}
+    for head in space.heads:
+        rows, outputs = inputs[head.name], getattr(head, "classes", None) or head.outputs
+        if rows.is_floating_point():
+            targets[head.name] = (
+                rows.flatten(1) @ torch.randn(rows[0].numel(), outputs) / rows[0].numel() ** 0.5
+            )
+        else:
+            targets[head.name] = torch.randn(space.vocab, outputs)[rows if head.dense else rows[:, -1]]
+    return inputs, targets
 
 
 def learn(model, lesson, steps):
-    """Train, and return the last loss."""
+    """Train, dropout off, and return the last loss."""
     inputs, targets = lesson
-    optimizer = torch.optim.Adam(model.train().parameters(), lr=LEARNING_RATE)
+    optimizer = torch.optim.Adam(model.eval().parameters(), lr=LEARNING_RATE)
     for _ in range(steps):
         outputs = model(inputs)
         loss = sum(mse_loss(outputs[name], target) for name, target in targets.items())
@@ -43,7 +57,7 @@ def lines(weight):
 
 
 class GrowthContract:
-    pairs = 60
+    pairs = 20
 
     @pytest.fixture
     def family(self):
@@ -66,23 +80,19 @@ class GrowthContract:
 
     def test_generations_that_learn_between_stay_exact_when_they_grow(self, family):
         space, lesson = family.space, a_lesson(family.space)
-        for seed in range(6):
+        for seed in range(2):
             rng = random.Random(seed)
-            old, new = exact_pair(family, rng)
+            old = space.suggest(RandomTrial(rng))
             parent = lived_in(space.build(old), seed)
             for _ in range(3):
+                new = grown_exactly(family, old, rng)
                 child = child_of(space, old, parent, new, seed)
                 assert difference(parent, child, inputs_of(space, seed)) <= 1e-5, (old, new)
-                learn(child, lesson, 3)
+                learn(child, lesson, 2)
                 old, parent = new, child
-                new = next(
-                    spec
-                    for _ in range(99)
-                    if relation(space, old, spec := family.grown(old, rng)).kind == "exact"
-                )
 
     def test_a_child_is_as_exact_after_it_was_saved(self, family):
-        for seed in range(6):
+        for seed in range(4):
             old, new = exact_pair(family, random.Random(seed))
             parent = lived_in(family.space.build(old), seed)
             child, again = child_of(family.space, old, parent, new, seed), family.space.build(new)
@@ -91,19 +101,23 @@ class GrowthContract:
 
     def test_whatever_is_new_learns_within_a_few_steps(self, family):
         lesson = a_lesson(family.space)
-        for seed in range(8):
+        for seed in range(5):
             old, new = exact_pair(family, random.Random(seed))
             parent = lived_in(family.space.build(old), seed)
             child = child_of(family.space, old, parent, new, seed)
             before = {name: one.detach().clone() for name, one in child.named_parameters()}
             learn(child, lesson, 4)
-            for name, weight in child.named_parameters():
-                still = [torch.equal(*pair) for pair in zip(lines(weight), lines(before[name]), strict=True)]
-                assert not any(still), (name, old, new)
+            still = [
+                torch.equal(*pair)
+                for name, weight in child.named_parameters()
+                for pair in zip(lines(weight), lines(before[name]), strict=True)
+            ]
+            # a relu of the parent may be dead on all of a small lesson
+            assert sum(still) <= 0.03 * len(still), (old, new)
 
     def test_any_child_of_any_parent_trains(self, family):
         space, lesson = family.space, a_lesson(family.space)
-        for seed in range(25):
+        for seed in range(12):
             rng = random.Random(seed)
             old, new = (space.suggest(RandomTrial(rng)) for _ in range(2))
             torch.manual_seed(seed)

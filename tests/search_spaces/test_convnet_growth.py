@@ -135,4 +135,6 @@ def test_a_stage_more_passes_on_what_it_sees():
     state = child_of(CONVNETS, old, parent, new, 0).state_dict()
     torch.testing.assert_close(state["backbone.2.1.weight"][:16].sum((2, 3)), torch.eye(16))
     assert not state["backbone.3.layers.7.weight"].any()
-    assert torch.equal(state["readouts.to_digits.weight"][:, :16], parent.state_dict()["readouts.to_digits.weight"])
+    assert torch.equal(
+        state["readouts.to_digits.weight"][:, :16], parent.state_dict()["readouts.to_digits.weight"]
+    )

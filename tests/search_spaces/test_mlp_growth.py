@@ -23,7 +23,9 @@ class TestGrowth(GrowthContract):
 
 def grown(old, **change):
     new = replace(old, **change)
-    return relation(PERCEPTRONS, old, new), max(difference_of(PERCEPTRONS, old, new, seed) for seed in range(3))
+    return relation(PERCEPTRONS, old, new), max(
+        difference_of(PERCEPTRONS, old, new, seed) for seed in range(3)
+    )
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -33,7 +33,9 @@ class TestGrowth(GrowthContract):
 
 def grown(old, change):
     new = replace(old, **change)
-    return relation(TRANSFORMERS, old, new), max(difference_of(TRANSFORMERS, old, new, seed) for seed in range(3))
+    return relation(TRANSFORMERS, old, new), max(
+        difference_of(TRANSFORMERS, old, new, seed) for seed in range(3)
+    )
 
 
 @pytest.mark.parametrize(
