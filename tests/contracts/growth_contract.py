@@ -23,19 +23,17 @@ LEARNING_RATE = 3e-3
 
 
 def a_lesson(space, *, seed=0):
-    """What to learn: inputs, and answers that depend on the token alone, or linearly on the numbers."""
-    inputs = inputs_of(space, seed, batch=32)
+    """Inputs and what to learn: what each token stands for, or what an unknown model makes of numbers."""
+    inputs = inputs_of(space, seed, batch=24)
     torch.manual_seed(seed)
-    targets = {}
-    for head in space.heads:
-        rows, outputs = inputs[head.name], getattr(head, "classes", None) or head.outputs
-        if rows.is_floating_point():
-            targets[head.name] = (
-                rows.flatten(1) @ torch.randn(rows[0].numel(), outputs) / rows[0].numel() ** 0.5
-            )
-        else:
-            targets[head.name] = torch.randn(space.vocab, outputs)[rows if head.dense else rows[:, -1]]
-    return inputs, targets
+    teacher = lived_in(space.build(space.suggest(RandomTrial(random.Random(seed)))), seed).eval()
+    with torch.no_grad():
+        answers = teacher(inputs)
+    for name, answer in answers.items():
+        if not inputs[name].is_floating_point():
+            tokens = inputs[name] if answer.ndim == 3 else inputs[name][:, -1]
+            answers[name] = torch.randn(space.vocab, answer.size(-1))[tokens]
+    return inputs, {name: (answer - answer.mean()) / answer.std() for name, answer in answers.items()}
 
 
 def learn(model, lesson, steps):
@@ -57,7 +55,7 @@ def lines(weight):
 
 
 class GrowthContract:
-    pairs = 20
+    pairs = 15
 
     @pytest.fixture
     def family(self):
@@ -110,39 +108,39 @@ class GrowthContract:
             still = [
                 torch.equal(*pair)
                 for name, weight in child.named_parameters()
+                if ".squeeze." not in name and ".excite." not in name
                 for pair in zip(lines(weight), lines(before[name]), strict=True)
             ]
-            # a relu of the parent may be dead on all of a small lesson
+            # a relu may be dead on all of a small lesson; one that weighs channels has few others beside it
             assert sum(still) <= 0.03 * len(still), (old, new)
 
     def test_any_child_of_any_parent_trains(self, family):
         space, lesson = family.space, a_lesson(family.space)
-        for seed in range(12):
+        for seed in range(8):
             rng = random.Random(seed)
             old, new = (space.suggest(RandomTrial(rng)) for _ in range(2))
             torch.manual_seed(seed)
             parent, child = lived_in(space.build(old), seed), space.build(new)
             assert inherit(space, old, parent.state_dict(), new, child) == relation(space, old, new)
-            losses = [learn(child, lesson, steps) for steps in (1, 10)]
+            losses = [learn(child, lesson, steps) for steps in (1, 6)]
             assert losses[1] < losses[0], (old, new)
 
     def test_a_child_that_takes_what_fits_is_ahead_of_a_fresh_one(self, family):
         space, lesson = family.space, a_lesson(family.space)
         losses = {"heir": 0.0, "fresh": 0.0}
-        for seed in range(200, 208):
+        for seed in range(200, 204):
             rng = random.Random(seed)
             old = space.suggest(RandomTrial(rng))
-            new = next(
-                spec for _ in range(999) if self.is_near(old, spec := space.suggest(RandomTrial(rng)), space)
-            )
+            draws = (space.suggest(RandomTrial(rng)) for _ in range(999))
+            new = next(spec for spec in draws if self.is_near(space, old, spec))
             parent = space.build(old)
-            learn(parent, lesson, 60)
+            learn(parent, lesson, 30)
             torch.manual_seed(seed)
             losses["fresh"] += learn(space.build(new), lesson, 5)
             losses["heir"] += learn(child_of(space, old, parent, new, seed), lesson, 5)
         assert losses["heir"] < 0.8 * losses["fresh"]
 
-    def is_near(self, old, new, space):
+    def is_near(self, space, old, new):
         return relation(space, old, new).kind in ("partial", "closest")
 
     def test_the_same_parent_and_the_same_model_make_the_same_child(self, family):
