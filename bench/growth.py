@@ -132,13 +132,18 @@ FAMILIES = {
 }
 
 
-def exact_pair(family: Family, rng: random.Random) -> tuple[Any, Any]:
-    """A parent's spec and one that contains it, where an exact map exists."""
+def grown_exactly(family: Family, old: Any, rng: random.Random) -> Any:
+    """A spec that contains its parent's, where an exact map exists."""
     while True:
-        old = family.space.suggest(RandomTrial(rng))
         new = family.grown(old, rng)
         if new != old and relation(family.space, old, new).kind == "exact":
-            return old, new
+            return new
+
+
+def exact_pair(family: Family, rng: random.Random) -> tuple[Any, Any]:
+    """A random parent's spec, and one that it grows into."""
+    old = family.space.suggest(RandomTrial(rng))
+    return old, grown_exactly(family, old, rng)
 
 
 def lived_in(model: nn.Module, seed: int) -> nn.Module:

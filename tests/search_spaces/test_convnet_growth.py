@@ -138,3 +138,13 @@ def test_a_stage_more_passes_on_what_it_sees():
     assert torch.equal(
         state["readouts.to_digits.weight"][:, :16], parent.state_dict()["readouts.to_digits.weight"]
     )
+
+
+def test_squeeze_and_excite_that_is_new_begins_to_weigh_the_channels_alike_and_learns():
+    old, new = pair(STAGE, {"squeeze_excite": True})
+    child = child_of(CONVNETS, old, lived_in(CONVNETS.build(old), 0), new, 0)
+    excite = child.backbone[1].layers[6].excite
+    x = torch.rand(2, 32, 5, 5)
+    torch.testing.assert_close(child.backbone[1].layers[6](x), x / 2)
+    child({"digits": torch.randn(8, 1, 9, 12)})["digits"].square().sum().backward()
+    assert (excite.weight.grad.abs().sum(1) > 0).all()

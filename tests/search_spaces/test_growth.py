@@ -79,7 +79,7 @@ def test_a_space_of_somebody_else_may_have_growth_of_its_own(space):
 
 
 def test_a_space_with_one_of_the_two_doors_is_told_of_the_other():
-    with pytest.raises(TypeError, match="HalfLines: inherit without relation; expected both, or neither"):
+    with pytest.raises(TypeError, match=r"HalfLines: inherit without relation; expected both, or neither"):
         relation(HalfLines(), 3, 4)
 
 
@@ -87,7 +87,7 @@ def test_growth_that_leaves_a_weight_out_changes_nothing():
     space = ForgetfulLines()
     child = space.build(4)
     before = child.weight.clone()
-    with pytest.raises(ValueError, match="^bias: inherited in another shape"):
+    with pytest.raises(ValueError, match=r"^bias: inherited in another shape"):
         inherit(space, 3, space.build(3).state_dict(), 4, child)
     assert torch.equal(child.weight, before)
 

@@ -30,6 +30,10 @@ class TestGrowth(GrowthContract):
     def family(self):
         return FAMILIES["transformer"]
 
+    def is_near(self, space, old, new):
+        # an embedding that is suddenly read as well is little use where inputs and outputs are no language
+        return super().is_near(space, old, new) and (old.tied or not new.tied)
+
 
 def grown(old, change):
     new = replace(old, **change)
@@ -78,9 +82,6 @@ def test_where_no_map_is_exact_the_child_says_so_and_is_near(old, change, reason
     assert found.kind == "closest"
     assert found.reasons[0].startswith(reason)
     assert 1e-5 < worst < 0.7
-    torch.manual_seed(0)
-    fresh = [lived_in(TRANSFORMERS.build(replace(old, **change)), seed).eval() for seed in range(2)]
-    assert fresh[0] is not fresh[1]
 
 
 @pytest.mark.parametrize(
