@@ -12,9 +12,9 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
-from rsi_ray.meta_learner import MetaLearner
 from rsi_ray.samplers.guarded import Guarded
 from rsi_ray.samplers.history import History, is_refused
+from rsi_ray.samplers.meta_learner import MetaLearner
 
 PREDICTION = "meta:prediction"
 

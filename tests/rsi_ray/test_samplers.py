@@ -20,7 +20,7 @@ from rsi_ray.samplers.tpe import LATEST, best_and_latest
 from rsi_ray.sampling import OptunaSearcher
 from safety import Allow, Claim, Deny
 
-NAMES = ("tpe", "random", "gp", "nsga2", "cmaes", "evolution", "linear")
+NAMES = ("tpe", "random", "gp", "nsga2", "cmaes", "evolution", "linear", "meta")
 CEILING = 8
 BRANCH = {"kind": optuna.distributions.CategoricalDistribution(("a", "b"))}
 
@@ -165,7 +165,7 @@ def test_a_class_of_ones_own_is_made_with_the_seed_where_it_takes_one():
     [
         (
             "annealing",
-            "^'annealing', expected one of tpe, random, gp, .*, evolution, linear, or module:Class$",
+            "^'annealing', expected one of tpe, random, gp, .*, evolution, linear, meta, or module:Class$",
         ),
         ("no.such.module:Class", "no.such.module"),
         ("optuna.samplers:Annealing", "optuna.samplers has no Annealing$"),

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import log_ndtr
 
-from rsi_ray.meta_learner.process import Process
+from rsi_ray.samplers.meta_learner.process import Process
 
 Array = npt.NDArray[np.float64]
 # the least that an admitted spec is under the ceilings, where the median of the refused is over by 1

@@ -11,12 +11,12 @@ import numpy.typing as npt
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.study import StudyDirection
 
-from rsi_ray.meta_learner.controller import Controller
-from rsi_ray.meta_learner.evidence import Evidence, Rows
-from rsi_ray.meta_learner.fields import Field, Fields
-from rsi_ray.meta_learner.screen import Prediction, Screen
-from rsi_ray.meta_learner.state import Remembered, State, as_json, from_json, read, write
 from rsi_ray.samplers.history import History
+from rsi_ray.samplers.meta_learner.controller import Controller
+from rsi_ray.samplers.meta_learner.evidence import Evidence, Rows
+from rsi_ray.samplers.meta_learner.fields import Field, Fields
+from rsi_ray.samplers.meta_learner.screen import Prediction, Screen
+from rsi_ray.samplers.meta_learner.state import Remembered, State, as_json, from_json, read, write
 
 Array = npt.NDArray[np.float64]
 # candidates that the predictor starts with; until then the controller writes alone

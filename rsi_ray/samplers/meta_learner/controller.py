@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from rsi_ray.meta_learner.fields import Field, Fields
+from rsi_ray.samplers.meta_learner.fields import Field, Fields
 
 Array = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]

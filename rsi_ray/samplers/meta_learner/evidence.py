@@ -10,10 +10,10 @@ import numpy.typing as npt
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from rsi_ray.meta_learner.fields import Fields
-from rsi_ray.meta_learner.standings import standing_of_stopped, standings
-from rsi_ray.meta_learner.state import Remembered
 from rsi_ray.samplers.history import History, excess
+from rsi_ray.samplers.meta_learner.fields import Fields
+from rsi_ray.samplers.meta_learner.standings import standing_of_stopped, standings
+from rsi_ray.samplers.meta_learner.state import Remembered
 
 Array = npt.NDArray[np.float64]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from rsi_ray.meta_learner.fields import Fields
+from rsi_ray.samplers.meta_learner.fields import Fields
 
 Array = npt.NDArray[np.float64]
 # fields of a mixed draft that are drawn anew, in the mean

@@ -9,12 +9,12 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from rsi_ray.meta_learner.ceilings import Ceilings
-from rsi_ray.meta_learner.drafts import mixed, neighbours, whole
-from rsi_ray.meta_learner.evidence import Evidence
-from rsi_ray.meta_learner.fields import Fields
-from rsi_ray.meta_learner.predictor import Forecast, Predictor
-from rsi_ray.meta_learner.presence import Presence
+from rsi_ray.samplers.meta_learner.ceilings import Ceilings
+from rsi_ray.samplers.meta_learner.drafts import mixed, neighbours, whole
+from rsi_ray.samplers.meta_learner.evidence import Evidence
+from rsi_ray.samplers.meta_learner.fields import Fields
+from rsi_ray.samplers.meta_learner.predictor import Forecast, Predictor
+from rsi_ray.samplers.meta_learner.presence import Presence
 
 Array = npt.NDArray[np.float64]
 # drafts anywhere, mixed of the best, and near each of the best

@@ -9,17 +9,19 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import log_ndtr, logsumexp
 
-from rsi_ray.meta_learner.fields import Fields
-from rsi_ray.meta_learner.process import PRIOR, Process
-from rsi_ray.meta_learner.rank_net import RankNets
+from rsi_ray.samplers.meta_learner.fields import Fields
+from rsi_ray.samplers.meta_learner.process import PRIOR, Process
+from rsi_ray.samplers.meta_learner.rank_net import RankNets
 
 Array = npt.NDArray[np.float64]
 # mostly smooth effects of single choices; mostly what near candidates have in common
 PRIORS = (PRIOR, (0.2, 0.05, 0.75, 0.1, 4.0, 0.3))
+# losses of the members before any: smooth effects are most likely, and networks need many rows
+HANDICAPS = (0.0, 1.5, 1.5)
 # rows that a process is fitted on: a fit takes time as the cube of them
 FITTED = 160
 # steps on a new space, and for each new row while it is young and later
-FIRST_STEPS, STEPS, LATER_STEPS, YOUNG = 15, 2, 1, 60
+FIRST_STEPS, STEPS, LATER_STEPS, YOUNG = 20, 3, 1, 40
 NET_STEPS = 3
 FORGOTTEN = 0.97
 
@@ -82,7 +84,7 @@ class Predictor:
         for index, process in enumerate(self.processes):
             for place, label in enumerate(self._names(index)):
                 process.log_scales[place] = scales.get(label, process.log_scales[place])
-        self._losses = np.zeros(len(PRIORS) + 1)
+        self._losses = np.array(HANDICAPS)
         self._line, self._residual = (0.0, 1.0), 1.0
         self._new = True
 
