@@ -13,6 +13,7 @@ from safety.budgets import Budget
 from safety.claim import Claim, Measured, Usage
 from safety.clock import Clock, system_clock
 from safety.document import Document, StrictModel, read_yaml, validate
+from safety.emergency import Incident
 from safety.errors import (
     ApprovalMissing,
     ApprovalRefused,
@@ -65,6 +66,7 @@ __all__ = [
     "GovernorUnreachable",
     "Grant",
     "Hold",
+    "Incident",
     "KernelTimer",
     "KeyReused",
     "Lease",
