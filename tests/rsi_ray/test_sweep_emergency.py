@@ -54,9 +54,7 @@ def test_a_sweep_of_a_frozen_lineage_is_refused_after_what_a_crash_left_is_done(
     ledger.shut_down("family", "fire", "ann")
     with http_server() as server:
         config = AlertsConfig(webhook=url_of(server), seconds=0.0)
-        with pytest.raises(
-            SweepError, match=r"^lineage family: frozen by incident 1: fire; .*acknowledge 1"
-        ):
+        with pytest.raises(SweepError, match=r"^lineage family: frozen by incident 1: fire; .*acknowledge 1"):
             start(ledger, tmp_path, "family", config)
         assert [alert["incident"] for _, _, alert in server.taken] == [1]
     assert pending(ledger.incident(1)) == ("acknowledged", "released")
