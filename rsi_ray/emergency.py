@@ -131,20 +131,22 @@ def complete(ports: Ports, incident: Incident) -> Shutdown:
             incident = take(ports, incident)
         except Exception as error:  # whatever a port does, people are told
             problems.append(f"not {step}: {error}")
-            _tell(ports, incident, step, problems[-1])
+            _note(ports, incident, step, problems[-1])
             break
-    if not incident.is_acknowledged:
-        _alert(ports, incident, problems)
+    tell(ports, incident, problems)
     return Shutdown(incident=ports.authority.incident(incident.number), problems=tuple(problems))
 
 
-def _tell(ports: Ports, incident: Incident, step: Step, problem: str) -> None:
+def _note(ports: Ports, incident: Incident, step: Step, problem: str) -> None:
     _log.error("incident %d of lineage %s: %s", incident.number, incident.lineage, problem)
     with suppress(SafetyError):
         ports.authority.note_once(f"incident-{incident.number}", Deny(f"shut_down.{step}", problem))
 
 
-def _alert(ports: Ports, incident: Incident, problems: Sequence[str]) -> None:
+def tell(ports: Ports, incident: Incident, problems: Sequence[str]) -> None:
+    """Alert people of a shutdown and of what could not be done, where nobody has acknowledged it."""
+    if incident.is_acknowledged:
+        return
     # people were told for long enough by the run that shut it down: once more is a reminder
     seconds = 0.0 if incident.step("alerted") else ports.alerts.patience
     alerts.ring(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rsi_ray.alerts import keep
 from rsi_ray.disk import WEIGHTS
-from rsi_ray.emergency import FOLDER, Ports, complete
+from rsi_ray.emergency import FOLDER, Ports, complete, tell
 from rsi_ray.errors import SweepError
 from rsi_ray.plan import Plan
 from rsi_ray.result import Result
@@ -58,9 +58,7 @@ def _standing(plan: Plan, governor: GovernorClient) -> Incident | None:
 def _completed(
     plan: Plan, governor: GovernorClient, incident: Incident, log: Log, weights: Path | None
 ) -> Incident:
-    """The incident with all steps taken; left to whoever has its champions, where it has some."""
-    if governor.promotions(incident.lineage):
-        return incident
+    """The incident with its steps taken; not those that need the files of champions, where it has some."""
     ports = Ports(
         authority=governor,
         ledger=without_password(plan.ledger_url),
@@ -73,4 +71,8 @@ def _completed(
         versions=versions_here,
         by=BY,
     )
-    return complete(ports, incident).incident
+    if not governor.promotions(incident.lineage):
+        return complete(ports, incident).incident
+    incident = governor.revoke_leases(incident.number, BY)
+    tell(ports, incident, ["its champion is saved and reverted by the next run that has it"])
+    return governor.incident(incident.number)

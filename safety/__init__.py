@@ -14,6 +14,7 @@ from safety.champions import Promoted
 from safety.claim import Claim, Measured, Usage
 from safety.clock import Clock, system_clock
 from safety.document import Document, StrictModel, read_yaml, validate
+from safety.emergency import Incident
 from safety.errors import (
     ApprovalMissing,
     ApprovalRefused,
@@ -66,6 +67,7 @@ __all__ = [
     "GovernorUnreachable",
     "Grant",
     "Hold",
+    "Incident",
     "KernelTimer",
     "KeyReused",
     "Lease",

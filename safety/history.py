@@ -19,20 +19,17 @@ TOLD = (TRAIN_GFLOP, CONCURRENT_PARAMS, GPU_MS, WALL_MS)
 # amounts of a claim that have a ceiling
 CEILINGS = ("params", "forward_flops", "memory_bytes")
 REFUSALS = ("deny", "hold", "incident")
-INCIDENTS = ("incident", "forfeit", "freeze", "kill")
+INCIDENTS = ("incident", "forfeit", "freeze", "kill", "shut_down")
 ENDINGS = ("settle", "forfeit", "void")
 # rows that are listed, and in which lists
 _LISTED = {
     **dict.fromkeys(INCIDENTS, ("incidents",)),
-    **dict.fromkeys(("ask", "approve", "reject", "loosen"), ("approvals",)),
+    **dict.fromkeys(("ask", "approve", "reject", "loosen", "acknowledge", "release"), ("approvals",)),
     "kill": ("incidents", "switch"),
     "unkill": ("approvals", "switch"),
     "drill": ("drills",),
     "promote": ("promotions",),
     "rollback": ("promotions",),
-    "shut_down": ("incidents",),
-    "acknowledge": ("incidents",),
-    "release": ("approvals", "incidents"),
 }
 _READ = {"reserve", "open_sweep", *ENDINGS, *REFUSALS, *_LISTED}
 

@@ -29,6 +29,7 @@ from safety import audit
 from safety.errors import LedgerError, SafetyError
 from safety.lease import Grant
 from safety.ledger import Ledger
+from safety.simulation.audited import require_audit
 from safety.simulation.feed import (
     AuditRow,
     BudgetChange,
@@ -50,25 +51,6 @@ from safety.simulation.timeline import Host
 from safety.simulation.transitions import Transitions
 from safety.simulation.violation import Call, Violated, require
 from safety.verdict import Allow
-
-_LEASES_AUDITED = {
-    "reserved": "reserve",
-    "active": "activate",
-    "revoked": "revoke",
-    "void": "void",
-    "settled": "settle",
-    "forfeited": "forfeit",
-}
-_STEPS_AUDITED = {
-    "frozen": "shut_down",
-    "revoked": "shut_down_revoked",
-    "saved": "shut_down_saved",
-    "reverted": "shut_down_reverted",
-    "alerted": "shut_down_alerted",
-    "acknowledged": "acknowledge",
-    "released": "release",
-}
-_SWEEPS_AUDITED = {"open": "open_sweep", "frozen": "freeze", "closed": "close_sweep"}
 
 
 class Invariants:
@@ -112,7 +94,7 @@ class Invariants:
             _require_no_grant(call, changes)
         for change in changes:
             self._on[type(change)](call, change)
-        _require_audit(changes)
+        require_audit(changes)
         for place in {(c.scope, c.resource): c for c in changes if isinstance(c, BudgetChange)}:
             self._require_sums(place)
         self._require_answer(call, answer)
@@ -282,37 +264,3 @@ def _require_no_grant(call: Call, changes: Sequence[Change]) -> None:
         and change.after in ("reserved", "active")
     ]
     require(not granted, "I8", f"{call.method} failed and granted a lease all the same")
-
-
-def _require_audit(changes: Sequence[Change]) -> None:
-    """Each change of a lease has its row, and each row its change; a sweep and the switch have theirs too."""
-    leases = Counter(_lease_rows(changes))
-    rows = Counter((c.kind, c.key) for c in changes if isinstance(c, AuditRow))
-    told = Counter({row: count for row, count in rows.items() if row[0] in _LEASES_AUDITED.values()})
-    for row in (leases - told) or (told - leases):
-        raise Violated(f"I6: {row[1]}: {leases[row]} changes and {told[row]} audit rows of {row[0]}")
-    named = {(c.kind, c.sweep) for c in changes if isinstance(c, AuditRow)}
-    for change in changes:
-        if isinstance(change, SweepChange) and change.before != change.after:
-            row = _SWEEPS_AUDITED[change.after], change.name
-            require(row in named, "I6", f"{change.name} became {change.after} without an audit row")
-        if isinstance(change, LatchChange):
-            kind = "kill" if change.thrown else "unkill"
-            require((kind, "") in named, "I6", f"the switch was changed without an audit row of {kind}")
-        if isinstance(change, PromotionChange):
-            require(rows["promote", change.key] == 1, "I6", f"{change.key} was promoted without an audit row")
-        if isinstance(change, RollbackChange):
-            audited = rows["rollback", change.lineage] == 1
-            require(audited, "I6", f"{change.lineage} went back without an audit row")
-        if isinstance(change, StepChange):
-            kinds = {kind for kind, _ in named}
-            require(_STEPS_AUDITED[change.step] in kinds, "I6", f"it was {change.step} without an audit row")
-
-
-def _lease_rows(changes: Sequence[Change]) -> list[tuple[str, str]]:
-    """Kind and key of the audit rows that these changes must have; a revocation names the trial."""
-    return [
-        (_LEASES_AUDITED[c.after], c.trial if c.after == "revoked" else c.key)
-        for c in changes
-        if isinstance(c, LeaseChange) and c.before != c.after
-    ]

@@ -190,6 +190,24 @@ def test_what_can_not_be_saved_is_told_and_audited_and_nothing_is_reverted_until
     assert store.current == artifacts[0]
 
 
+def test_what_was_saved_stays_as_it_was_first(
+    ledger: Ledger, store: Store, artifacts: list[str], tmp_path: Path
+):
+    class Away:
+        """Takes no step, as a ledger whose database is away."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(ledger, name)
+
+        def take_step(self, *_: Any) -> Any:
+            raise LedgerError("away")
+
+    assert shut_down(ports(Away(), tmp_path, store), LINEAGE, "fire").problems == ("not saved: away",)
+    store.path(artifacts[1]).write_bytes(b"other weights")
+    assert shut_down(ports(ledger, tmp_path, store), LINEAGE, "fire").problems == ()
+    assert (folder_of(tmp_path) / "champion.safetensors").read_bytes() == b"weights 2"
+
+
 @pytest.mark.parametrize("swapped", ["exchanged", "gone", "a link"])
 def test_a_safe_version_that_is_not_what_was_promoted_is_not_reverted_to(
     ledger: Ledger, store: Store, artifacts: list[str], tmp_path: Path, swapped: str

@@ -57,7 +57,32 @@ def overrun(ledger):
     ledger.settle(grant.lease, grant.fence, Usage(train_flops=10**12))
 
 
+def shut_down(ledger):
+    number = ledger.shut_down("s", "odd", "ann").number
+    ledger.revoke_leases(number, "ann")
+    ledger.take_step(number, "saved", "ann")
+    ledger.revert(number, "ann")
+    ledger.take_step(number, "reverted", "ann")
+    return number
+
+
+def roll_back(ledger):
+    ledger.open_sweep("p", limits(require_approval=False))
+    ledger.promote("p", "p/1", 0.5, 0.51)
+    ledger.rollback("p", "", "worse in use", "ann")
+
+
+def release(ledger):
+    number = shut_down(ledger)
+    ledger.acknowledge(number, "seen", "ann")
+    ledger.release(number, "out", "ann")
+
+
 SIGNED = {
+    "shut_down": lambda ledger, clock: ledger.shut_down("s", "odd", "ann"),
+    "acknowledge": lambda ledger, clock: ledger.acknowledge(shut_down(ledger), "seen", "ann"),
+    "release": lambda ledger, clock: release(ledger),
+    "rollback": lambda ledger, clock: roll_back(ledger),
     "settle": lambda ledger, clock: settle(ledger),
     "forfeit": forfeit,
     "kill": lambda ledger, clock: ledger.kill("fire", "ann"),

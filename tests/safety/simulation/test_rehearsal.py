@@ -47,7 +47,7 @@ HAPPENS = {
     "tightened": ("looser limits refused",),
     "runaway": ("Deny by max_params",),
     "approvals": ("decisions to approve", "decisions to reject", "forged decisions refused"),
-    "emergencies": ("lineages reverted", "lineages released", "champions rolled back"),
+    "emergencies": ("champions promoted", "lineages reverted", "lineages released"),
     "at_scale": ("governor crashes", "lost replies", "unheard calls", "workers died"),
     "everything": ("kills", "reboots", "failed transactions", "lost replies", "late calls", "void"),
 }
