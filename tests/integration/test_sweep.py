@@ -222,10 +222,11 @@ def test_a_candidate_that_dies_since_the_governor_is_silent_is_run_again(make_sw
     result = run_sweep(plan)
     silence.join()
     assert result.ended == ""
-    verdicts = list(result.table["verdict"])
-    assert (verdicts.count(Verdict.CUT), verdicts.count(Verdict.MEASURED)) == (1, 2)
-    again = result.table.set_index("verdict")["config/width"]
-    assert again[Verdict.CUT] in list(again[Verdict.MEASURED])
+    widths = {verdict: list(rows["config/width"]) for verdict, rows in result.table.groupby("verdict")}
+    # a trial that was given to the dead worker before that was known is run again as well
+    assert set(widths) == {Verdict.CUT, Verdict.MEASURED}
+    assert len(widths[Verdict.MEASURED]) == 2
+    assert set(widths[Verdict.CUT]) <= set(widths[Verdict.MEASURED])
     assert open_leases(plan) == []
 
 
