@@ -12,7 +12,7 @@ from safety.claim import Measured, Usage
 from safety.drills import Canary
 from safety.emergency_client import EmergencyClient
 from safety.errors import GovernorUnreachable, LeaseLost, LedgerUnavailable
-from safety.lease import FAILED, LOST, Grant, Request
+from safety.lease import DIED, FAILED, LOST, Grant, Request
 from safety.ledger import Judge, Ledger
 from safety.limits import Limits
 from safety.promoter import Promoter
@@ -251,8 +251,8 @@ class Governor(Promoter, EmergencyClient):
     def fail(self, sweep: str, key: str, reason: str) -> None:
         """Record that a trial failed, by itself or since nobody renewed its lease, which is not touched."""
         silent = any(error.__name__ in reason for error in (GovernorUnreachable, LedgerUnavailable))
-        rule = LOST if silent or self._ledger.has_lapsed(key) else FAILED
-        self._ledger.refuse(sweep, key, Deny(rule, reason), kind="fail")
+        lost = silent or self._ledger.has_lapsed(key, died=reason == DIED)
+        self._ledger.refuse(sweep, key, Deny(LOST if lost else FAILED, reason), kind="fail")
 
     def verdict(self, key: str) -> Verdict:
         """The refusal recorded on a trial's lease, or Allow."""

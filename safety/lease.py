@@ -18,6 +18,8 @@ REPORTS = "heard"
 FAILED = "failed"
 # of a trial whose lease ended through no fault of its own: it may be tried again too
 LOST = "lease"
+# why a trial failed whose process is gone
+DIED = "its worker died: past its time limit or lease, out of memory, or killed"
 # by the switch that stops every sweep
 KILLED = "killed"
 FROZEN = "frozen"

@@ -217,12 +217,17 @@ class Ledger(SweepLedger):
         with self._transaction() as connection:
             return leases.by_key(connection, key)
 
-    def has_lapsed(self, key: str) -> bool:
-        """Whether the newest lease of a trial's key was not renewed in time, as a live worker's is."""
+    def has_lapsed(self, key: str, *, died: bool = False) -> bool:
+        """Whether the newest lease of a trial's key was not renewed in time, as a live worker's is.
+
+        One that died before it began had lost another trial's.
+        """
         with self._transaction() as connection:
             lease = leases.by_key(connection, key)
             if lease is None or lease.state != "active":
-                return lease is not None and lease.state == "forfeited"
+                return lease is not None and (
+                    lease.state == "forfeited" or (died and lease.state == "reserved")
+                )
             return lease.boot != self._clock.boot or self._clock.monotonic_ms() > lease.deadline_ms
 
     def confirm(self, lease_id: int, fence: int, judge: Judge) -> Verdict:

@@ -9,6 +9,8 @@ from typing import Any
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import PopulationBasedTraining, PopulationBasedTrainingReplay, TrialScheduler
 
+from safety.lease import DIED
+
 
 def failure_of(trial: Trial) -> str:
     """Why a trial failed, in one line, from the error that Tune wrote down."""
@@ -17,7 +19,7 @@ def failure_of(trial: Trial) -> str:
     if not lines:
         return "it failed without a word"
     if any("ActorDiedError" in line or "actor died" in line for line in lines):
-        return "its worker died: past its time limit or lease, out of memory, or killed"
+        return DIED
     return lines[-1].strip()
 
 

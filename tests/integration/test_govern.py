@@ -97,7 +97,8 @@ def test_a_trial_whose_report_is_denied_saves_its_checkpoint_before_it_ends(
     govern: Callable[..., Any], tmp_path: Path
 ):
     every_step = tune.CheckpointConfig(checkpoint_frequency=1)
-    tuner = tune.Tuner(SavesSlowly, run_config=run_config(tmp_path, checkpoint_config=every_step))
+    run = run_config(tmp_path, checkpoint_config=every_step)
+    tuner = tune.Tuner(SavesSlowly, tune_config=best(), run_config=run)
     grid = govern(tuner, {"lease_seconds": 12}, trial_seconds=300, meter=None).fit()
     assert (grid.num_errors, (Path(grid[0].checkpoint.path) / "saved").exists()) == (0, True)
     entries, _ = books(tmp_path)

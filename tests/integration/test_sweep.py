@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 
 from rsi_ray.disk import STUDY_FILE, open_folder
 from rsi_ray.errors import SweepError
+from rsi_ray.plan import Plan
 from rsi_ray.records import Verdict
 from rsi_ray.study import read_study
 from rsi_ray.sweep import run_sweep
@@ -20,6 +23,7 @@ from safety import Allow, Hold
 from safety.checkpoints import CheckpointFile
 from tests.integration.conftest import Maker, audit_kinds, budgets, open_leases
 from tests.integration.jobs import NO_SCORES, BehavingJob, WidthSpace
+from tests.integration.test_oversight import pid_of_governor
 
 pytestmark = pytest.mark.ray
 
@@ -198,6 +202,32 @@ def test_so_many_failures_in_a_row_as_are_asked_for_end_a_sweep(make_sweep: Make
     result = run_sweep(make_sweep(BehavingJob(kind="raise"), trials=6, concurrent=1, max_failures=1))
     assert result.ended == "1 candidates in a row failed"
     assert (result.table["verdict"] == Verdict.FAILED).sum() == 1
+
+
+def stop_governor_for(seconds: float, plan: Plan) -> None:
+    """Have it stand still for a while, once a candidate trains."""
+    while not any(lease.state == "active" for lease in open_leases(plan)):
+        time.sleep(0.1)
+    governor = pid_of_governor()
+    os.kill(governor, signal.SIGSTOP)
+    time.sleep(seconds)
+    os.kill(governor, signal.SIGCONT)
+
+
+def test_a_candidate_that_dies_since_the_governor_is_silent_is_run_again(make_sweep: Maker):
+    short = {"lease_seconds": 6, "grace_seconds": 2}
+    plan = make_sweep(BehavingJob(seconds=4.0), limits=short, trials=2, concurrent=1, max_failures=1)
+    silence = threading.Thread(target=stop_governor_for, args=(12, plan), daemon=True)
+    silence.start()
+    result = run_sweep(plan)
+    silence.join()
+    assert result.ended == ""
+    widths = {verdict: list(rows["config/width"]) for verdict, rows in result.table.groupby("verdict")}
+    # a trial that was given to the dead worker before that was known is run again as well
+    assert set(widths) == {Verdict.CUT, Verdict.MEASURED}
+    assert len(widths[Verdict.MEASURED]) == 2
+    assert set(widths[Verdict.CUT]) <= set(widths[Verdict.MEASURED])
+    assert open_leases(plan) == []
 
 
 def test_a_run_that_another_process_runs_is_not_resumed(make_sweep: Maker):

@@ -6,6 +6,7 @@ import pytest
 from safety import Allow, Champion, Deny, Governor, Hold, KeyReused, LeaseLost, Measured, Report, Usage
 from safety.endings import SWEEP_SILENCE_MS
 from safety.errors import LeaseDenied
+from safety.lease import DIED
 from tests.safety.fakes import GFLOP, amounts, claim, kinds, limits, measured, request
 
 
@@ -220,6 +221,13 @@ def test_a_trial_that_failed_since_nobody_renewed_its_lease_is_told_from_one_tha
     governor.fail("s", "s/1", reason)
     assert governor.verdict("s/1") == Deny(rule, reason, {rule: 1.0})
     assert (last(ledger).kind, last(ledger).rule) == ("fail", rule)
+
+
+@pytest.mark.parametrize(("reason", "rule"), [(DIED, "lease"), ("ValueError: no such luck", "failed")])
+def test_a_worker_that_was_dead_before_its_trial_began_says_nothing_of_the_trial(governor, reason, rule):
+    governor.admit(request())
+    governor.fail("s", "s/1", reason)
+    assert governor.verdict("s/1").rule == rule
 
 
 def test_a_trial_that_lost_its_lease_may_be_tried_again_once_that_is_over(governor, ledger, clock):
