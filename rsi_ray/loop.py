@@ -167,14 +167,14 @@ class Event:
     """Something that people see as it happens.
 
     Attributes:
-        kind: searching, searched, verified, refused, asked, promoted or ended.
-        champion: the champion at that time.
+        kind: begun, base, searching, searched, verified, refused, asked, promoted or ended.
+        champion: the champion at that time; None before there is one.
         verified: the candidate that it is about, if any.
         text: more of it.
     """
 
     kind: str
-    champion: Standing
+    champion: Standing | None = None
     verified: Verified | None = None
     text: str = ""
 

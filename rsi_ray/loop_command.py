@@ -87,7 +87,7 @@ def run(
             signer=signer,
             key=str(key),
             space=describe_space(config),
-            watching=partial(watching, console),
+            watching=partial(watching, console, dashboard=False),
             tell=telling(console),
             log=tail.lines,
             about={"config": config.model_dump(mode="json"), **about},

@@ -51,6 +51,11 @@ def showing(console: Console) -> Callable[[str], None]:
 def lines_of(event: Event) -> list[tuple[str, str]]:
     """Lines of an event, each with its style."""
     champion, verified = event.champion, event.verified
+    if champion is None:
+        begins = event.kind == "base"
+        return (
+            [("", ""), ("=== Generation 0 ===", "bold"), (event.text, "")] if begins else [(event.text, "")]
+        )
     following = champion.generation + 1
     if event.kind == "searching":
         head = f"=== Generation {following} ==="

@@ -30,6 +30,7 @@ from rsi_ray.runs import new_folder, read_about, run_folder, versions_here
 from rsi_ray.search_engine import ArchitectureSearchEngine
 from rsi_ray.self_modification import SelfModificationEngine
 from rsi_ray.sweep import governor_of, local_ray, quiet_tune
+from rsi_ray.view import dashboard_text
 from safety import LedgerError, Limits
 from safety.actor import GovernorClient
 from safety.database import without_password
@@ -101,7 +102,7 @@ def run_recursion(recursion: Recursion, *, resume: str | None = None) -> Outcome
     limits = with_approver(limits, recursion.signer) if recursion.signer else limits
     sweep = replace(recursion.sweep, limits=limits)
     plan = sweep.checked_plan()
-    with quiet_tune(), local_ray(), _terminated_as_interrupted():
+    with quiet_tune(), local_ray() as dashboard, _terminated_as_interrupted():
         governor = governor_of(plan)
         storage = plan.folder.parent
         folder = (
@@ -109,6 +110,9 @@ def run_recursion(recursion: Recursion, *, resume: str | None = None) -> Outcome
             if resume
             else new_folder(storage, sweep.name, time.localtime())
         )
+        ledger = without_password(governor.ledger_url())
+        text = f"Run {folder.name}, ledger {ledger}\n{dashboard_text(dashboard)}"
+        recursion.tell(Event(kind="begun", text=text))
         loop = _begin(recursion, sweep, plan, folder, governor)
         ending = _run(recursion, loop, folder)
         return _outcome(folder, loop.store, ending)
@@ -161,6 +165,7 @@ def _in_force(loop: GovernedLoop) -> Limits:
 
 def _run(recursion: Recursion, loop: GovernedLoop, folder: Path) -> Ending:
     if loop.store.current() is None:
+        recursion.tell(Event(kind="base", text="the base model is trained, and evaluated by itself"))
         searched = loop.engine.train_base(recursion.base)
         if searched.stopped or not searched.best_first:
             return Ending(why=Why.STOPPED, text=searched.stopped or "the base model could not be trained")

@@ -44,18 +44,22 @@ Row = dict[str, Any]
 
 
 @contextmanager
-def watching(console: Console) -> Iterator[Watch]:
-    """A watcher for `run_sweep`: a table updated in place, or lines where the output is no terminal."""
+def watching(console: Console, *, dashboard: bool = True) -> Iterator[Watch]:
+    """A watcher for `run_sweep`: a table updated in place, or lines where the output is no terminal.
+
+    Args:
+        console: that is written on.
+        dashboard: whether the lines begin with where the Ray dashboard is.
+    """
     started = time.monotonic()
     if not console.is_terminal:
-        yield _printer(console)
+        yield _printer(console, set() if dashboard else {-1})
         return
     with Live(console=console, refresh_per_second=4, transient=True) as live:
         yield lambda snapshot: live.update(screen(snapshot, time.monotonic() - started, console.height))
 
 
-def _printer(console: Console) -> Watch:
-    told: set[int] = set()
+def _printer(console: Console, told: set[int]) -> Watch:
 
     def watch(snapshot: Snapshot) -> None:
         if -1 not in told:
