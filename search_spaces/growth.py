@@ -77,14 +77,13 @@ def inherit(
         ValueError: the weights or the model are not those of their spec; nothing is changed.
         TypeError: the space has one of the doors of `Grows` without the other.
     """
-    found = relation(space, old_spec, new_spec)
-    inner = _unwrapped(space)
+    found, grow = relation(space, old_spec, new_spec), _growth_of(_unwrapped(space))
+    if grow is None:
+        return found
     filling = importlib.import_module("search_spaces.first_weights")
     filling.check(space, old_spec, weights, "weights")
     filling.check(space, new_spec, dict(filling.distinct(model)), "model")
-    grow = _growth_of(inner)
-    if found.kind != "none" and grow is not None:
-        filling.fill(model, lambda parent, fresh: grow(old_spec, parent, new_spec, fresh), weights)
+    filling.fill(model, lambda parent, fresh: grow(old_spec, parent, new_spec, fresh), weights)
     return found
 
 

@@ -142,7 +142,10 @@ def test_a_stage_more_passes_on_what_it_sees():
 
 def test_squeeze_and_excite_that_is_new_begins_to_weigh_the_channels_alike_and_learns():
     old, new = pair(STAGE, {"squeeze_excite": True})
-    child = child_of(CONVNETS, old, lived_in(CONVNETS.build(old), 0), new, 0)
+    parent = lived_in(CONVNETS.build(old), 0)
+    child = child_of(CONVNETS, old, parent, new, 0)
+    narrow, wide = (model.backbone[1].layers[at].weight for model, at in ((parent, 6), (child, 7)))
+    assert torch.equal(wide, 2 * narrow)
     excite = child.backbone[1].layers[6].excite
     x = torch.rand(2, 32, 5, 5)
     torch.testing.assert_close(child.backbone[1].layers[6](x), x / 2)
