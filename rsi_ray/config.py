@@ -92,6 +92,11 @@ class RecursionConfig(StrictModel):
     seeds: Whole = Field(
         default=2, description="further trainings, of other seeds, by which the best candidate is verified"
     )
+    screening: list[Literal["synflow", "naswot", "grad_norm"]] = Field(
+        default=[],
+        description="zero-cost proxies by which candidates near the champion are chosen at their "
+        "initialisation; drawn if left out",
+    )
     policy: Policy | None = Field(
         default=None, description="what `--approve policy` approves while nobody watches"
     )

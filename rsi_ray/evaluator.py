@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
-import ray
-import torch
-from ray.exceptions import RayError, RayTaskError
-
-from rsi_ray.cuda_memory import CudaMemory
 from rsi_ray.errors import EvaluationError
 from rsi_ray.evaluation import Subject, evaluation_claim, evidence_of, measurements
 from rsi_ray.evidence import Discrepancy, Evidence, Measurement, discrepancies
+from rsi_ray.fresh_process import in_fresh_process
 from rsi_ray.job import TrainingJob
 from safety import (
     Allow,
     ArtifactError,
     Authority,
     Grant,
-    KernelTimer,
     LeaseKeeper,
     Report,
     Request,
@@ -30,11 +25,7 @@ from safety import (
     Verdict,
     request_digest,
 )
-from safety.kernel import bury_children, parent_runs
-from safety.resources import resident_bytes
 
-# makes Ray start a process for it: no worker has run in this environment before
-FRESH = "RSI_RAY_EVALUATION"
 # rules of its incidents
 DISCREPANCY, EVALUATION = "discrepancy", "evaluation"
 
@@ -108,34 +99,16 @@ def evaluate_in_fresh_process(
         ArtifactError: the weights aren't what they are said to be.
         EvaluationError: there are no numbers, or its process died.
     """
-    run = ray.remote(max_calls=1, max_retries=0)(_evaluate_alone).options(
-        num_cpus=cpus, num_gpus=job.gpus, runtime_env={"env_vars": {FRESH: os.urandom(8).hex()}}
-    )
-    running = run.remote(authority, job, subject, reported, sweep, cpus)
-    try:
-        evaluation: Evaluation = ray.get(running)
-    except RayTaskError as error:
-        if isinstance(error.cause, SafetyError | EvaluationError):
-            raise error.cause from None
-        raise
-    except RayError as error:
-        line = str(error).strip().splitlines()[0]
-        raise EvaluationError(f"sweep {sweep}: the evaluator's process died: {line}") from None
-    except BaseException:  # whoever waits is interrupted: nobody would hear the answer
-        ray.cancel(running, force=True)
-        raise
-    return evaluation
+    return in_fresh_process(
+        _evaluate_alone, authority, job, subject, reported,
+        what=f"sweep {sweep}: the evaluator", cpus=cpus, gpus=job.gpus, sweep=sweep,
+    )  # fmt: skip
 
 
 def _evaluate_alone(
-    authority: Evaluating, job: TrainingJob, subject: Subject, reported: Reported, sweep: str, cpus: int
+    keeper_of: Callable[[Authority], LeaseKeeper], authority: Evaluating, *arguments: Any, sweep: str
 ) -> Evaluation:
-    bury_children()
-    torch.set_num_threads(cpus)
-    keeper = LeaseKeeper(
-        authority, KernelTimer(), supervised=parent_runs(), memory=resident_bytes, device=CudaMemory()
-    )
-    return evaluate_under_lease(authority, keeper, job, subject, reported, sweep=sweep)
+    return evaluate_under_lease(authority, keeper_of(authority), *arguments, sweep=sweep)
 
 
 def evaluate_under_lease(

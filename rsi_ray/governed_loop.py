@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from rsi_ray.champion import ChampionStore
 from rsi_ray.champion_version import Candidate, Version
@@ -19,12 +20,15 @@ from rsi_ray.evidence import Evidence, is_improvement, read_evidence
 from rsi_ray.heritage import Parent
 from rsi_ray.job import TrainingJob
 from rsi_ray.loop import Answer, Found, Searched, Standing, Verified
+from rsi_ray.screener import screen_in_fresh_process
 from rsi_ray.search_engine import ArchitectureSearchEngine
 from rsi_ray.self_modification import SelfModificationEngine, evidence_of
 from safety import Allow, Deny, Hold, Limits, Verdict, artifact_digest
 from safety.actor import GovernorClient
 from search_spaces.given_trial import spec_from
 
+# drafts near the champion that are screened, at most
+MOST_SCREENED = 64
 # in the folder of a generation's run: what the evaluator found of its candidates
 EVALUATIONS = "evaluations"
 
@@ -56,6 +60,7 @@ class GovernedLoop:
         limits: in force.
         seeds: further trainings by which a candidate is verified.
         space: description of the space, as a champion's file keeps it.
+        proxies: by which candidates near the champion are screened at their initialisation; none for not.
         after_shutdown: finishes an emergency shutdown.
     """
 
@@ -66,6 +71,7 @@ class GovernedLoop:
     limits: Limits
     seeds: int
     space: Json
+    proxies: Sequence[str]
     after_shutdown: Callable[[str], object]
 
     def champion(self) -> Standing:
@@ -74,7 +80,28 @@ class GovernedLoop:
 
     def search(self, champion: Standing) -> Searched:
         """Train the candidates of the generation that would follow a champion."""
-        return self.engine.search(champion, self.next_generation(), self._parent())
+        generation, parent = self.next_generation(), self._parent()
+        drafts = self.engine.drafts(champion, generation, parent)
+        if self.proxies and not self.engine.has_begun(generation):
+            drafts = self._screened(generation, parent, drafts)
+        return self.engine.search(generation, parent, drafts[: self.engine.near])
+
+    def _screened(
+        self, generation: int, parent: Parent, drafts: Sequence[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """The best drafts at their initialisation, best first."""
+        job, some = self.engine.generation_sweep(generation, parent).job(), list(drafts[:MOST_SCREENED])
+        with self._open():
+            best = screen_in_fresh_process(
+                self.governor,
+                job,
+                some,
+                best=self.engine.near,
+                proxies=self.proxies,
+                sweep=self.engine.run,
+                cpus=self.engine.sweep.cpus,
+            )
+        return [some[screened.index] for screened in best]
 
     def verify(self, found: Found) -> Verified:
         """Evaluate a candidate in a fresh process, and stage it."""

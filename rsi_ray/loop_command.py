@@ -87,6 +87,7 @@ def run(
             signer=signer,
             key=str(key),
             space=describe_space(config),
+            proxies=section.screening,
             watching=partial(watching, console, dashboard=False),
             tell=telling(console),
             log=tail.lines,

@@ -6,7 +6,7 @@ import getpass
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -52,6 +52,7 @@ class Recursion:
         signer: who approves where the limits name nobody; None to leave them as they are.
         key: file of the key that signs approvals, as people are told it.
         space: description of the space, as a champion's file keeps it; None for what the object tells itself.
+        proxies: by which candidates near the champion are screened at their initialisation; none for not.
         watching: gives who watches a generation's sweep.
         tell: is told what happens.
         log: lines of this process's log, for an incident's folder.
@@ -65,6 +66,7 @@ class Recursion:
     approver: Approver = field(default_factory=Nobody)
     key: str = "FILE"
     space: Json = None
+    proxies: Sequence[str] = ()
     signer: Signer | None = None
     watching: Callable[[], AbstractContextManager[Watch | None]] = nullcontext
     tell: Callable[[Event], None] = lambda _event: None
@@ -141,6 +143,7 @@ def _begin(
         limits=sweep.checked_limits(),
         seeds=recursion.seeds,
         space=recursion.space or describe(sweep.job().space),
+        proxies=recursion.proxies,
         after_shutdown=lambda reason: finish_shutdown(recursion, plan, governor, store, reason),
     )
     standing = None

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice, zip_longest
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, Protocol
 
 from rsi_ray.api import Sweep
-from rsi_ray.disk import WEIGHTS
+from rsi_ray.disk import RUN_FILE, WEIGHTS
 from rsi_ray.heritage import Parent
 from rsi_ray.loop import Found, Searched, Standing
 from rsi_ray.neighbours import neighbours
 from rsi_ray.observer import Watch
 from rsi_ray.plan import Plan, judge_config
 from rsi_ray.records import Verdict, record_of
-from rsi_ray.runs import run_folder, study_of_run
+from rsi_ray.runs import is_run, run_folder, study_of_run
 from rsi_ray.sweep import run_sweep
 from safety import Allow, Claim, judge_claim, limits_from_dict
 from search_spaces.given_trial import spec_from
@@ -65,15 +65,20 @@ class ArchitectureSearchEngine:
     best_architecture: Mapping[str, Any] | None = field(default=None, init=False)
     best_performance: float = field(default=-math.inf, init=False)
 
-    def search(self, champion: Standing, generation: int, parent: Parent | None) -> Searched:
+    def search(self, generation: int, parent: Parent | None, first: Sequence[Mapping[str, Any]]) -> Searched:
         """Train a generation's candidates, each from its parent's weights as far as they fit.
+
+        Args:
+            generation: its number.
+            parent: whose weights they begin with.
+            first: candidates that are trained before the sampler is asked.
 
         Raises:
             SweepError: it can't run.
             SafetyError: the governor or its ledger is at fault.
         """
         sweep = self.generation_sweep(generation, parent)
-        for config in self._near(sweep, champion, generation):
+        for config in first:
             sweep.enqueue_trial(config)
         return self._run(sweep.plan_as(self.name_of(generation), sweep=self.run))
 
@@ -91,6 +96,10 @@ class ArchitectureSearchEngine:
     def generation_sweep(self, generation: int, parent: Parent | None) -> Sweep:
         """The sweep of a generation, without the candidates that it begins with."""
         return replace(self.sweep, parent=parent, seed=self.sweep.seed + generation, baseline=None)
+
+    def has_begun(self, generation: int) -> bool:
+        """Whether a generation's run was begun, so that it is gone on with."""
+        return is_run(Path(self.sweep.storage).expanduser(), self.name_of(generation), RUN_FILE)
 
     def name_of(self, generation: int) -> str:
         """Name of a generation's run: its folder in the storage."""
@@ -128,8 +137,14 @@ class ArchitectureSearchEngine:
             and (folder / WEIGHTS / f"{one['trial_id']}.safetensors").is_file()
         ]
 
-    def _near(self, sweep: Sweep, champion: Standing, generation: int) -> list[dict[str, Any]]:
+    @property
+    def near(self) -> int:
+        """How many of a generation's candidates are around or beyond the champion."""
+        return round(SHARE_NEAR * self.sweep.trials)
+
+    def drafts(self, champion: Standing, generation: int, parent: Parent | None) -> list[dict[str, Any]]:
         """Children that contain the champion, and others that differ in one parameter, in turn."""
+        sweep = self.generation_sweep(generation, parent)
         rng = random.Random(f"{self.sweep.seed}:{generation}")
         job, limits = sweep.job(), sweep.checked_limits()
         own = spec_from(job, champion.config)[0]
@@ -141,8 +156,7 @@ class ArchitectureSearchEngine:
                 (beyond if grown else around).append(config)
         rng.shuffle(beyond)
         rng.shuffle(around)
-        in_turn = chain.from_iterable(zip_longest(beyond, around))
-        return list(islice(filter(None, in_turn), round(SHARE_NEAR * sweep.trials)))
+        return list(filter(None, chain.from_iterable(zip_longest(beyond, around))))
 
     def _validate_safety(self, architecture: Any, bounds: Mapping[str, Any]) -> bool:
         """Whether a spec, or one by its parameters, is under the ceilings of the guide's `bounds`."""
