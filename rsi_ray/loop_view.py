@@ -16,7 +16,7 @@ from rsi_ray.printable import printable
 from rsi_ray.view import spec_text
 from safety import improvement
 
-BAR = 40
+BAR = 20
 
 
 def telling(console: Console) -> Callable[[Event], None]:

@@ -213,7 +213,7 @@ class SelfModificationEngine:
 
     def _diff_architectures(self, current: Version, proposed: Version) -> dict[str, tuple[Any, Any]]:
         """Old and new value of every parameter that changes; None where there is none."""
-        old, new = current.manifest.config, proposed.manifest.config
+        old, new = _plain(current.manifest.config), _plain(proposed.manifest.config)
         names = [*old, *(name for name in new if name not in old)]
         return {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
 
@@ -224,6 +224,11 @@ class SelfModificationEngine:
             found.insert(0, parent)
             parent = self._store.parent_of(parent)
         return found
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters without the choices that a name may carry, which differ from width to width."""
+    return {name.split("[", 1)[0]: value for name, value in config.items()}
 
 
 def evidence_of(version: Version) -> Evidence:
