@@ -11,9 +11,11 @@ import pytest
 from rsi_ray.evaluation import Subject
 from rsi_ray.evaluator import Reported, evaluate_in_fresh_process
 from rsi_ray.job import TrainingJob
+from rsi_ray.screener import screen_in_fresh_process
 from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
 from rsi_ray.train import Training
-from safety import ArtifactError, Ledger, artifact_digest, limits_from_dict
+from rsi_ray.zero_cost import screen
+from safety import ArtifactError, Ledger, SafetyError, artifact_digest, limits_from_dict
 from safety.actor import connect
 from search_spaces import MLPSpace
 from tests.integration.conftest import ledger_url
@@ -75,3 +77,27 @@ def test_each_evaluation_is_a_process_of_its_own_whose_numbers_count(
         "evaluation",
     ]
     ledger.close()
+
+
+def test_candidates_are_screened_in_a_process_of_their_own_that_pays_for_it(
+    job: TrainingJob, tmp_path: Path, fresh_governor: None
+):
+    governor = connect(ledger_url(tmp_path))
+    governor.open_sweep("s", limits_from_dict({"bounds": BOUNDS}))
+    configs = [CONFIG, {**CONFIG, "activation": "gelu"}, {**CONFIG, "norm": "layernorm"}]
+
+    found = screen_in_fresh_process(governor, job, configs, best=2, proxies=("synflow", "naswot"), sweep="s")
+    assert found == screen(job, configs, best=2, seed=job.seed, proxies=("synflow", "naswot"))
+
+    ledger = Ledger(ledger_url(tmp_path))
+    (settled,) = [entry for _, entry, _ in ledger.audit() if entry.kind == "settle"]
+    assert settled.key.startswith("s/screening-")
+    assert ledger.open_leases("s") == []
+    ledger.close()
+
+
+def test_what_the_limits_do_not_admit_is_not_screened(job: TrainingJob, tmp_path: Path, fresh_governor: None):
+    governor = connect(ledger_url(tmp_path))
+    governor.open_sweep("s", limits_from_dict({"bounds": {**BOUNDS, "max_params": 1}}))
+    with pytest.raises(SafetyError, match=r"s/screening-.*parameters"):
+        screen_in_fresh_process(governor, job, [CONFIG], best=1, proxies=("synflow",), sweep="s")
