@@ -14,7 +14,7 @@ Array = npt.NDArray[np.float64]
 # the least that an admitted spec is under the ceilings, where the median of the refused is over by 1
 MARGIN = 0.05
 # admitted and refused specs, of each, that are looked at
-FITTED = 90
+FITTED = 60
 
 
 class Ceilings:
@@ -46,7 +46,7 @@ class Ceilings:
         x = np.concatenate([admitted, refused[-FITTED:]])
         under = np.array([self._under.get(number, -1.0) for number in numbers])
         none = np.zeros(len(x))
-        for _ in range(2 if self._known else 8):
+        for _ in range(1 if self._known else 8):
             y = np.concatenate([under, over])
             self._process.improve(x, y, none)
             self._process.fit(x, y, none)

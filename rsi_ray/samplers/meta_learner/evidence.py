@@ -66,6 +66,7 @@ class Rows:
     def __init__(self, fields: Fields, memory: Sequence[Remembered]) -> None:
         self.fields, self.memory = fields, memory
         self._made: dict[int, Array] = {}
+        self._excess: list[float] = []
         self._remembered = self._stacked([fields.row(one.params) for one in memory])
         self._standings = np.array([one.standing for one in memory])
 
@@ -74,6 +75,7 @@ class Rows:
         complete = history.complete
         stopped = history.pruned if len(directions) == 1 else []
         own = standings(complete, directions) if complete else np.empty(0)
+        self._excess += [excess(trial) for trial in history.refused[len(self._excess) :]]
         late = [standing_of_stopped(one, complete, directions[0]) for one in stopped]
         return Evidence(
             remembered=self._remembered,
@@ -81,7 +83,7 @@ class Rows:
             scores=np.concatenate([self._standings, own, late]),
             numbers=[trial.number for trial in (*complete, *stopped)],
             refused=self._of(history.refused),
-            excess=np.array([excess(trial) for trial in history.refused]),
+            excess=np.array(self._excess),
         )
 
     def _of(self, trials: Sequence[FrozenTrial]) -> Array:

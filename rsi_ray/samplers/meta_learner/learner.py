@@ -40,7 +40,8 @@ class MetaLearner:
         self.space: dict[str, BaseDistribution] = {}
         self.fields = Fields(())
         self._carried = State(known={}, baseline=None, scales={}, space={}, memory=[])
-        self._seen = -1
+        self._seen, self._young = -1, True
+        self._looked_at: tuple[int, ...] = (0, 0, 0)
         self._rows = Rows(self.fields, [])
         self._screen: Screen | None = None
         self._written = np.empty((0, 0))
@@ -49,7 +50,6 @@ class MetaLearner:
     def reseed(self) -> None:
         """Draw new seeds."""
         self._rng = np.random.default_rng()
-        self._seen, self.space = -1, {}
 
     def learn(self, history: History, directions: Sequence[StudyDirection]) -> bool:
         """Take in what a study knows; whether that is enough for a proposal."""
@@ -65,14 +65,19 @@ class MetaLearner:
 
     def _meet(self, history: History) -> None:
         """Look at what was asked since the last time; another space is learned anew."""
-        known = sorted((*history.complete, *history.pruned, *history.refused), key=lambda one: one.number)
-        if len(known) == self._seen:
+        kinds = (history.complete, history.pruned, history.refused)
+        if len(history) == self._seen:
             return
-        self._seen = len(known)
+        new = [one for kind, seen in zip(kinds, self._looked_at, strict=True) for one in kind[seen:]]
         # what another study has asked stands in for what this one has not yet shown
-        asked = from_json(self._carried.space) if len(known) < STARTUP else {}
-        for trial in known:
+        young = len(history) < STARTUP
+        asked = from_json(self._carried.space) if young else {} if self._young else dict(self.space)
+        if young or self._young:
+            new = [one for kind in kinds for one in kind]
+        for trial in sorted(new, key=lambda one: one.number):
             asked.update(trial.distributions)
+        self._young, self._seen = young, len(history)
+        self._looked_at = tuple(len(kind) for kind in kinds)
         if asked == self.space:
             return
         if self._screen is not None:
@@ -158,4 +163,5 @@ class MetaLearner:
         self._carried, weights = read(path)
         known = {name: Field(name, one) for name, one in from_json(self._carried.known).items()}
         self.controller.load(known, weights, self._carried.baseline)
-        self._seen, self.space, self._screen, self._evidence = -1, {}, None, None
+        self._seen, self._young, self.space = -1, True, {}
+        self._screen = self._evidence = None

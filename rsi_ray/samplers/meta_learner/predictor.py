@@ -19,9 +19,9 @@ PRIORS = (PRIOR, (0.2, 0.05, 0.75, 0.1, 4.0, 0.3))
 # losses of the members before any: smooth effects are most likely, and networks need many rows
 HANDICAPS = (0.0, 1.5, 1.5)
 # rows that a process is fitted on: a fit takes time as the cube of them
-FITTED = 160
-# steps on a new space, and for each new row while it is young and later
-FIRST_STEPS, STEPS, LATER_STEPS, YOUNG = 20, 3, 1, 40
+FITTED = 128
+# steps on a new space, and for each new row while there are few; then one process takes one, by turns
+FIRST_STEPS, STEPS, FEW_ROWS = 20, 3, 40
 NET_STEPS = 3
 FORGOTTEN = 0.97
 
@@ -86,7 +86,7 @@ class Predictor:
                 process.log_scales[place] = scales.get(label, process.log_scales[place])
         self._losses = np.array(HANDICAPS)
         self._line, self._residual = (0.0, 1.0), 1.0
-        self._new = True
+        self._new, self._turn = True, 0
 
     def _names(self, index: int) -> list[str]:
         return [f"{index}/{label}" for label in (*self._labels, *SCALES)]
@@ -109,8 +109,10 @@ class Predictor:
         """
         kept = fitted(y)
         apart = foreign[kept].astype(np.float64)
-        steps = FIRST_STEPS if self._new else STEPS if len(kept) < YOUNG else LATER_STEPS
-        for process in self.processes:
+        few = STEPS if len(kept) < FEW_ROWS else 0
+        self._turn = (self._turn + 1) % len(self.processes)
+        for index, process in enumerate(self.processes):
+            steps = FIRST_STEPS if self._new else few or int(index == self._turn)
             for _ in range(steps):
                 process.improve(x[kept], y[kept], apart)
             process.fit(x[kept], y[kept], apart)

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
-from rsi_ray.samplers.history import best_first, losses
+from rsi_ray.samplers.history import best_first
 
 Array = npt.NDArray[np.float64]
 
@@ -25,7 +25,8 @@ def standings(trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection
         place = {trial.number: index for index, trial in enumerate(best_first(trials, directions))}
         worse = np.array([float(place[trial.number]) for trial in trials])
     else:
-        worse = np.array([losses(trial, directions)[0] for trial in trials])
+        sign = -1.0 if directions[0] == StudyDirection.MAXIMIZE else 1.0
+        worse = sign * np.array([trial.values[0] for trial in trials])
     return quantiles(-worse)
 
 

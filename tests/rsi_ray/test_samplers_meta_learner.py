@@ -1,0 +1,334 @@
+"""The parts of the learner: rows and features, presence, members of the predictor, controller, state file."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.study import StudyDirection
+from optuna.trial import TrialState, create_trial
+from safetensors.numpy import save_file
+
+from rsi_ray.samplers.meta_learner import MetaLearner
+from rsi_ray.samplers.meta_learner.ceilings import Ceilings
+from rsi_ray.samplers.meta_learner.controller import Controller
+from rsi_ray.samplers.meta_learner.drafts import neighbours
+from rsi_ray.samplers.meta_learner.fields import Field, Fields
+from rsi_ray.samplers.meta_learner.predictor import FITTED, Forecast, Predictor, fitted
+from rsi_ray.samplers.meta_learner.presence import Presence
+from rsi_ray.samplers.meta_learner.process import Process
+from rsi_ray.samplers.meta_learner.rank_net import RankNets
+from rsi_ray.samplers.meta_learner.standings import standing_of_stopped, standings
+from rsi_ray.samplers.meta_learner.state import read
+
+OPS = CategoricalDistribution(("conv", "pool", "none"))
+RATE = FloatDistribution(1e-4, 1.0, log=True)
+WIDTH = IntDistribution(16, 512)
+SPACE = {"op_0": OPS, "op_1": OPS, "rate": RATE, "width": WIDTH, "heads": CategoricalDistribution((2, 4, 8))}
+
+
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+    ("distribution", "value", "place"),
+    [
+        (OPS, "pool", 1.0),
+        (CategoricalDistribution((2, 4, 8)), 4, 0.5),
+        (CategoricalDistribution((8, 2, 4)), 2, 1.0),
+        (RATE, 0.01, 0.5),
+        (IntDistribution(0, 10, step=5), 10, 1.0),
+        (IntDistribution(0, 1000), 250, 0.25),
+    ],
+)
+def test_a_value_has_a_place_and_the_place_that_value(distribution, value, place):
+    field = Field("x", distribution)
+    assert field.place(value) == pytest.approx(place)
+    told = field.value(field.place(value))
+    assert told == (value if isinstance(value, str) else pytest.approx(value))
+
+
+def test_a_value_that_a_parameter_has_not_got_is_the_nearest_number_or_no_place():
+    assert Field("x", WIDTH).place(9000) == 1.0
+    assert math.isnan(Field("x", OPS).place("new"))
+
+
+def test_rows_are_configurations_without_what_is_absent():
+    fields = Fields.of({**SPACE, "only": CategoricalDistribution(("one",))})
+    params = {"op_0": "none", "rate": 0.01, "width": 40}
+    row = fields.row(params)
+    assert np.isnan(row).tolist() == [False, True, False, False, True]
+    told = fields.params(row)
+    assert told == {**params, "rate": pytest.approx(0.01)}
+
+
+def test_parameters_that_differ_in_a_number_are_a_family_with_features_of_their_sum():
+    fields = Fields.of(SPACE)
+    assert fields.families == [[0, 1]]
+    one, other = fields.features(
+        np.stack(
+            [
+                fields.row({**chosen, "rate": 0.1, "width": 99, "heads": 2})
+                for chosen in (
+                    {"op_0": "conv", "op_1": "pool"},
+                    {"op_0": "pool", "op_1": "conv"},
+                )
+            ]
+        )
+    )
+    family = fields.blocks == fields.blocks[-1]
+    assert one[family] == pytest.approx(other[family])
+    assert not np.allclose(one, other)
+
+
+def test_near_numbers_have_alike_features_and_choices_have_not():
+    fields = Fields.of({"rate": RATE, "op": OPS})
+    rows = np.array([[0.5, 0.0], [0.55, 0.0], [1.0, 0.0], [0.5, 1.0], [0.5, 2.0]])
+    features = fields.features(rows)
+    apart = np.linalg.norm(features - features[0], axis=1)
+    assert 0 < apart[1] < apart[2]
+    assert apart[3] == pytest.approx(apart[4])
+
+
+def test_presence_is_learned_from_what_was_asked_after_which_answers():
+    # the kind decides on the second, a depth of more than a half on the third
+    draws = rng()
+    whole = np.column_stack([draws.integers(3, size=40), draws.random(40), draws.integers(3, size=40) / 2])
+    whole = np.column_stack([whole, draws.random(40)])
+    rows = whole.copy()
+    rows[whole[:, 0] != 1, 1] = np.nan
+    rows[whole[:, 2] < 1, 3] = np.nan
+    presence = Presence.of(rows, np.array([True, False, False, False]))
+    assert np.array_equal(presence.applied(whole), rows, equal_nan=True)
+
+
+def test_a_space_without_conditions_has_no_gates():
+    rows = rng().random((9, 3))
+    presence = Presence.of(rows, np.zeros(3, dtype=bool))
+    assert presence.applied(rows) is rows
+
+
+def test_neighbours_differ_in_one_field():
+    fields = Fields.of(SPACE)
+    row = fields.draw(rng(), 1)[0]
+    near = neighbours(fields, row, 100, rng())
+    assert ((near != row).sum(axis=1) <= 1).all()
+    assert len(neighbours(fields, row, 5, rng())) == 5
+
+
+def additive(fields, rows):
+    """A score of one operation in any place, and of the middle of a rate."""
+    return (rows[:, 0] == 1) + (rows[:, 1] == 1) - 3 * np.abs(rows[:, 2] - 0.5)
+
+
+def test_a_process_learns_what_matters_from_a_few_rows():
+    fields, draws = Fields.of(SPACE), rng()
+    rows = fields.draw(draws, 40)
+    x, y, none = fields.features(rows), additive(fields, rows), np.zeros(40)
+    process = Process(fields.blocks)
+    for _ in range(60):
+        process.improve(x, y - y.mean(), none)
+    process.fit(x, y - y.mean(), none)
+    others = fields.draw(draws, 200)
+    mean, doubt, _ = process.predict(fields.features(others))
+    assert np.corrcoef(mean, additive(fields, others))[0, 1] > 0.9
+    weights = dict(zip(fields.labels, process.scales.weights, strict=True))
+    assert weights["rate/0"] + weights["rate/1"] > weights["width/0"] + weights["width/1"]
+    assert process.predict(x)[1].mean() < doubt.mean()
+
+
+def test_a_process_climbs_its_evidence():
+    fields = Fields.of(SPACE)
+    rows = fields.draw(rng(), 12)
+    x, y, none = fields.features(rows), additive(fields, rows), np.zeros(12)
+    process = Process(fields.blocks)
+
+    def evidence():
+        whole = process._kernel(process.scales, x, x).whole + (process.scales.noise + 1e-6) * np.eye(12)
+        return -0.5 * y @ np.linalg.solve(whole, y) - 0.5 * np.linalg.slogdet(whole)[1]
+
+    gradient = process._gradient(x, y, none)
+    for index in (0, 2, len(fields.labels) - 1, *range(-6, -1)):
+        before, step = process.log_scales.copy(), 1e-5
+        process.log_scales[index] += step
+        up = evidence()
+        process.log_scales = before.copy()
+        process.log_scales[index] -= step
+        down = evidence()
+        process.log_scales = before
+        assert gradient[index] == pytest.approx((up - down) / (2 * step), rel=1e-3, abs=1e-5)
+
+
+def test_what_another_study_says_counts_less_where_it_is_wrong():
+    fields = Fields.of(SPACE)
+    rows = fields.draw(rng(), 60)
+    x, y = fields.features(rows), additive(fields, rows)
+    foreign = np.arange(60) < 30
+    wrong = np.where(foreign, -y, y)
+    process = Process(fields.blocks)
+    for _ in range(80):
+        process.improve(x, wrong, foreign.astype(float))
+    process.fit(x, wrong, foreign.astype(float))
+    assert process.scales.foreign > 1
+    assert np.corrcoef(process.predict(x)[0][~foreign], y[~foreign])[0, 1] > 0.8
+
+
+def test_networks_learn_an_order_from_pairs():
+    fields = Fields.of(SPACE)
+    rows = fields.draw(rng(), 80)
+    nets = RankNets(len(fields.blocks), rng())
+    nets.improve(fields.features(rows), additive(fields, rows), 300)
+    others = fields.draw(rng(), 200)
+    told = nets.predict(fields.features(others))
+    assert np.corrcoef(told.mean(axis=0), additive(fields, others))[0, 1] > 0.8
+    assert (told.std(axis=0) > 0).all()
+
+
+def test_a_member_that_foretold_the_order_counts_more():
+    predictor = Predictor(Fields.of(SPACE), {}, rng())
+    column = np.zeros((3, 1))
+    told = Forecast(np.array([[-1.0], [1.0], [-1.0]]), column + 0.5, column, predictor.weights())
+    for _ in range(4):
+        predictor.judge(told, 1.0, np.array([-0.5, 0.0, 0.5]))
+    assert predictor.weights().argmax() == 1
+
+
+def test_an_improvement_is_expected_where_the_mean_is_high_or_the_doubt_is():
+    column = np.zeros((1, 3))
+    told = Forecast(np.array([[0.0, 1.0, 0.0]]), np.array([[0.1, 0.1, 1.0]]), column, np.ones(1))
+    low, high, doubtful = told.log_improvement(1.5, measured=True)
+    assert low < min(high, doubtful)
+
+
+def test_a_process_is_fitted_on_the_best_and_the_latest():
+    y = np.zeros(1000)
+    y[:20] = 1.0
+    rows = fitted(y)
+    assert len(rows) == FITTED
+    assert set(range(20)) <= set(rows.tolist())
+    assert 999 in rows
+
+
+def test_ceilings_are_learned_from_refusals_alone():
+    fields = Fields.of(SPACE)
+    rows = fields.draw(rng(), 120)
+    over = np.exp(2 * (rows[:, 3] - 0.5) + (rows[:, 4] - 0.5)) - 1
+    x = fields.features(rows)
+    ceilings = Ceilings(fields.blocks)
+    assert (ceilings.log_admitted(x) == 0).all()
+    learned, refused = np.arange(120) < 80, over > 0
+    for _ in range(5):
+        admitted = learned & ~refused
+        numbers = np.flatnonzero(admitted).tolist()
+        ceilings.learn(x[admitted], numbers, x[learned & refused], over[learned & refused])
+    told = np.exp(ceilings.log_admitted(x[~learned]))
+    assert ((told < 0.5) == refused[~learned]).mean() > 0.85
+
+
+def controller_for(fields):
+    controller = Controller(0)
+    controller.meet(fields)
+    return controller
+
+
+def everything(rows, index):
+    return np.zeros(len(rows), dtype=bool)
+
+
+def test_an_untrained_controller_writes_anything():
+    fields = Fields.of(SPACE)
+    rows = controller_for(fields).draw(fields, 600, rng(), everything)
+    assert np.bincount(rows[:, 0].astype(int)).tolist() == pytest.approx([200, 200, 200], abs=50)
+    assert 0.4 < rows[:, 2].mean() < 0.6
+
+
+def test_a_controller_learns_what_is_rewarded_also_where_one_decision_depends_on_another():
+    fields = Fields.of({"a": CategoricalDistribution(("x", "y")), "b": CategoricalDistribution(("x", "y"))})
+    controller, draws = controller_for(fields), rng()
+    for _ in range(150):
+        rows = controller.draw(fields, 32, draws, everything)
+        controller.train(fields, rows, (rows[:, 0] != rows[:, 1]).astype(float))
+    rows = controller.draw(fields, 200, draws, everything)
+    assert (rows[:, 0] != rows[:, 1]).mean() > 0.9
+
+
+def test_a_decision_follows_from_those_before_it():
+    fields = Fields.of({"a": CategoricalDistribution(("x", "y")), "b": CategoricalDistribution(("x", "y"))})
+    controller, draws = controller_for(fields), rng()
+    for step in range(160):
+        rows = controller.draw(fields, 32, draws, everything, {0: float(step % 2)})
+        controller.train(fields, rows, (rows[:, 0] == rows[:, 1]).astype(float))
+    for given in (0.0, 1.0):
+        decided = [controller.decide(fields, {0: given}, draws) for _ in range(40)]
+        assert np.mean(np.array(decided) == given) > 0.8
+
+
+def test_the_sampled_and_the_trained_probabilities_are_the_same():
+    fields = Fields.of({"a": OPS, "b": OPS})
+    controller, draws = controller_for(fields), rng()
+    for _ in range(8):
+        rows = controller.draw(fields, 32, draws, everything)
+        controller.train(fields, rows, rows[:, 1] - rows[:, 0])
+    asked, before, offered, _ = controller._steps(fields, np.array([[0.0, 0.0], [2.0, 0.0]]))
+    told = controller.writer(asked, before, offered).exp().detach().numpy()
+    rows = controller.draw(fields, 4000, draws, everything)
+    assert np.bincount(rows[:, 0].astype(int), minlength=3) / 4000 == pytest.approx(told[0, 0], abs=0.03)
+    after = rows[rows[:, 0] == 2, 1].astype(int)
+    assert np.bincount(after, minlength=3) / len(after) == pytest.approx(told[1, 1], abs=0.06)
+
+
+def test_what_was_learned_of_answers_that_stay_is_kept_in_a_new_range():
+    fields = Fields.of({"op": OPS})
+    controller, draws = controller_for(fields), rng()
+    for _ in range(80):
+        rows = controller.draw(fields, 32, draws, everything)
+        controller.train(fields, rows, (rows[:, 0] == 1).astype(float))
+    changed = Fields.of({"op": CategoricalDistribution(("new", "none", "pool")), "more": RATE})
+    controller.meet(changed)
+    rows = controller.draw(changed, 200, draws, everything)
+    assert (rows[:, 0] == 2).mean() > 0.6
+
+
+def test_equal_scores_stand_equal_and_one_that_was_stopped_stands_by_its_last_step():
+    trials = [create_trial(value=value, intermediate_values={1: value}) for value in (1.0, 1.0, 3.0, 2.0)]
+    told = standings(trials, [StudyDirection.MAXIMIZE])
+    assert told[0] == told[1] == told.min()
+    assert told.argmax() == 2
+    good, bad, silent = (
+        create_trial(state=TrialState.PRUNED, intermediate_values=one) for one in ({1: 2.5}, {1: 0.5}, {})
+    )
+    of = [standing_of_stopped(one, trials, StudyDirection.MAXIMIZE) for one in (good, bad, silent)]
+    assert of[1] < of[2] < of[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"not a file of weights", "expected a file that a sampler has saved"),
+        (None, "no meta_learner in its header"),
+        ('{"format": 1}', "expected a file that a sampler has saved"),
+    ],
+)
+def test_a_file_that_is_no_state_is_refused_in_one_line(tmp_path, content, message):
+    path = tmp_path / "state.safetensors"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        save_file({"x": np.zeros(1)}, path, metadata={"meta_learner": content} if content else None)
+    with pytest.raises(ValueError, match=message) as refusal:
+        read(path)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_saved_learner_is_the_same_when_it_is_loaded(tmp_path):
+    first = MetaLearner(0)
+    first.controller.meet(Fields.of(SPACE))
+    first.save(tmp_path / "one.safetensors")
+    second = MetaLearner(1)
+    second.load(tmp_path / "one.safetensors")
+    assert list(second.controller.known) == list(SPACE)
+    for name, value in first.controller.tensors().items():
+        assert np.array_equal(value, second.controller.tensors()[name])
