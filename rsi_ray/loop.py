@@ -206,23 +206,26 @@ def one_generation(ports: Ports, terms: Terms, champion: Standing, tell: Tell) -
     if searched.stopped:
         return Ending(why=Why.STOPPED, text=searched.stopped)
     tell(Event(kind="searched", champion=champion, text=f"{len(searched.best_first)} candidates"))
-    wanted = _first_under_the_ceilings(ports, champion, searched.best_first, tell)
-    if wanted is None:
-        return Ending(why=Why.NOTHING, text="no candidate is fit to be champion")
-    return _converged(terms, champion, wanted) or _judged(ports, terms, champion, wanted, tell)
+    wanted = _first_that_is_better(ports, terms, champion, searched.best_first, tell)
+    return wanted if isinstance(wanted, Ending) else _judged(ports, terms, champion, wanted, tell)
 
 
-def _first_under_the_ceilings(
-    ports: Ports, champion: Standing, candidates: Sequence[Found], tell: Tell
-) -> Verified | None:
-    """The best candidate that the evaluator finds under every capability ceiling."""
+def _first_that_is_better(
+    ports: Ports, terms: Terms, champion: Standing, candidates: Sequence[Found], tell: Tell
+) -> Verified | Ending:
+    """The best candidate that the evaluator finds under every ceiling and better; or why the best isn't."""
+    ending = None
     for found in candidates:
         verified = ports.verify(found)
-        if isinstance(verified.verdict, Allow):
-            tell(Event(kind="verified", champion=champion, verified=verified))
+        if not isinstance(verified.verdict, Allow):
+            tell(Event(kind="refused", champion=champion, verified=verified, text=verified.verdict.reason))
+            continue
+        tell(Event(kind="verified", champion=champion, verified=verified))
+        converged = _converged(terms, champion, verified)
+        if converged is None:
             return verified
-        tell(Event(kind="refused", champion=champion, verified=verified, text=verified.verdict.reason))
-    return None
+        ending = ending or converged
+    return ending or Ending(why=Why.NOTHING, text="no candidate is fit to be champion")
 
 
 def _converged(terms: Terms, champion: Standing, wanted: Verified) -> Ending | None:
