@@ -75,9 +75,8 @@ def lines_of(event: Event) -> list[tuple[str, str]]:
     rate = "undefined" if gain is None else f"{gain:+.1%}"
     if event.kind == "promoted":
         return [(f"Generation {following} is the champion: {verified.standing.score:.4f} ({rate})", "green")]
-    lines = [
-        (f"evaluated: {verified.standing.score:.4f} ({rate}), {spec_text(verified.standing.config)}", "")
-    ]
+    text = f"evaluated: {verified.standing.score:.4f} ({rate}; {verified.noise})"
+    lines = [(text, ""), (f"  {spec_text(verified.standing.config)}", "")]
     return lines + ([(f"incident: {verified.discrepancy}", "red")] if verified.discrepancy else [])
 
 

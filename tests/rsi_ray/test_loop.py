@@ -20,7 +20,7 @@ class Plain:
     ceilings: dict = field(default_factory=dict)
     answers: dict = field(default_factory=dict)
     promotions: dict = field(default_factory=dict)
-    beyond: bool = True
+    noisy: set = field(default_factory=set)
     stopped: str = ""
     now: Standing = BASE
     asked: list = field(default_factory=list)
@@ -52,8 +52,8 @@ class Plain:
             reported=found.reported,
             domains={},
             verdict=self.ceilings.get(found.number, ALLOWED),
-            is_beyond_noise=self.beyond,
-            noise="+0.0100: within noise",
+            is_beyond_noise=found.number not in self.noisy,
+            noise=f"noise of {found.number}",
         )
 
     def judge(self, champion, wanted):
@@ -139,9 +139,9 @@ def test_a_worse_candidate_has_converged():
 
 
 def test_an_improvement_that_other_seeds_explain_is_none():
-    ending, _ = run(Plain(beyond=False))
+    ending, _ = run(Plain(noisy={0}))
     assert ending.why is Why.CONVERGED
-    assert ending.text.endswith("+0.0100: within noise")
+    assert ending.text.endswith("noise of 0")
 
 
 @pytest.mark.parametrize("old", [0.0, -0.5, float("nan")])
@@ -158,6 +158,19 @@ def test_a_candidate_over_a_capability_ceiling_gives_way_to_the_next_best():
     assert ending.why is Why.COMPLETE
     assert world.now.artifact == "a1.1"
     assert events.count("refused") == 1
+
+
+def test_a_candidate_that_other_seeds_explain_gives_way_to_the_next_best():
+    world = Plain(candidates=2, noisy={0})
+    ending, events = run(world, last=1)
+    assert ending.why is Why.COMPLETE
+    assert world.now.artifact == "a1.1"
+    assert events.count("verified") == 2
+
+
+def test_where_no_candidate_is_better_the_best_one_says_why():
+    ending, _ = run(Plain(candidates=2, noisy={0, 1}))
+    assert (ending.why, ending.text[-4:]) == (Why.CONVERGED, "of 0")
 
 
 def test_where_no_candidate_is_under_the_ceilings_nothing_is_promoted():
