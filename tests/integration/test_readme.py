@@ -151,3 +151,11 @@ def test_links_lead_to_files() -> None:
 def test_keys_that_are_named_are_keys_of_the_limits() -> None:
     for name in re.findall(r"`((?:max|min|require)_[a-z_]+)`", README):
         assert name in Limits.model_fields, name
+
+
+def test_tests_that_are_named_are_there() -> None:
+    written = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    named = re.findall(r"\| `(?:(tests/[\w/]+\.py)|(test_\w+))` \|$", README, flags=re.MULTILINE)
+    assert len(named) > 10
+    for path, name in named:
+        assert (ROOT / path).is_file() if path else f"def {name}(" in written, path or name
