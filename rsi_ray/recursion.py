@@ -109,9 +109,21 @@ def run_recursion(recursion: Recursion, *, resume: str | None = None) -> Outcome
             if resume
             else new_folder(storage, sweep.name, time.localtime())
         )
-        loop = _begin(recursion, sweep, plan, folder, governor)
-        ending = _run(recursion, loop, folder)
+        with _nothing_empty(folder):
+            loop = _begin(recursion, sweep, plan, folder, governor)
+            first = _first_generation(folder, loop.next_generation(), recursion)
+        ending = _run(recursion, loop, first)
         return _outcome(folder, loop.store, ending)
+
+
+@contextmanager
+def _nothing_empty(folder: Path) -> Iterator[None]:
+    """Leave no empty folder of a run that never began."""
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # it holds something
+            folder.rmdir()
 
 
 def _begin(
@@ -159,13 +171,12 @@ def _in_force(loop: GovernedLoop) -> Limits:
     return limits
 
 
-def _run(recursion: Recursion, loop: GovernedLoop, folder: Path) -> Ending:
+def _run(recursion: Recursion, loop: GovernedLoop, first: int) -> Ending:
     if loop.store.current() is None:
         searched = loop.engine.train_base(recursion.base)
         if searched.stopped or not searched.best_first:
             return Ending(why=Why.STOPPED, text=searched.stopped or "the base model could not be trained")
         loop.adopt_base(searched.best_first[0])
-    first = _first_generation(folder, loop.next_generation(), recursion)
     terms = Terms(
         last_generation=first + recursion.generations - 1,
         min_improvement=loop.limits.min_improvement,
@@ -180,7 +191,6 @@ def _first_generation(folder: Path, following: int, recursion: Recursion) -> int
     if path.is_file():
         return int(read_about(folder, LOOP_FILE)["first_generation"])
     told = {"first_generation": following, **(recursion.about or {})}
-    folder.mkdir(exist_ok=True)
     write_durably(path, json.dumps(told, indent=2).encode())
     return following
 
