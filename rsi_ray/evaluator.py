@@ -117,7 +117,11 @@ def evaluate_in_fresh_process(
     except RayTaskError as error:
         if isinstance(error.cause, SafetyError | EvaluationError):
             raise error.cause from None
-        raise
+        cause = error.cause
+        line = "".join(str(cause).strip().splitlines()[-1:])
+        raise EvaluationError(
+            f"sweep {sweep}: its evaluation failed: {type(cause).__name__}: {line}"
+        ) from error
     except RayError as error:
         line = str(error).strip().splitlines()[0]
         raise EvaluationError(f"sweep {sweep}: the evaluator's process died: {line}") from None
