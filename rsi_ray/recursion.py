@@ -30,9 +30,10 @@ from rsi_ray.runs import new_folder, read_about, run_folder, versions_here
 from rsi_ray.search_engine import ArchitectureSearchEngine
 from rsi_ray.self_modification import SelfModificationEngine
 from rsi_ray.sweep import governor_of, local_ray, quiet_tune
-from safety import LedgerError, Limits
+from safety import LedgerError, Limits, SafetyError
 from safety.actor import GovernorClient
 from safety.database import without_password
+from safety.emergency import Incident
 
 # in the folder of a run of the loop: what it takes to go on
 LOOP_FILE = "loop.json"
@@ -112,7 +113,7 @@ def run_recursion(recursion: Recursion, *, resume: str | None = None) -> Outcome
         with _nothing_empty(folder):
             loop = _begin(recursion, sweep, plan, folder, governor)
             first = _first_generation(folder, loop.next_generation(), recursion)
-        ending = _run(recursion, loop, first)
+        ending = _run_to_its_end(recursion, loop, first)
         return _outcome(folder, loop.store, ending)
 
 
@@ -151,9 +152,7 @@ def _begin(
         space=recursion.space or describe(sweep.job().space),
         after_shutdown=lambda reason: finish_shutdown(recursion, plan, governor, store, reason),
     )
-    standing = None
-    with suppress(LedgerError):  # of a new lineage the ledger knows nothing
-        standing = governor.standing_incident(lineage)
+    standing = _standing(governor, lineage)
     if standing:  # of a process that died in the middle, or one that nobody has released yet
         finish_shutdown(recursion, plan, governor, store, standing.reason)
         raise SweepError(
@@ -163,12 +162,35 @@ def _begin(
     return replace(loop, limits=_in_force(loop))
 
 
+def _standing(governor: GovernorClient, lineage: str) -> Incident | None:
+    """The shutdown that holds a lineage, if one does."""
+    with suppress(LedgerError):  # of a new lineage the ledger knows nothing
+        return governor.standing_incident(lineage)
+    return None
+
+
 def _in_force(loop: GovernedLoop) -> Limits:
     """The limits that bind, which the ledger may have tightened."""
     sweep = loop.engine.run
     limits = loop.governor.open_sweep(sweep, loop.limits, loop.store.lineage)
     loop.governor.close_sweep(sweep, {})
     return limits
+
+
+def _run_to_its_end(recursion: Recursion, loop: GovernedLoop, first: int) -> Ending:
+    """Run it, and complete a shutdown that came from elsewhere: a report, a rival, or an operator."""
+    stopped: SafetyError | None = None
+    try:
+        ending = _run(recursion, loop, first)
+    except SafetyError as error:
+        ending, stopped = Ending(why=Why.STOPPED, text=str(error)), error
+    standing = _standing(loop.governor, loop.store.lineage)
+    if standing and ending.why is not Why.SHUT_DOWN:
+        loop.shut_down(standing.reason)
+        return Ending(why=Why.SHUT_DOWN, text=standing.reason)
+    if stopped:
+        raise stopped
+    return ending
 
 
 def _run(recursion: Recursion, loop: GovernedLoop, first: int) -> Ending:

@@ -7,10 +7,12 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from rsi_ray import Sweep
+from rsi_ray import recursion as module
 from rsi_ray.alerts import AlertsConfig
 from rsi_ray.champion import ChampionStore
 from rsi_ray.errors import RunError
@@ -21,11 +23,12 @@ from rsi_ray.recursion import (
     _first_generation,
     _nothing_empty,
     _outcome,
+    _run_to_its_end,
     _terminated_as_interrupted,
     ports_of,
 )
 from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
-from safety import Ledger, artifact_digest
+from safety import Ledger, SafetyError, artifact_digest
 from search_spaces import MLPSpace
 from tests.rsi_ray.champions import open_lineage, promote
 from tests.rsi_ray.test_self_modification import measured
@@ -126,3 +129,42 @@ def test_a_shutdown_works_on_the_champions_on_disk(tmp_path, store, ledger):
     assert json.dumps(change)
     assert "secret" not in ports.ledger
     assert (list(ports.log()), ports.alerts) == (["a line"], AlertsConfig())
+
+
+class Stopped:
+    """A loop that ends as it is told, on a governor whose lineage is shut down or isn't."""
+
+    def __init__(self, standing=None):
+        self.governor = self.store = self
+        self.lineage, self.standing, self.told = "line", standing, []
+
+    def standing_incident(self, lineage):
+        return self.standing
+
+    def shut_down(self, reason):
+        self.told.append(reason)
+
+
+INCIDENT = SimpleNamespace(reason="a fire", number=1)
+
+
+@pytest.mark.parametrize("ends", [Ending(why=Why.STOPPED, text="frozen"), SafetyError("frozen")])
+def test_a_shutdown_that_came_from_elsewhere_is_completed_at_once(monkeypatch, ends):
+    monkeypatch.setattr(module, "_run", lambda *_: ends if isinstance(ends, Ending) else raised(ends))
+    loop = Stopped(INCIDENT)
+    assert _run_to_its_end(None, loop, 1) == Ending(why=Why.SHUT_DOWN, text="a fire")
+    assert loop.told == ["a fire"]
+
+
+def test_a_shutdown_of_its_own_is_completed_once_and_where_there_is_none_it_ends_as_it_does(monkeypatch):
+    own = Ending(why=Why.SHUT_DOWN, text="gains")
+    loop = Stopped(INCIDENT)
+    monkeypatch.setattr(module, "_run", lambda *_: own)
+    assert (_run_to_its_end(None, loop, 1), loop.told) == (own, [])
+    monkeypatch.setattr(module, "_run", lambda *_: raised(SafetyError("out of budget")))
+    with pytest.raises(SafetyError, match="out of budget"):
+        _run_to_its_end(None, Stopped(), 1)
+
+
+def raised(error):
+    raise error
