@@ -36,7 +36,7 @@ def in_fresh_process(
 
     Raises:
         SafetyError, EvaluationError: the function's own.
-        EvaluationError: its process died.
+        EvaluationError: it failed otherwise, or its process died.
     """
     run: Any = ray.remote(max_calls=1, max_retries=0)(_alone).options(
         num_cpus=cpus, num_gpus=gpus, runtime_env={"env_vars": {FRESH: os.urandom(8).hex()}}
@@ -47,7 +47,8 @@ def in_fresh_process(
     except RayTaskError as error:
         if isinstance(error.cause, SafetyError | EvaluationError):
             raise error.cause from None
-        raise
+        line = "".join(str(error.cause).strip().splitlines()[-1:])
+        raise EvaluationError(f"{what} failed: {type(error.cause).__name__}: {line}") from error
     except RayError as error:
         line = str(error).strip().splitlines()[0]
         raise EvaluationError(f"{what}: its process died: {line}") from None

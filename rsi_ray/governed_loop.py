@@ -255,10 +255,8 @@ def _read(path: Path, digest: str) -> Judged | None:
     try:
         told = json.loads(path.read_bytes())
         evidence = read_evidence(told["evidence"].encode())
-        denied = json.loads(told["denied"]) if "denied" in told else None
-        verdict: Verdict = Deny(denied["rule"], denied["reason"]) if denied else Allow()
-    except (OSError, ValueError, KeyError, TypeError):
+        verdict = Deny(**json.loads(told["denied"])) if "denied" in told else Allow()
+        judged = Judged(evidence=evidence, verdict=verdict, discrepancy=told["discrepancy"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    if evidence.weights != digest:
-        return None
-    return Judged(evidence=evidence, verdict=verdict, discrepancy=str(told["discrepancy"]))
+    return judged if evidence.weights == digest else None

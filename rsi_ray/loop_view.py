@@ -24,7 +24,7 @@ def telling(console: Console) -> Callable[[Event], None]:
 
     def tell(event: Event) -> None:
         for line, style in lines_of(event):
-            console.print(Text(line, style=style), soft_wrap=True)
+            console.print(Text(printable(line), style=style), soft_wrap=True)
 
     return tell
 
@@ -93,5 +93,5 @@ def table_of_generations(champions: Sequence[Standing], params: Sequence[int]) -
         rate = "" if gain is None else f"{gain:+.1%}"
         bar = "█" * round(BAR * champion.score / best) if best > 0 and champion.score > 0 else ""
         cells = [str(champion.generation), f"{champion.score:.4f}", rate, f"{count:,}", bar]
-        table.add_row(*cells, spec_text(champion.config))
+        table.add_row(*cells, Text(spec_text(champion.config)))
     return table

@@ -31,9 +31,10 @@ from rsi_ray.search_engine import ArchitectureSearchEngine
 from rsi_ray.self_modification import SelfModificationEngine
 from rsi_ray.sweep import governor_of, local_ray, quiet_tune
 from rsi_ray.view import dashboard_text
-from safety import LedgerError, Limits
+from safety import LedgerError, Limits, SafetyError
 from safety.actor import GovernorClient
 from safety.database import without_password
+from safety.emergency import Incident
 
 # in the folder of a run of the loop: what it takes to go on
 LOOP_FILE = "loop.json"
@@ -115,9 +116,21 @@ def run_recursion(recursion: Recursion, *, resume: str | None = None) -> Outcome
         ledger = without_password(governor.ledger_url())
         text = f"Run {folder.name}, ledger {ledger}\n{dashboard_text(dashboard)}"
         recursion.tell(Event(kind="begun", text=text))
-        loop = _begin(recursion, sweep, plan, folder, governor)
-        ending = _run(recursion, loop, folder)
+        with _nothing_empty(folder):
+            loop = _begin(recursion, sweep, plan, folder, governor)
+            first = _first_generation(folder, loop.next_generation(), recursion)
+        ending = _run_to_its_end(recursion, loop, first)
         return _outcome(folder, loop.store, ending)
+
+
+@contextmanager
+def _nothing_empty(folder: Path) -> Iterator[None]:
+    """Leave no empty folder of a run that never began."""
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # it holds something
+            folder.rmdir()
 
 
 def _begin(
@@ -146,9 +159,7 @@ def _begin(
         proxies=recursion.proxies,
         after_shutdown=lambda reason: finish_shutdown(recursion, plan, governor, store, reason),
     )
-    standing = None
-    with suppress(LedgerError):  # of a new lineage the ledger knows nothing
-        standing = governor.standing_incident(lineage)
+    standing = _standing(governor, lineage)
     if standing:  # of a process that died in the middle, or one that nobody has released yet
         finish_shutdown(recursion, plan, governor, store, standing.reason)
         raise SweepError(
@@ -156,6 +167,13 @@ def _begin(
             "says what is left to do before it may go on"
         )
     return replace(loop, limits=_in_force(loop))
+
+
+def _standing(governor: GovernorClient, lineage: str) -> Incident | None:
+    """The shutdown that holds a lineage, if one does."""
+    with suppress(LedgerError):  # of a new lineage the ledger knows nothing
+        return governor.standing_incident(lineage)
+    return None
 
 
 def _in_force(loop: GovernedLoop) -> Limits:
@@ -166,14 +184,29 @@ def _in_force(loop: GovernedLoop) -> Limits:
     return limits
 
 
-def _run(recursion: Recursion, loop: GovernedLoop, folder: Path) -> Ending:
+def _run_to_its_end(recursion: Recursion, loop: GovernedLoop, first: int) -> Ending:
+    """Run it, and complete a shutdown that came from elsewhere: a report, a rival, or an operator."""
+    stopped: SafetyError | None = None
+    try:
+        ending = _run(recursion, loop, first)
+    except SafetyError as error:
+        ending, stopped = Ending(why=Why.STOPPED, text=str(error)), error
+    standing = _standing(loop.governor, loop.store.lineage)
+    if standing and ending.why is not Why.SHUT_DOWN:
+        loop.shut_down(standing.reason)
+        return Ending(why=Why.SHUT_DOWN, text=standing.reason)
+    if stopped:
+        raise stopped
+    return ending
+
+
+def _run(recursion: Recursion, loop: GovernedLoop, first: int) -> Ending:
     if loop.store.current() is None:
         recursion.tell(Event(kind="base", text="the base model is trained, and evaluated by itself"))
         searched = loop.engine.train_base(recursion.base)
         if searched.stopped or not searched.best_first:
             return Ending(why=Why.STOPPED, text=searched.stopped or "the base model could not be trained")
         loop.adopt_base(searched.best_first[0])
-    first = _first_generation(folder, loop.next_generation(), recursion)
     terms = Terms(
         last_generation=first + recursion.generations - 1,
         min_improvement=loop.limits.min_improvement,
@@ -188,7 +221,6 @@ def _first_generation(folder: Path, following: int, recursion: Recursion) -> int
     if path.is_file():
         return int(read_about(folder, LOOP_FILE)["first_generation"])
     told = {"first_generation": following, **(recursion.about or {})}
-    folder.mkdir(exist_ok=True)
     write_durably(path, json.dumps(told, indent=2).encode())
     return following
 

@@ -15,7 +15,7 @@ from rsi_ray.loop import Answer
 from rsi_ray.modification import Modification
 from rsi_ray.proposal import Domain, Proposal, Size
 from safety import Allow, ApprovalRefused, Champion, Decision, Deny, Hold, Promoted, Verdict, improvement
-from safety.approval import Request
+from safety.approval import REJECTED, Request
 from safety.approvals import Asked
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class SelfModificationEngine:
         answer, text = self.ask(proposed, self.propose(current, proposed))
         if answer is not Answer.APPROVED:
             rejected = answer is Answer.REJECTED
-            self.verdict = Deny("approval.rejected", text) if rejected else Hold("approval.quorum", text)
+            self.verdict = Deny(REJECTED, text) if rejected else Hold("approval.quorum", text)
         return answer is Answer.APPROVED
 
     def propose(
@@ -187,7 +187,7 @@ class SelfModificationEngine:
     def _answer(self, verdict: Verdict, request: Request) -> tuple[Answer, str]:
         if isinstance(verdict, Allow):
             return Answer.APPROVED, ""
-        if isinstance(verdict, Deny) and verdict.rule == "approval.rejected":
+        if isinstance(verdict, Deny) and verdict.rule == REJECTED:
             return Answer.REJECTED, verdict.reason
         name = request.name
         return Answer.NONE, (

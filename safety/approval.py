@@ -19,6 +19,8 @@ Kind = Literal["unkill", "loosen", "promote", "release"]
 Answer = Literal["approve", "reject"]
 # of a request's digest, as people read it
 SHOWN = 12
+# rule of what was rejected
+REJECTED = "approval.rejected"
 NOBODY = Approval.model_construct(approvers={})
 
 
@@ -227,9 +229,7 @@ def _is_own(request: Request, decision: Decision, approval: Approval) -> bool:
 
 def rejection(request: Request, decision: Decision) -> Deny:
     """Why a request is approved no more that was rejected."""
-    return Deny(
-        "approval.rejected", f"request {request.name} was rejected by {decision.by}: {decision.reason}"
-    )
+    return Deny(REJECTED, f"request {request.name} was rejected by {decision.by}: {decision.reason}")
 
 
 def judged(request: Request, decisions: Sequence[Decision], approval: Approval, now_ms: int) -> Verdict:

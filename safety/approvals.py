@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from safety import audit, incidents, latch, schema, sweeps
 from safety.approval import (
+    REJECTED,
     Act,
     Decision,
     Request,
@@ -130,6 +131,14 @@ def ask(connection: sa.Connection, clock: Clock, act: Act, approval: Approval, b
     connection.execute(_requests.insert().values(digest=request.digest, **asdict(act), **told))
     audit.note(connection, clock, "ask", sweep=act.sweep, key=request.digest, detail={**asdict(act), **told})
     return Asked(request=request, decisions=(), used_for="")
+
+
+def rejected(connection: sa.Connection, act: Act) -> Asked | None:
+    """The newest request for this very act, if people have rejected it."""
+    same = [_requests.c[name] == getattr(act, name) for name in _ACT]
+    query = sa.select(_requests).where(*same).order_by(_requests.c.id.desc()).limit(1)
+    row = connection.execute(query).first()
+    return _asked(connection, row) if row and row.rule == REJECTED else None
 
 
 def decide(connection: sa.Connection, clock: Clock, decision: Decision) -> Deny | None:

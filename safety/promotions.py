@@ -201,6 +201,8 @@ def ask(
 ) -> Asked:
     """Ask people to approve a promotion under the limits that are in force now, though `lifts` holds it.
 
+    One that they have rejected stays so: a sweep that goes on must not ask until somebody agrees.
+
     Raises:
         LedgerError: there is no such sweep, or the limits name no approvers.
     """
@@ -208,4 +210,4 @@ def ask(
     if not approval.is_named:
         raise LedgerError(f"sweep {sweep}: its limits name no approvers; expected some under `approval`")
     act = champion.act(sweep, sweeps.find(connection, sweep).limits.digest, lifts)
-    return approvals.ask(connection, clock, act, approval, by, about)
+    return approvals.rejected(connection, act) or approvals.ask(connection, clock, act, approval, by, about)

@@ -1,0 +1,170 @@
+"""The small parts of a run of the loop; tests/integration has it whole."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from rsi_ray import Sweep
+from rsi_ray import recursion as module
+from rsi_ray.alerts import AlertsConfig
+from rsi_ray.champion import ChampionStore
+from rsi_ray.errors import RunError
+from rsi_ray.loop import Ending, Why
+from rsi_ray.recursion import (
+    LOOP_FILE,
+    Recursion,
+    _first_generation,
+    _nothing_empty,
+    _outcome,
+    _run_to_its_end,
+    _terminated_as_interrupted,
+    ports_of,
+)
+from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
+from safety import Ledger, SafetyError, artifact_digest
+from search_spaces import MLPSpace
+from tests.rsi_ray.champions import open_lineage, promote
+from tests.rsi_ray.test_self_modification import measured
+
+TASK = breast_cancer_task(BreastCancerOptions(holdout_size=32))
+BOUNDS = {"max_params": 100_000, "max_flops": 1e9, "max_memory": 1e9}
+ENDING = Ending(why=Why.COMPLETE, text="")
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    opened = Ledger(f"sqlite:///{tmp_path}/ledger.db")
+    open_lineage(opened)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def store(ledger: Ledger, tmp_path: Path) -> ChampionStore:
+    return ChampionStore(tmp_path / "line", ledger)
+
+
+def recursion(folder: Path, **changes):
+    sweep = Sweep(MLPSpace(heads=TASK.heads, batch_size=32), TASK, {"bounds": BOUNDS}, storage=folder)
+    return Recursion(sweep=sweep, base={}, generations=2, **changes)
+
+
+def test_which_generation_a_run_may_promote_first_stays_as_it_was_when_it_began(tmp_path):
+    loop = recursion(tmp_path, about={"config": {"name": "x"}})
+    assert _first_generation(tmp_path, 3, loop) == 3
+    assert json.loads((tmp_path / LOOP_FILE).read_text()) == {"first_generation": 3, "config": {"name": "x"}}
+    assert _first_generation(tmp_path, 4, loop) == 3
+
+
+def test_a_file_of_a_run_that_is_damaged_is_named(tmp_path):
+    (tmp_path / LOOP_FILE).write_text("{")
+    with pytest.raises(RunError, match=r"loop\.json can't be read"):
+        _first_generation(tmp_path, 1, recursion(tmp_path))
+
+
+def test_a_run_that_never_began_leaves_no_empty_folder(tmp_path):
+    empty, full = tmp_path / "empty", tmp_path / "full"
+    for folder in (empty, full):
+        folder.mkdir()
+    (full / "x").touch()
+    for folder in (empty, full):
+        with pytest.raises(RunError), _nothing_empty(folder):
+            raise RunError("refused")
+    assert (empty.exists(), full.exists()) == (False, True)
+
+
+def test_between_sweeps_sigterm_interrupts_and_afterwards_is_what_it_was():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), _terminated_as_interrupted():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_outside_the_main_thread_signals_are_left_alone():
+    seen = []
+
+    def run():
+        with _terminated_as_interrupted():
+            seen.append(True)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert seen == [True]
+
+
+def test_an_outcome_names_the_champions_that_stand_the_base_first(tmp_path, store, ledger):
+    assert _outcome(tmp_path, store, ENDING).artifact is None
+    store.adopt_base(measured(0, 0.5, inherits=False))
+    first = store.stage(measured(1, 0.6))
+    promote(store, ledger, first)
+    found = _outcome(tmp_path, store, ENDING)
+    assert [(one.generation, one.score) for one in found.champions] == [(0, 0.5), (1, 0.6)]
+    assert (found.params, found.artifact) == ((2, 2), first.path)
+
+
+def test_a_shutdown_works_on_the_champions_on_disk(tmp_path, store, ledger):
+    plan = recursion(tmp_path).sweep.checked_plan()
+    loop = recursion(tmp_path, log=lambda: ["a line"])
+    ports = ports_of(loop, plan, ledger, "postgresql://ann:secret@host/db", store)
+    assert (ports.weights(), ports.revert("")) == (None, None)
+    base = store.adopt_base(measured(0, 0.5, inherits=False))
+    first = store.stage(measured(1, 0.6))
+    promote(store, ledger, first)
+    assert ports.weights() == first.path
+    ledger.rollback("line", "", "worse", "ann")
+    reverted = ports.revert("")
+    assert reverted is not None
+    assert artifact_digest(reverted) == base.artifact
+    assert json.loads((store.folder / "current.json").read_text())["artifact"] == base.artifact
+    (change,) = ports.history()
+    assert (change["generation"], change["rolled_back"]) == (1, True)
+    assert json.dumps(change)
+    assert "secret" not in ports.ledger
+    assert (list(ports.log()), ports.alerts) == (["a line"], AlertsConfig())
+
+
+class Stopped:
+    """A loop that ends as it is told, on a governor whose lineage is shut down or isn't."""
+
+    def __init__(self, standing=None):
+        self.governor = self.store = self
+        self.lineage, self.standing, self.told = "line", standing, []
+
+    def standing_incident(self, lineage):
+        return self.standing
+
+    def shut_down(self, reason):
+        self.told.append(reason)
+
+
+INCIDENT = SimpleNamespace(reason="a fire", number=1)
+
+
+@pytest.mark.parametrize("ends", [Ending(why=Why.STOPPED, text="frozen"), SafetyError("frozen")])
+def test_a_shutdown_that_came_from_elsewhere_is_completed_at_once(monkeypatch, ends):
+    monkeypatch.setattr(module, "_run", lambda *_: ends if isinstance(ends, Ending) else raised(ends))
+    loop = Stopped(INCIDENT)
+    assert _run_to_its_end(None, loop, 1) == Ending(why=Why.SHUT_DOWN, text="a fire")
+    assert loop.told == ["a fire"]
+
+
+def test_a_shutdown_of_its_own_is_completed_once_and_where_there_is_none_it_ends_as_it_does(monkeypatch):
+    own = Ending(why=Why.SHUT_DOWN, text="gains")
+    loop = Stopped(INCIDENT)
+    monkeypatch.setattr(module, "_run", lambda *_: own)
+    assert (_run_to_its_end(None, loop, 1), loop.told) == (own, [])
+    monkeypatch.setattr(module, "_run", lambda *_: raised(SafetyError("out of budget")))
+    with pytest.raises(SafetyError, match="out of budget"):
+        _run_to_its_end(None, Stopped(), 1)
+
+
+def raised(error):
+    raise error

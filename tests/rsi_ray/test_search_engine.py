@@ -1,0 +1,107 @@
+"""A generation's search before anything is trained: whom it begins with, and what is over the ceilings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rsi_ray import Sweep
+from rsi_ray.heritage import Parent
+from rsi_ray.loop import Found, Standing
+from rsi_ray.search_engine import ArchitectureSearchEngine
+from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
+from safety import DocumentError
+from search_spaces import MLPSpace
+from search_spaces.given_trial import spec_from
+from search_spaces.growth import relation
+from search_spaces.mlp import MLPSpec
+from search_spaces.parameters import parameters_of
+
+TASK = breast_cancer_task(BreastCancerOptions(holdout_size=32))
+SPACE = MLPSpace(heads=TASK.heads, batch_size=32, depth=(1, 3), widths=(8, 16, 32), dropouts=(0.0,))
+BOUNDS = {"max_params": 100_000, "max_flops": 1e9, "max_memory": 1e9}
+
+
+def engine_of(folder: Path, bounds=BOUNDS, **changes):
+    given = {"name": "loop", "storage": folder, "trials": 8, "seed": 5, **changes}
+    sweep = Sweep(SPACE, TASK, {"bounds": bounds}, **given)
+    return ArchitectureSearchEngine(sweep=sweep, run="loop-1")
+
+
+def champion_of(engine):
+    """A small champion, by whatever names the space has for its parameters."""
+    spec = MLPSpec(widths=(16,), activation="relu", norm="none", residual=False)
+    config = parameters_of(engine.sweep.space, spec)
+    return Standing(generation=1, artifact="a", score=0.5, config=config)
+
+
+def near(engine, generation=2):
+    champion = champion_of(engine)
+    return champion, engine._near(engine.generation_sweep(generation, None), champion, generation)
+
+
+def kinds(engine, champion, configs):
+    job = engine.sweep.job()
+    old = spec_from(job, champion.config)[0].spec
+    return [relation(SPACE, old, spec_from(job, one)[0].spec).kind == "exact" for one in configs]
+
+
+def test_half_of_a_generation_begins_near_the_champion_growing_and_changing_in_turn(tmp_path):
+    engine = engine_of(tmp_path)
+    champion, found = near(engine)
+    assert len(found) == 4
+    assert kinds(engine, champion, found) == [True, False, True, False]
+    assert len({str(one) for one in found}) == 4
+    assert champion.config not in found
+
+
+def test_no_neighbour_over_a_ceiling_is_trained(tmp_path):
+    engine = engine_of(tmp_path, trials=100)
+    everybody = near(engine)[1]
+    job = engine.sweep.job()
+    most = sorted(job.price(one).params for one in everybody)[len(everybody) // 2]
+    tight = engine_of(tmp_path, bounds={**BOUNDS, "max_params": most}, trials=100)
+    assert {str(one) for one in near(tight)[1]} == {
+        str(one) for one in everybody if job.price(one).params <= most
+    }
+
+
+def test_a_generation_begins_alike_each_time_and_the_next_one_otherwise(tmp_path):
+    engine = engine_of(tmp_path)
+    assert near(engine) == near(engine_of(tmp_path))
+    assert near(engine)[1] != near(engine, 3)[1]
+
+
+def test_each_generation_has_a_name_a_seed_and_a_parent_of_its_own(tmp_path):
+    engine = engine_of(tmp_path, baseline=champion_of(engine_of(tmp_path)).config)
+    parent = Parent(weights=tmp_path, artifact="a", config={}, spec=None, train_flops=1)
+    sweep = engine.generation_sweep(3, parent)
+    assert (sweep.seed, sweep.parent, sweep.baseline) == (8, parent, None)
+    assert [engine.name_of(number) for number in (0, 3)] == ["loop-1-g0", "loop-1-g3"]
+
+
+def test_a_candidates_weights_lie_in_its_generations_folder(tmp_path):
+    folder = tmp_path / "loop-1-g2"
+    folder.mkdir()
+    (folder / "run.json").write_text("{}")
+    found = Found(number=0, config={}, reported=0.5, record={"trial_id": "abc"})
+    assert engine_of(tmp_path).weights_of(2, found) == folder / "weights" / "abc.safetensors"
+
+
+@pytest.mark.parametrize(("params", "is_safe"), [(100_000, True), (100, False)])
+def test_an_architecture_is_safe_under_every_ceiling_by_its_spec_and_by_its_parameters(
+    tmp_path, params, is_safe
+):
+    engine = engine_of(tmp_path)
+    champion = champion_of(engine)
+    spec = spec_from(engine.sweep.job(), champion.config)[0].spec
+    bounds = {**BOUNDS, "max_params": params}
+    assert engine._validate_safety(spec, bounds) is is_safe
+    assert engine._validate_safety(champion.config, bounds) is is_safe
+
+
+def test_bounds_that_are_none_are_refused(tmp_path):
+    engine = engine_of(tmp_path)
+    with pytest.raises(DocumentError, match="max_params"):
+        engine._validate_safety(champion_of(engine).config, {**BOUNDS, "max_params": -1})
