@@ -280,5 +280,11 @@ def placed(version: Version, promotions: Sequence[Promoted]) -> Version:
     mine = [one for one in promotions if one.champion and one.champion.artifact == version.artifact]
     if not mine:
         return version
+    told = mine[-1].champion
+    if told and version.evidence is not None and digest_of(version.evidence) != told.evidence:
+        raise ChampionError(
+            f"version {version.name}: {evidence_of(version.path)} was changed; "
+            "it is not that by which it was promoted"
+        )
     state: State = "rolled back" if mine[-1].rolled_back else "promoted"
     return replace(version, state=state, current=champions[-1:] == [version.artifact], promoted=mine[-1])

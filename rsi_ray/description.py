@@ -75,6 +75,8 @@ def rebuilt(description: Json) -> Any:
 
 def _called(name: Json, keywords: Any, *, only_dataclass: bool = False) -> Any:
     found = own_class(str(name))
+    if not only_dataclass and not (isinstance(found, type) and hasattr(found, "suggest")):
+        raise ValueError(f"{name!r}, expected a class of a search space")
     if only_dataclass and not (isinstance(found, type) and is_dataclass(found)):
         raise ValueError(f"{name!r}, expected a dataclass")
     try:

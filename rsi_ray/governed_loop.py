@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +14,7 @@ from rsi_ray.champion import ChampionStore
 from rsi_ray.champion_version import Candidate, Version
 from rsi_ray.description import Json, describe
 from rsi_ray.durable import write_durably
-from rsi_ray.errors import ChampionError
+from rsi_ray.errors import ChampionError, EvaluationError
 from rsi_ray.evaluation import Subject
 from rsi_ray.evaluator import Reported, evaluate_in_fresh_process
 from rsi_ray.evidence import Evidence, is_improvement, read_evidence
@@ -23,10 +24,12 @@ from rsi_ray.loop import Answer, Found, Searched, Standing, Verified
 from rsi_ray.screener import screen_in_fresh_process
 from rsi_ray.search_engine import ArchitectureSearchEngine
 from rsi_ray.self_modification import SelfModificationEngine, evidence_of
-from safety import Allow, Deny, Hold, Limits, Verdict, artifact_digest
+from safety import Allow, ArtifactError, Deny, Hold, Limits, Verdict, artifact_digest, judge_capability
 from safety.actor import GovernorClient
 from search_spaces.given_trial import spec_from
 
+# chance that noise alone is taken for an improvement, in one generation
+DOUBT = 0.05
 # drafts near the champion that are screened, at most
 MOST_SCREENED = 64
 # in the folder of a generation's run: what the evaluator found of its candidates
@@ -82,7 +85,7 @@ class GovernedLoop:
         """Train the candidates of the generation that would follow a champion."""
         generation, parent = self.next_generation(), self._parent()
         drafts = self.engine.drafts(champion, generation, parent)
-        if self.proxies and not self.engine.has_begun(generation):
+        if self.proxies and not self.engine.has_begun(generation, parent):
             drafts = self._screened(generation, parent, drafts)
         return self.engine.search(generation, parent, drafts[: self.engine.near])
 
@@ -104,13 +107,21 @@ class GovernedLoop:
         return [some[screened.index] for screened in best]
 
     def verify(self, found: Found) -> Verified:
-        """Evaluate a candidate in a fresh process, and stage it."""
-        generation = self.next_generation()
-        job = self.engine.generation_sweep(generation, self._parent()).job()
-        weights = self.engine.weights_of(generation, found)
-        judged = self._evaluated(job, found, weights)
+        """Evaluate a candidate in a fresh process, and stage it; one that can't be evaluated is refused."""
+        generation, parent = self.next_generation(), self._parent()
+        job = self.engine.generation_sweep(generation, parent).job()
+        weights = self.engine.weights_of(generation, parent, found)
+        try:
+            judged = self._evaluated(job, found, weights)
+        except (EvaluationError, ArtifactError) as error:
+            return _refused(generation, found, str(error))
         version = self.store.stage(self._candidate(job, found, weights, judged.evidence))
-        better = is_improvement(evidence_of(self.store.champion()), judged.evidence)
+        better = is_improvement(
+            evidence_of(self.store.champion()),
+            judged.evidence,
+            # as many may be tried in turn: together they are no luckier than one
+            confidence=1 - DOUBT / max(1, self.engine.sweep.keep_weights),
+        )
         return Verified(
             standing=standing_of(version),
             reported=found.reported,
@@ -128,7 +139,7 @@ class GovernedLoop:
             ChampionError: it is over a ceiling.
         """
         job = self.engine.generation_sweep(0, None).job()
-        weights = self.engine.weights_of(0, found)
+        weights = self.engine.weights_of(0, None, found)
         judged = self._evaluated(job, found, weights)
         if isinstance(judged.verdict, Deny):
             raise ChampionError(f"base model: {judged.verdict.reason}; expected one under every ceiling")
@@ -189,8 +200,10 @@ class GovernedLoop:
         digest = artifact_digest(weights)
         written = weights.parents[1] / EVALUATIONS / f"{weights.stem}.json"
         known = _read(written, digest)
-        if known is not None:
-            return known
+        if known is not None and known.evidence.task == job.digest():
+            # the limits may have been tightened since
+            verdict = judge_capability(self.limits, known.evidence.own.domains)
+            return replace(known, verdict=verdict if isinstance(verdict, Deny) else known.verdict)
         subject = Subject(config=found.config, weights=weights, digest=digest, seeds=self.seeds)
         judged = self._evaluate(job, found, subject)
         _write(written, judged)
@@ -226,6 +239,18 @@ class GovernedLoop:
             evidence=evidence.canonical,
             trial=f"{self.engine.run}/{found.record['trial_id']}",
         )
+
+
+def _refused(generation: int, found: Found, reason: str) -> Verified:
+    nobody = Standing(generation=generation, artifact="", score=math.nan, config=found.config)
+    return Verified(
+        standing=nobody,
+        reported=found.reported,
+        domains={},
+        verdict=Deny("evaluation", reason),
+        is_beyond_noise=False,
+        noise="",
+    )
 
 
 def standing_of(version: Version) -> Standing:

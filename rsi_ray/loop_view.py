@@ -52,15 +52,13 @@ def lines_of(event: Event) -> list[tuple[str, str]]:
     """Lines of an event, each with its style."""
     champion, verified = event.champion, event.verified
     if champion is None:
-        begins = event.kind == "base"
-        return (
-            [("", ""), ("=== Generation 0 ===", "bold"), (event.text, "")] if begins else [(event.text, "")]
-        )
+        head = [("", ""), ("=== Generation 0 ===", "bold")] if event.kind == "base" else []
+        return [*head, *((line, "") for line in event.text.splitlines())]
     following = champion.generation + 1
     if event.kind == "searching":
-        head = f"=== Generation {following} ==="
+        title = f"=== Generation {following} ==="
         text = f"champion: generation {champion.generation}, score {champion.score:.4f}"
-        return [("", ""), (head, "bold"), (f"{text}, {spec_text(champion.config)}", "")]
+        return [("", ""), (title, "bold"), (f"{text}, {spec_text(champion.config)}", "")]
     if event.kind == "searched":
         return [(f"{event.text} trained to the end; the best is evaluated by itself now", "")]
     if event.kind == "refused":

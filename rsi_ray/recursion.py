@@ -21,20 +21,21 @@ from rsi_ray.champion import ChampionStore
 from rsi_ray.champion_version import Version
 from rsi_ray.description import Json, describe
 from rsi_ray.durable import write_durably
-from rsi_ray.errors import SweepError
+from rsi_ray.errors import ChampionError, SweepError
 from rsi_ray.governed_loop import GovernedLoop, standing_of
 from rsi_ray.loop import Ending, Event, Standing, Terms, Why, improve
 from rsi_ray.observer import Watch
 from rsi_ray.plan import Plan
 from rsi_ray.runs import new_folder, read_about, run_folder, versions_here
 from rsi_ray.search_engine import ArchitectureSearchEngine
-from rsi_ray.self_modification import SelfModificationEngine
+from rsi_ray.self_modification import SelfModificationEngine, evidence_of
 from rsi_ray.sweep import governor_of, local_ray, quiet_tune
 from rsi_ray.view import dashboard_text
 from safety import LedgerError, Limits, SafetyError
 from safety.actor import GovernorClient
 from safety.database import without_password
 from safety.emergency import Incident
+from search_spaces.given_trial import spec_from
 
 # in the folder of a run of the loop: what it takes to go on
 LOOP_FILE = "loop.json"
@@ -147,8 +148,8 @@ def _begin(
             ledger=governor,
             approver=recursion.approver,
             sweep=folder.name,
-            by=_user(),
-            ceilings=sweep.checked_limits().bounds.max_performance,
+            by=recursion.signer.name if recursion.signer else _user(),
+            limits=sweep.checked_limits(),
             key=recursion.key,
         ),
         store=store,
@@ -207,12 +208,32 @@ def _run(recursion: Recursion, loop: GovernedLoop, first: int) -> Ending:
         if searched.stopped or not searched.best_first:
             return Ending(why=Why.STOPPED, text=searched.stopped or "the base model could not be trained")
         loop.adopt_base(searched.best_first[0])
+    _require_comparable(loop)
     terms = Terms(
-        last_generation=first + recursion.generations - 1,
+        # of a lineage that has had all its generations, nothing more is trained
+        last_generation=min(first + recursion.generations - 1, loop.limits.max_generations),
         min_improvement=loop.limits.min_improvement,
         must_ask=loop.limits.require_approval,
     )
     return improve(loop, terms, recursion.tell)
+
+
+def _require_comparable(loop: GovernedLoop) -> None:
+    """Refuse to go on with a lineage on other data, or in a space that its champion is none of.
+
+    Raises:
+        SweepError: one line that says which.
+    """
+    champion, job = loop.store.champion(), loop.engine.sweep.job()
+    if evidence_of(champion).task != job.digest():
+        raise SweepError(
+            f"lineage {loop.store.lineage}: its champion was evaluated on other data; "
+            "expected the same task, or another lineage's name"
+        )
+    try:
+        spec_from(job, champion.manifest.config)
+    except ValueError as error:
+        raise SweepError(f"space: lineage {loop.store.lineage}'s champion is none of it: {error}") from None
 
 
 def _first_generation(folder: Path, following: int, recursion: Recursion) -> int:
@@ -243,7 +264,10 @@ def ports_of(
     """What an emergency shutdown of a lineage works on."""
 
     def weights() -> Path | None:
-        version = store.current()
+        try:
+            version = store.current()
+        except ChampionError:  # a damaged champion must not keep a lineage from being taken back
+            return None
         return version.path if version else None
 
     def reverted(_artifact: str) -> Path | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from rsi_ray.approvers import Approver, local_signer, with_approver
 from rsi_ray.champion import FOLDER as CHAMPIONS
 from rsi_ray.champion import ChampionStore
 from rsi_ray.errors import SweepError
-from rsi_ray.loop import Event
+from rsi_ray.loop import Event, Why
 from rsi_ray.loop_view import lines_of, whoever_is_here
 from rsi_ray.modification import Modification
 from rsi_ray.oversight import this_user
@@ -25,7 +26,7 @@ from rsi_ray.search_engine import ArchitectureSearchEngine
 from rsi_ray.self_modification import SelfModificationEngine
 from rsi_ray.tasks import built_in_task
 from rsi_ray.train import Training
-from safety import Ledger, Promotion, limits_from_dict
+from safety import Ledger, LedgerError, Promotion, limits_from_dict
 from safety.improvement import improvement, is_runaway
 from search_spaces.parameters import parameters_of
 from search_spaces.transformer import TransformerSpace
@@ -100,7 +101,7 @@ class RecursiveSelfImprovement:
             approver=self.recursion.approver,
             sweep=name,
             by=this_user(),
-            ceilings=self.limits.bounds.max_performance,
+            limits=self.limits,
         )
 
     def run(self) -> nn.Module:
@@ -113,6 +114,8 @@ class RecursiveSelfImprovement:
         if self.max_generations < 1:
             raise SweepError("max_generations: 0, an emergency shutdown has frozen this system")
         self.outcome: Outcome = run_recursion(self.recursion)
+        if self.outcome.ending.why in (Why.SHUT_DOWN, Why.STOPPED):
+            raise SweepError(f"the loop was {self.outcome.ending.why}: {self.outcome.ending.text}")
         self.modification_engine.modification_history = [*self._store.history()]
         return self.modification_engine.current_model
 
@@ -132,7 +135,8 @@ class RecursiveSelfImprovement:
         """Freeze, revoke, stop, save, revert, alert; refuse everything until people release the lineage."""
         self.max_generations = 0
         lineage = self._store.lineage
-        self._ledger.open_sweep(lineage, self.limits, lineage)
+        with suppress(LedgerError):  # it is in the ledger, and frozen already
+            self._ledger.open_sweep(lineage, self.limits, lineage)
         plan = self.recursion.sweep.checked_plan()
         ports = ports_of(self.recursion, plan, self._ledger, plan.ledger_url, self._store)
         emergency.shut_down(ports, lineage, "runaway: the last modifications gain faster and faster")

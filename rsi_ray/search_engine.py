@@ -80,7 +80,7 @@ class ArchitectureSearchEngine:
         sweep = self.generation_sweep(generation, parent)
         for config in first:
             sweep.enqueue_trial(config)
-        return self._run(sweep.plan_as(self.name_of(generation), sweep=self.run))
+        return self._run(sweep.plan_as(self.name_of(generation, parent), sweep=self.run))
 
     def train_base(self, config: Mapping[str, Any]) -> Searched:
         """Train the base model alone.
@@ -91,23 +91,23 @@ class ArchitectureSearchEngine:
         """
         sweep = replace(self.sweep, trials=1, scheduler="fifo", baseline=None)
         sweep.enqueue_trial(config)
-        return self._run(sweep.plan_as(self.name_of(0), sweep=self.run))
+        return self._run(sweep.plan_as(self.name_of(0, None), sweep=self.run))
 
     def generation_sweep(self, generation: int, parent: Parent | None) -> Sweep:
         """The sweep of a generation, without the candidates that it begins with."""
         return replace(self.sweep, parent=parent, seed=self.sweep.seed + generation, baseline=None)
 
-    def has_begun(self, generation: int) -> bool:
+    def has_begun(self, generation: int, parent: Parent) -> bool:
         """Whether a generation's run was begun, so that it is gone on with."""
-        return is_run(Path(self.sweep.storage).expanduser(), self.name_of(generation), RUN_FILE)
+        return is_run(Path(self.sweep.storage).expanduser(), self.name_of(generation, parent), RUN_FILE)
 
-    def name_of(self, generation: int) -> str:
-        """Name of a generation's run: its folder in the storage."""
-        return f"{self.run}-g{generation}"
+    def name_of(self, generation: int, parent: Parent | None) -> str:
+        """Name of a generation's run: its folder in the storage; after a rollback it has another parent."""
+        return f"{self.run}-g{generation}" + (f"-{parent.artifact[:8]}" if parent else "")
 
-    def weights_of(self, generation: int, found: Found) -> Path:
+    def weights_of(self, generation: int, parent: Parent | None, found: Found) -> Path:
         """Where the weights of a candidate lie."""
-        folder = run_folder(Path(self.sweep.storage).expanduser(), self.name_of(generation))
+        folder = run_folder(Path(self.sweep.storage).expanduser(), self.name_of(generation, parent))
         return folder / WEIGHTS / f"{found.record['trial_id']}.safetensors"
 
     def _run(self, plan: Plan) -> Searched:

@@ -14,7 +14,19 @@ from rsi_ray.evidence import Evidence, is_improvement, read_evidence
 from rsi_ray.loop import Answer
 from rsi_ray.modification import Modification
 from rsi_ray.proposal import Domain, Proposal, Size
-from safety import Allow, ApprovalRefused, Champion, Decision, Deny, Hold, Promoted, Verdict, improvement
+from safety import (
+    Allow,
+    ApprovalRefused,
+    Champion,
+    Decision,
+    Deny,
+    Hold,
+    Limits,
+    Promoted,
+    Verdict,
+    improvement,
+    judge_capability,
+)
 from safety.approval import REJECTED, Request
 from safety.approvals import Asked
 
@@ -64,7 +76,7 @@ class SelfModificationEngine:
         approver: decides while this process waits.
         sweep: in whose name is promoted.
         by: who asks.
-        ceilings: highest score per domain, for whoever decides to see.
+        limits: in force; a domain that they name and that wasn't measured, or is over its ceiling, is denied.
         key: file of the key that signs approvals, as people are told it.
     """
 
@@ -76,12 +88,12 @@ class SelfModificationEngine:
         approver: Approver,
         sweep: str,
         by: str,
-        ceilings: Mapping[str, float],
+        limits: Limits,
         key: str = "FILE",
     ) -> None:
         self._store, self._ledger, self._approver = store, ledger, approver
         self._sweep, self._by, self._key = sweep, by, key
-        self._ceilings = ceilings
+        self._limits = limits
         self._requests: dict[str, str] = {}
         self.verdict: Verdict | None = None
         self.modification_history: list[Modification | Mapping[str, Any]] = [*store.history()]
@@ -139,8 +151,9 @@ class SelfModificationEngine:
     ) -> Proposal:
         """What people are shown before they decide."""
         old, new = evidence_of(current), evidence_of(proposed)
+        ceilings = self._limits.bounds.max_performance
         domains = {
-            name: Domain(current=old.own.domains.get(name), proposed=score, ceiling=self._ceilings.get(name))
+            name: Domain(current=old.own.domains.get(name), proposed=score, ceiling=ceilings.get(name))
             for name, score in new.own.domains.items()
         }
         return Proposal(
@@ -198,8 +211,11 @@ class SelfModificationEngine:
 
     def promote(self, version: Version) -> Verdict:
         """Make a version the champion, by the approval that was asked for, if the ledger allows it."""
-        old = evidence_of(self._store.champion()).own.score
-        new = evidence_of(version).own.score
+        own = evidence_of(version).own
+        verdict = judge_capability(self._limits, own.domains)
+        if isinstance(verdict, Deny):
+            return verdict
+        old, new = evidence_of(self._store.champion()).own.score, own.score
         request = self._requests.get(version.artifact, "")
         # of the champion alone, so that a second try is the same promotion
         key = f"{self._store.lineage}/{version.name}"
