@@ -177,9 +177,7 @@ def test_where_the_limits_could_not_be_read_at_the_shutdown_nobody_releases_by_t
     with pytest.raises(ValueError, match="Invalid JSON"):
         unreadable.release(number, "understood", "dan")
     with raw(url) as database:
-        database.execute(
-            "UPDATE policies SET limits = '" + limits(approval=TWO).canonical + "'"
-        )
+        database.execute("UPDATE policies SET limits = '" + limits(approval=TWO).canonical + "'")
     with pytest.raises(ApprovalMissing):
         unreadable.release(number, "understood", "dan")
     with pytest.raises(ApprovalRefused, match="is no approver by the limits in force"):
