@@ -159,11 +159,12 @@ class Emergencies(Oversight):
             policy = sweeps.find(connection, incident.sweep).limits.digest
             act = Act(kind="release", subject=incident.digest, policy=policy, sweep=incident.sweep)
             if not approvals.in_force(connection, act).is_named:
-                return incidents.release(connection, self._clock, incident, reason, by)
+                incidents.release(connection, self._clock, incident, reason, by)
+                return True
             asked, verdict = self._allow(connection, act, by, reason, f"release of incident {number}")
             if isinstance(verdict, Allow):
-                request = asked.request.digest
-                return incidents.release(connection, self._clock, incident, reason, by, request)
+                incidents.release(connection, self._clock, incident, reason, by, asked.request.digest)
+                return True
         raise approvals.missing(asked, verdict)  # within, what was asked would be rolled back
 
     # --- champions
@@ -221,5 +222,5 @@ def _lineage(connection: sa.Connection, name: str) -> str:
 
 
 def _held(connection: sa.Connection, lineage: str) -> list[Lease]:
-    found = sweeps.of_lineage(connection, lineage)
-    return [lease for sweep in found for lease in leases.open_ones(connection, sweep.name)]
+    names = sweeps.names_of_lineage(connection, lineage)
+    return [lease for name in names for lease in leases.open_ones(connection, name)]

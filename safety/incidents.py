@@ -93,17 +93,12 @@ def shut_down(
         safe: promotion that is the last known safe one; see `emergency.last_safe`.
         rule: that decided.
         sweep: that ran away; one of the lineage if left out.
-
-    Raises:
-        LedgerError: there is no such lineage.
     """
     known = standing(connection, lineage)
     if known:
         return known
-    names = [one.name for one in sweeps.of_lineage(connection, lineage)]
-    if not names:
-        raise LedgerError(f"lineage {lineage}: not in the ledger; expected that of a sweep")
-    sweep, said = sweep or names[0], {"reason": readable(reason), "by": readable(by)}
+    sweep = sweep or sweeps.names_of_lineage(connection, lineage)[0]
+    said = {"reason": readable(reason), "by": readable(by)}
     detail = {"lineage": lineage, "safe": succession.artifact_of(connection, safe), **said}
     audit.note(connection, clock, KINDS["frozen"], sweep=sweep, key=lineage, rule=rule, detail=detail)
     digest = audit.hash_of_newest(connection, KINDS["frozen"])
@@ -182,15 +177,14 @@ def safe_of(connection: sa.Connection, incident: Incident) -> int:
 
 def release(
     connection: sa.Connection, clock: Clock, incident: Incident, reason: str, by: str, request: str = ""
-) -> bool:
-    """Let a lineage go on: what the shutdown froze is closed, and may be opened again; twice is once.
+) -> None:
+    """Let a lineage go on: what the shutdown froze is closed, and may be opened again.
 
     Raises:
         LedgerError: a step before it was not taken yet.
     """
     more = {"request": request} if request else {}
-    if not take(connection, clock, incident, "released", by, reason, **more):
-        return False
+    take(connection, clock, incident, "released", by, reason, **more)
     rows = succession.rows_of(connection, incident.lineage)
     mine = _table.update().where(_table.c.id == incident.number)
     connection.execute(mine.values(cleared=rows[-1].id if rows else 0))
@@ -199,7 +193,6 @@ def release(
     query = sa.select(_frozen.c.sweep).where(_frozen.c.incident == incident.number).order_by(_frozen.c.sweep)
     for name in connection.scalars(query).all():
         sweeps.thaw(connection, clock, name)
-    return True
 
 
 def cleared(connection: sa.Connection, lineage: str) -> int:

@@ -86,10 +86,16 @@ def shut_down(
 ) -> Incident:
     """Freeze a lineage, to be reverted to its last known safe champion; see `incidents.shut_down`."""
     found = succession.standing(connection, lineage)
-    factors = [one.limits.runaway_factor for one in sweeps.of_lineage(connection, lineage)]
-    kept = last_safe([_promotion(row) for row in found], min(factors, default=1.0))
+    kept = last_safe([_promotion(row) for row in found], _factor(connection, lineage))
     safe = found[kept - 1].id if kept else succession.BASE
     return incidents.shut_down(connection, clock, lineage, reason, by, safe=safe, rule=rule, sweep=sweep)
+
+
+def _factor(connection: sa.Connection, lineage: str) -> float:
+    try:
+        return min(one.limits.runaway_factor for one in sweeps.of_lineage(connection, lineage))
+    except ValueError:  # of limits that can't be read, the strictest that there is
+        return 1.0
 
 
 def _strictest(verdicts: list[Verdict]) -> Verdict:

@@ -23,7 +23,7 @@ from safety.actor import GovernorClient, connect, connect_to_any
 from safety.claim import GPU_MS, TRAIN_GFLOP, WALL_MS
 from safety.environment import environment
 from safety.errors import PriceError, SafetyError
-from safety.governance import Governance
+from safety.governance import Governance, Heard
 from safety.lease import object_digest
 from safety.limits import Limits, limits_from_dict, limits_from_yaml
 from safety.meter import Meter, found_meters
@@ -169,12 +169,13 @@ class GovernedTuner(Tuner):
         if not ray.is_initialized():
             ray.init()
         governor = self.governor()
-        in_force = self._open(governor)
-        governance = self._governance(governor, in_force)
+        in_force = governor.open_sweep(self.sweep, self._limits, self.lineage)
+        heard = Heard()
         try:
+            governance = self._governance(governor, in_force, heard)
             return self._fit(governor, governance, in_force)
         finally:
-            self._close(governor, governance)
+            self._close(governor, heard)
 
     def governor(self) -> GovernorClient:
         """The cluster's governor, as this tuner reaches it.
@@ -184,22 +185,21 @@ class GovernedTuner(Tuner):
         """
         return self._home.connect(self._storage())
 
-    def _open(self, governor: GovernorClient) -> Limits:
-        return governor.open_sweep(self.sweep, self._limits, self.lineage)
-
     def _storage(self) -> Path:
         storage = str(self._internal.get_run_config().storage_path or DEFAULT_STORAGE_PATH)
         local = DEFAULT_STORAGE_PATH if "://" in storage else storage
         return Path(local).expanduser().absolute()
 
-    def _governance(self, governor: GovernorClient, in_force: Limits) -> Governance:
+    def _governance(self, governor: GovernorClient, in_force: Limits, heard: Heard) -> Governance:
         budgets = governor.status(self.sweep).budgets
         counted = frozenset(budget.resource for budget in budgets if budget.limited)
         pricing = replace(self._pricing, bounds=in_force.bounds, counted=counted)
         if pricing.cost is None:
             pricing({})
         patient = Patient(governor, lambda: False)
-        return Governance(authority=patient, sweep=self.sweep, price=pricing, digest=object_digest)
+        return Governance(
+            authority=patient, sweep=self.sweep, price=pricing, digest=object_digest, heard=heard
+        )
 
     def _fit(self, governor: GovernorClient, governance: Governance, in_force: Limits) -> ResultGrid:
         internal = _copied(self._internal)
@@ -225,9 +225,9 @@ class GovernedTuner(Tuner):
             max_memory=in_force.bounds.max_memory,
         )
 
-    def _close(self, governor: GovernorClient, governance: Governance) -> None:
+    def _close(self, governor: GovernorClient, heard: Heard) -> None:
         try:
-            governor.close_sweep(self.sweep, governance.heard.usage)
+            governor.close_sweep(self.sweep, heard.usage)
         except SafetyError as error:  # what led here says more
             logger.error("sweep %s: not closed, its leases end by themselves: %s", self.sweep, error)
 

@@ -7,16 +7,18 @@ from types import SimpleNamespace
 import pytest
 from ray.exceptions import RayError
 
-from safety import Allow, Governor, GovernorUnreachable, KeyReused, LedgerError
+from safety import Allow, Governor, GovernorUnreachable, KeyReused, Ledger, LedgerError
 from safety.actor import GovernorClient, connect, connect_to_any
 from safety.answers import read, sealed
+from safety.emergency_client import EmergencyClient
 from safety.errors import CheckpointError, IdentityError
 from safety.governor_process import NAME, NAMESPACE, GovernorActor
 from safety.identity import identity_in
 from safety.office import Office
 from safety.places import recorded_in
+from safety.promoter import Promoter
 from tests.safety.fake_ray import governing
-from tests.safety.fakes import claim, measured, request
+from tests.safety.fakes import claim, limits, measured, request
 
 
 @pytest.fixture
@@ -121,8 +123,8 @@ ASKED = {
     "report": ("s/1", "report"),
     "void": ("s/1", "pruned"),
     "revoke": ("s/1", "operator", "odd"),
-    "judge_improvement": ("s", 1.0, 2.0, "min"),
-    "promote": ("s", "s/1", 1.0, 2.0, "max", None, "r"),
+    "judge_capability": ("s", "s/1", {"reasoning": 0.5}),
+    "record_incident": ("s", "s/1", "evidence", "odd"),
     "fail": ("s", "s/1", "it raised"),
     "verdict": ("s/1",),
     "pulse": ("s",),
@@ -131,7 +133,35 @@ ASKED = {
     "sign_into": (("/mnt/a",),),
     "ledger_url": (),
 }
-NO_ANSWER = {"close_sweep", "freeze", "confirm", "observe", "settle", "void", "revoke", "fail", "sign_into"}
+NO_ANSWER = {
+    "close_sweep", "freeze", "confirm", "observe", "settle", "void", "revoke", "record_incident", "fail",
+    "sign_into", "decide",
+}  # fmt: skip
+# which driver asks is told too
+BY_A_DRIVER = {"open_sweep", "close_sweep"}
+# what the governor asks its ledger in the same words
+ASKED_OF_THE_LEDGER = {
+    "judge_improvement": ("s", 1.0, 2.0, "min"),
+    "promote": ("s", "s/1", 1.0, 2.0, "max", None, "r"),
+    "ask_promotion": ("s", "champion", "ann", "better", "max_generations"),
+    "decide": ("decision",),
+    "request": ("ab12",),
+    "approval": ("s",),
+    "champions": ("family",),
+    "promotions": ("family",),
+    "shut_down": ("family", "fire", "ann"),
+    "incident": (1,),
+    "standing_incident": ("family",),
+    "revoke_leases": (1, "loop"),
+    "leases_left": (1,),
+    "take_step": (1, "saved", "loop", "folder"),
+    "revert": (1, "loop"),
+    "note_once": ("k", "denial"),
+    "rollback": ("family", "a1", "worse", "dan"),
+    "current_champion": ("family",),
+    "audit_page": (7,),
+}
+ASKED_OF_THE_GOVERNOR = ASKED | ASKED_OF_THE_LEDGER
 
 
 @pytest.fixture
@@ -150,18 +180,48 @@ def echoing(ray, tmp_path):
     return client
 
 
-@pytest.mark.parametrize("method", ASKED)
+@pytest.mark.parametrize("method", ASKED_OF_THE_GOVERNOR)
 def test_a_method_of_the_client_is_the_governors_with_the_same_arguments(echoing, method):
-    answer = getattr(echoing, method)(*ASKED[method])
-    assert echoing.heard == [(method, ASKED[method])]
-    assert answer == (None if method in NO_ANSWER else (method, ASKED[method]))
+    asked = ASKED_OF_THE_GOVERNOR[method]
+    told = (*asked, echoing._driver) if method in BY_A_DRIVER else asked
+    answer = getattr(echoing, method)(*asked)
+    assert echoing.heard == [(method, told)]
+    assert answer == (None if method in NO_ANSWER else (method, told))
     theirs = Office if method == "sign_into" else Governor
-    inspect.signature(getattr(theirs, method)).bind(None, *ASKED[method])
+    inspect.signature(getattr(theirs, method)).bind(None, *told)
+
+
+@pytest.mark.parametrize("method", ASKED_OF_THE_LEDGER)
+def test_a_governor_asks_its_ledger_in_the_same_words(method):
+    heard = []
+
+    class Echo:
+        def __getattr__(self, name):
+            return lambda *arguments: heard.append((name, arguments)) or "its answer"
+
+    answer = getattr(Governor(Echo()), method)(*ASKED_OF_THE_LEDGER[method])
+    assert heard == [(method, ASKED_OF_THE_LEDGER[method])]
+    assert answer == (None if method in NO_ANSWER else "its answer")
+    inspect.signature(getattr(Ledger, method)).bind(None, *ASKED_OF_THE_LEDGER[method])
 
 
 def test_all_of_the_clients_methods_are_tried():
-    public = {name for name in vars(GovernorClient) if not name.startswith("_")}
-    assert public == set(ASKED)
+    assert public_of(GovernorClient) == set(ASKED_OF_THE_GOVERNOR)
+    assert public_of(Promoter) | public_of(EmergencyClient) == set(ASKED_OF_THE_LEDGER)
+
+
+def public_of(client):
+    return {name for name in dir(client) if not name.startswith("_")}
+
+
+def test_a_sweep_that_one_driver_has_opened_again_is_closed_by_no_other(ray, url):
+    first, second = connect(url), connect(url)
+    for driver in (first, second):
+        driver.open_sweep("mine", limits())
+    with pytest.raises(LedgerError, match="sweep mine: opened by another driver, which alone closes it"):
+        first.close_sweep("mine", {})
+    second.close_sweep("mine", {})
+    assert first.state("mine") == "closed"
 
 
 # --- who has the governor's name

@@ -8,6 +8,7 @@ import pytest
 from safety import (
     Allow,
     ApprovalMissing,
+    ApprovalRefused,
     Champion,
     Deny,
     Governor,
@@ -17,6 +18,7 @@ from safety import (
     LedgerError,
     Usage,
     audit,
+    sweeps,
 )
 from safety.approval import decide
 from safety.emergency import STEPS, pending
@@ -130,6 +132,7 @@ def test_a_shutdown_that_comes_again_is_the_same_one(family):
         family.shut_down("nobody", "fire", "ann")
 
 
+@pytest.mark.processes
 def test_two_who_shut_down_at_once_make_one_incident(family, url):
     assert run_all(racers.shut_down, [(url, "family")] * 4) == [1] * 4
     assert kinds(family).count("shut_down") == 1
@@ -143,6 +146,43 @@ def test_a_shutdown_whose_audit_row_can_not_be_written_has_not_happened(family, 
             family.shut_down("family", "fire", "ann")
     assert family.incidents() == []
     assert family.sweep("x").state == "open"
+
+
+@pytest.fixture
+def unreadable(family, url):
+    """The same lineage, all of whose limits were spoilt behind the ledger's back."""
+    two(family)
+    family.reserve(request("y/1", sweep="y"))
+    with raw(url) as database:
+        database.execute("UPDATE policies SET limits = 'x'")
+    sweeps._in_force.cache_clear()
+    return family
+
+
+def test_limits_that_can_not_be_read_keep_no_lineage_from_being_shut_down_and_reverted(unreadable):
+    found = unreadable.shut_down("family", "fire", "ann")
+    assert found.safe == "a1"
+    assert unreadable.revoke_leases(found.number, "loop").step("revoked").told == "1 leases"
+    assert unreadable.leases_left(found.number) == 0
+    completed(unreadable, found.number)
+    assert unreadable.current_champion("family") == champion(1)
+
+
+def test_where_the_limits_could_not_be_read_at_the_shutdown_nobody_releases_by_those_that_come_back(
+    unreadable, url
+):
+    number = unreadable.shut_down("family", "fire", "ann").number
+    completed(unreadable, number)
+    unreadable.acknowledge(number, "seen", "dan")
+    with pytest.raises(ValueError, match="Invalid JSON"):
+        unreadable.release(number, "understood", "dan")
+    with raw(url) as database:
+        database.execute("UPDATE policies SET limits = '" + limits(approval=TWO).canonical + "'")
+    with pytest.raises(ApprovalMissing):
+        unreadable.release(number, "understood", "dan")
+    with pytest.raises(ApprovalRefused, match="is no approver by the limits in force"):
+        approve(unreadable, ["ann"])
+    assert unreadable.standing_incident("family").number == number
 
 
 # --- its steps

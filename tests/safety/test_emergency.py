@@ -1,5 +1,6 @@
 """Which champion is safe, which follow one another, and in which order a shutdown's steps are taken."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -62,6 +63,10 @@ def incident(*steps):
     return Incident(
         number=1, digest="d", lineage="f", sweep="s", rule="runaway", reason="why", by="x", safe="", done=done
     )
+
+
+def test_a_shutdown_has_a_name_among_those_of_all_ledgers():
+    assert replace(incident("frozen"), digest="0123456789abcdef").name == "f-0123456789ab"
 
 
 def test_what_is_left_of_a_shutdown_is_told_in_its_order():

@@ -12,13 +12,13 @@ from ray.tune.search.search_generator import SearchGenerator
 from ray.tune.stopper import MaximumIterationStopper
 
 import safety
-from safety import DocumentError, Governor, PriceError
+from safety import DocumentError, PriceError
 from safety.scheduler import GovernedScheduler
 from safety.search import GovernedSearch, PatientVariants
 from safety.tune import Governance
 from safety.tuner import GovernedTuner
 from safety.wiring import governed, governed_stop, metric_of
-from tests.safety.fakes import FakeAuthority, claim, limits
+from tests.safety.fakes import FakeAuthority, claim
 from tests.safety.test_names import REFUSED
 from tests.safety.test_tune_plugins import FakeSearcher
 
@@ -203,9 +203,3 @@ def test_a_name_that_is_not_plain_is_told_before_anything_runs(tuner, what, name
         return  # the run's own
     with pytest.raises(ValueError, match=rf"{what}: .*: expected 1 to 127 letters"):
         safety.govern(tuner, LIMITS, **{what: name})
-
-
-def test_a_governed_tuner_opens_its_sweep_in_the_lineage_that_it_names(tuner, ledger):
-    governed = safety.govern(tuner, limits(), sweep="run", lineage="family")
-    governed._open(Governor(ledger))
-    assert ledger.sweep("run").lineage == "family"

@@ -169,7 +169,7 @@ def test_a_renewal_while_computing_arms_the_switch_anew(keeper_of, switch):
 
 
 def test_a_lease_lost_while_computing_ends_the_process(keeper_of, switch):
-    keeper = keeper_of(LeaseLost("revoked: a human said so"), ttl_ms=30)
+    keeper = keeper_of(LeaseLost("revoked: a human said so"), ttl_ms=150)
     begin(keeper)
     with keeper.computing():
         assert switch.thrown.wait(5)

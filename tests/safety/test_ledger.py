@@ -3,6 +3,7 @@ import threading
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 
 from safety import (
     Allow,
@@ -15,6 +16,7 @@ from safety import (
     LooserLimits,
     Usage,
     database,
+    schema,
 )
 from safety.endings import SWEEP_SILENCE_MS
 from tests.safety.databases import deafen, lock, raw
@@ -842,6 +844,17 @@ def test_a_database_that_can_only_be_read_is_told_at_once(tmp_path):
     sqlite3.connect(tmp_path / "old.db").execute("CREATE TABLE t (x)").connection.close()
     with pytest.raises(LedgerError, match="cannot be opened: attempt to write a readonly database"):
         Ledger(f"sqlite:///file:{tmp_path / 'old.db'}?mode=ro&uri=true")
+
+
+@pytest.mark.sqlite
+def test_a_connection_that_was_read_from_as_all_were_opened_anew_is_closed_after_it(ledger):
+    with ledger.reading() as connection:
+        plain = connection.connection.driver_connection
+        ledger.reconnect()
+        ledger.pulse("s")
+        assert connection.scalar(sa.select(schema.sweeps.c.name)) == "s"
+    with pytest.raises(sqlite3.ProgrammingError, match="closed database"):
+        plain.execute("SELECT 1")
 
 
 def test_a_ledger_of_another_version_is_refused_and_left_as_it_is(tmp_path):

@@ -100,6 +100,11 @@ def test_a_trial_is_priced_leased_judged_and_settled_and_its_sweep_is_closed(ray
     assert governed._internal._experiment_analysis == "analysed"
 
 
+def test_a_sweep_is_of_the_lineage_that_its_tuner_names(ray, playing, tuner, books):
+    govern(tuner, sweep="x", lineage="family").fit()
+    assert books.sweep("x").lineage == "family"
+
+
 def test_the_tuner_itself_is_left_as_it_was_and_may_run_again(ray, playing, tuner, books):
     governed = govern(tuner)
     before = dict(vars(governed._internal))
@@ -151,7 +156,7 @@ def test_a_budget_of_another_sweep_that_counts_what_nobody_tells_of_this_one_is_
     governor.open_sweep("other", limits(cluster={"train_flops": 10**12}))
     with pytest.raises(PriceError, match="a budget counts train_gflop"):
         govern(tuner, cost=None).fit()
-    assert playing.ran == []
+    assert (playing.ran, governor.state("run")) == ([], "closed")
     govern(tuner).fit()
     assert len(playing.ran) == 1
 

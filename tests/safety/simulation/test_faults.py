@@ -43,6 +43,7 @@ def fate(timeline, network):
         drivers=[],
         workers=[],
         approvers=None,
+        responders=None,
     )
 
 

@@ -460,6 +460,12 @@ LIKELY = {
     a_proposer_approves_for_itself: 3,
     a_rejection_counts_as_nothing: 4,
     the_audit_leaves_out_promote: 2,
+    a_shutdown_freezes_nothing: 13,
+    a_step_is_taken_before_its_turn: 5,
+    a_shutdown_takes_no_champion_back: 16,
+    anybody_releases_a_lineage: 13,
+    what_is_taken_back_still_stands: 16,
+    the_audit_leaves_out_release: 12,
     a_grant_is_answered_whether_it_was_written_or_not: 9,
 }
 
