@@ -100,7 +100,7 @@ def test_a_lease_is_renewed_no_more_where_its_ancestors_are_over_tightened_limit
 def test_without_a_ceiling_ancestors_bind_nothing(ledger):
     ledger.open_sweep("p", trained(None))
     assert promoted(ledger, replace(FIRST, train_gflop=2**62)) == Allow()
-    assert ledger.reserve(asked(train_flops=10**9), judge_claim) == Allow()
+    assert ledger.reserve(asked(ancestor_flops=10**9), judge_claim) == Allow()
 
 
 @pytest.mark.parametrize("amount", [-1, 2**62 + 1, 1.0, True])

@@ -20,5 +20,7 @@ def test_a_promotion_that_nobody_has_asked_for_is_wrong(method, told):
     call = Call(method=method, arguments=("s", "k", 1.0, 2.0, "max", CHAMPION, ""))
     people = People()
     with pytest.raises(Violated, match=f"^I10: .*{told}"):
-        people.follow(call, PromotionChange(key="k", sweep="s"), limits(1, tight=False), Host(Timeline()))
+        people.follow(
+            call, PromotionChange(key="k", sweep="s", id=1), limits(1, tight=False), Host(Timeline())
+        )
     assert people.champions == {}
