@@ -73,7 +73,7 @@ class ArchitectureSearchEngine:
             SafetyError: the governor or its ledger is at fault.
         """
         sweep = self.generation_sweep(generation, parent)
-        for config in self._near(sweep, champion, generation):
+        for config in self.near(sweep, champion, generation):
             sweep.enqueue_trial(config)
         return self._run(sweep.plan_as(self.name_of(generation), sweep=self.run))
 
@@ -91,6 +91,22 @@ class ArchitectureSearchEngine:
     def generation_sweep(self, generation: int, parent: Parent | None) -> Sweep:
         """The sweep of a generation, without the candidates that it begins with."""
         return replace(self.sweep, parent=parent, seed=self.sweep.seed + generation, baseline=None)
+
+    def near(self, sweep: Sweep, champion: Standing, generation: int) -> list[dict[str, Any]]:
+        """Children that contain the champion, and others that differ in one parameter, in turn."""
+        rng = random.Random(f"{self.sweep.seed}:{generation}")
+        job, limits = sweep.job(), sweep.checked_limits()
+        own = spec_from(job, champion.config)[0]
+        beyond: list[dict[str, Any]] = []
+        around: list[dict[str, Any]] = []
+        for config in neighbours(job, champion.config, rng):
+            if isinstance(judge_config(limits, job, config), Allow):
+                grown = relation(sweep.space, own.spec, spec_from(job, config)[0].spec).kind == "exact"
+                (beyond if grown else around).append(config)
+        rng.shuffle(beyond)
+        rng.shuffle(around)
+        in_turn = chain.from_iterable(zip_longest(beyond, around))
+        return list(islice(filter(None, in_turn), round(SHARE_NEAR * sweep.trials)))
 
     def name_of(self, generation: int) -> str:
         """Name of a generation's run: its folder in the storage."""
@@ -127,22 +143,6 @@ class ArchitectureSearchEngine:
             if one["verdict"] == Verdict.MEASURED
             and (folder / WEIGHTS / f"{one['trial_id']}.safetensors").is_file()
         ]
-
-    def _near(self, sweep: Sweep, champion: Standing, generation: int) -> list[dict[str, Any]]:
-        """Children that contain the champion, and others that differ in one parameter, in turn."""
-        rng = random.Random(f"{self.sweep.seed}:{generation}")
-        job, limits = sweep.job(), sweep.checked_limits()
-        own = spec_from(job, champion.config)[0]
-        beyond: list[dict[str, Any]] = []
-        around: list[dict[str, Any]] = []
-        for config in neighbours(job, champion.config, rng):
-            if isinstance(judge_config(limits, job, config), Allow):
-                grown = relation(sweep.space, own.spec, spec_from(job, config)[0].spec).kind == "exact"
-                (beyond if grown else around).append(config)
-        rng.shuffle(beyond)
-        rng.shuffle(around)
-        in_turn = chain.from_iterable(zip_longest(beyond, around))
-        return list(islice(filter(None, in_turn), round(SHARE_NEAR * sweep.trials)))
 
     def _validate_safety(self, architecture: Any, bounds: Mapping[str, Any]) -> bool:
         """Whether a spec, or one by its parameters, is under the ceilings of the guide's `bounds`."""
