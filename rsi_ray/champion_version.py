@@ -17,6 +17,7 @@ from rsi_ray.durable import write_durably
 from rsi_ray.errors import ChampionError
 from rsi_ray.manifest import Manifest, manifest_in, with_manifest
 from safety import ArtifactError, Champion, Promoted, read_plain_file
+from safety.claim import gflop
 
 SUFFIX, EVIDENCE = ".safetensors", ".evidence.json"
 # of a digest, in a file's name
@@ -99,6 +100,7 @@ class Version:
             parent=manifest.parent if manifest.parent_generation > BASE else "",
             generation=manifest.generation,
             evidence=digest_of(self.evidence),
+            train_gflop=gflop(manifest.total_flops),
         )
 
 

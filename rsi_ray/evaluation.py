@@ -52,6 +52,7 @@ def evaluation_claim(job: TrainingJob, subject: Subject) -> Claim:
         wall_ms=models * one.wall_ms,
         gpu_ms=models * one.gpu_ms,
         reports=models,
+        models=models,
     )
 
 

@@ -114,6 +114,7 @@ class TrainingJob:
             wall_ms=wall_ms,
             gpu_ms=int(wall_ms * self.gpus),
             reports=candidate.training.epochs,
+            ancestor_flops=self.parent.train_flops if self.parent else 0,
         )
 
     def measure(self, config: Mapping[str, Any]) -> Measured:

@@ -9,6 +9,7 @@ from typing import Literal
 
 import rfc8785
 
+from safety.claim import is_amount
 from safety.errors import LedgerError
 from safety.identity import Identity, is_signed
 from safety.limits import Approval
@@ -36,6 +37,8 @@ class Act:
         generation: number of the new version of the limits, or of the champion; 0 for others.
         policy: digest of the limits in force; "" where no version of them binds every sweep.
         evidence: digest of what a promotion rests on.
+        train_gflop: of the new champion's training and its ancestors', in digits, since whole numbers in
+            canonical JSON end at 2^53; "" for others.
         sweep: that promotes, or whose lineage is released.
         lifts: rule that holds a promotion until people have seen it; "" for none.
     """
@@ -46,6 +49,7 @@ class Act:
     generation: int = 0
     policy: str = ""
     evidence: str = ""
+    train_gflop: str = ""
     sweep: str = ""
     lifts: str = ""
 
@@ -59,12 +63,21 @@ class Champion:
         parent: of the champion whose place it takes; "" for none.
         generation: its number, from 1.
         evidence: SHA-256 of what was measured of it.
+        train_gflop: of its training and its ancestors', rounded up.
     """
 
     artifact: str
     parent: str
     generation: int
     evidence: str
+    train_gflop: int
+
+    def __post_init__(self) -> None:
+        """Refuse what is no exact 64-bit amount."""
+        if not is_amount("train_gflop", self.train_gflop):
+            raise ValueError(
+                f"train_gflop: expected a whole number from 0 to 2^62, found {self.train_gflop!r}"
+            )
 
     def act(self, sweep: str, policy: str, lifts: str = "") -> Act:
         """Its promotion by a sweep, under the limits with this digest, though this rule holds it."""
@@ -75,6 +88,7 @@ class Champion:
             generation=self.generation,
             policy=policy,
             evidence=self.evidence,
+            train_gflop=str(self.train_gflop),
             sweep=sweep,
             lifts=lifts,
         )

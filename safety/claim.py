@@ -18,12 +18,17 @@ RESOURCES = (TRAIN_GFLOP, TRIALS, CONCURRENT_PARAMS, GPU_MS, WALL_MS)
 
 
 # a training's FLOPs are counted exactly, and held in GFLOP, which fit into 64 bits
-_MOST = {"train_flops": MAX_FLOPS}
+_MOST = {"train_flops": MAX_FLOPS, "ancestor_flops": MAX_FLOPS}
 
 
 def is_amount(name: str, value: object) -> TypeGuard[int]:
-    """Whether a value is an int (no bool, no float) from 0 to 2^62, or to as many GFLOP for train_flops."""
+    """Whether a value is an int (no bool, no float) from 0 to 2^62, or to as many GFLOP of training."""
     return type(value) is int and 0 <= value <= _MOST.get(name, MAX_SIZE)
+
+
+def gflop(flops: int) -> int:
+    """FLOPs in GFLOP, rounded up."""
+    return -(-flops // FLOPS_PER_GFLOP)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +43,8 @@ class Claim:
         wall_ms: longest time that it may run.
         gpu_ms: longest GPU time that it may use.
         reports: reports that it will make; train_flops is spread evenly over them.
+        ancestor_flops: FLOPs of the trainings of all whose weights it inherits; no budget is charged again.
+        models: that it trains or evaluates one after the other; train_flops is of all of them.
     """
 
     params: int
@@ -47,6 +54,8 @@ class Claim:
     wall_ms: int
     gpu_ms: int = 0
     reports: int = 1
+    ancestor_flops: int = 0
+    models: int = 1
 
     def __post_init__(self) -> None:
         """Refuse what is no exact 64-bit amount: a claim is arithmetic, so that is a fault."""
@@ -57,11 +66,18 @@ class Claim:
                 raise ValueError(f"{name}: expected a whole number from 0 to {most}, found {value!r}")
         if self.reports == 0:
             raise ValueError("reports: expected at least 1, found 0")
+        if not 1 <= self.models <= self.reports:
+            raise ValueError(f"models: expected 1 to as many as reports, {self.reports}, found {self.models}")
+
+    @property
+    def lineage_flops(self) -> int:
+        """FLOPs of all training that one of its models has in it, its ancestors' included; rounded up."""
+        return self.ancestor_flops - (-self.train_flops // self.models)
 
     def charges(self) -> dict[str, int]:
         """Amount to hold of each resource; GFLOP are rounded up."""
         return {
-            TRAIN_GFLOP: -(-self.train_flops // FLOPS_PER_GFLOP),
+            TRAIN_GFLOP: gflop(self.train_flops),
             TRIALS: 1,
             CONCURRENT_PARAMS: self.params,
             GPU_MS: self.gpu_ms,
@@ -123,9 +139,8 @@ class Usage:
         """Amount to spend of each resource; less FLOPs than the arithmetic says are not believed."""
         told = self.credible(claim)
         arithmetic = -(-claim.train_flops * told.reports // claim.reports)
-        gflop = -(-max(told.train_flops, arithmetic) // FLOPS_PER_GFLOP)
         return {
-            TRAIN_GFLOP: min(gflop, MAX_SIZE),
+            TRAIN_GFLOP: min(gflop(max(told.train_flops, arithmetic)), MAX_SIZE),
             TRIALS: 1,
             CONCURRENT_PARAMS: 0,
             GPU_MS: told.gpu_ms,

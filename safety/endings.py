@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import sqlalchemy as sa
 
-from safety import audit, budgets, leases, sweeps
+from safety import audit, budgets, leases, succession, sweeps
 from safety.claim import Usage
 from safety.clock import Clock
 from safety.lease import Lease
@@ -57,9 +57,9 @@ def revoke(connection: sa.Connection, clock: Clock, lease: Lease, rule: str, rea
 
 def revoke_over(connection: sa.Connection, clock: Clock, sweep: str) -> None:
     """Renew no lease of a sweep whose claim is over the limits in force; what never began is void."""
-    limits = sweeps.find(connection, sweep).limits
+    found = sweeps.find(connection, sweep)
     for lease in leases.open_ones(connection, sweep):
-        verdict = judge_claim(limits, lease.claim)
+        verdict = judge_claim(found.limits, succession.with_ancestors(connection, found, lease.claim))
         if isinstance(verdict, Deny):
             revoke(connection, clock, lease, verdict.rule, verdict.reason)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import sqlalchemy as sa
 
-from safety import audit, budgets, endings, leases, proximity, sweeps
+from safety import audit, budgets, endings, leases, proximity, succession, sweeps
 from safety.budgets import Budget
 from safety.claim import Claim, Usage
 from safety.errors import LeaseDenied, LeaseLost, LeaseSettled
@@ -56,7 +56,7 @@ class Ledger(SweepLedger):
             known = leases.of_request(connection, request)
             if known and known.state not in OPEN_STATES:
                 return Deny("ended", f"{request.key}: its lease is {known.state} already")
-            verdict = _admitted(sweeps.find(connection, request.sweep), request, judge)
+            verdict = _admitted(connection, request, judge)
             if known or not isinstance(verdict, Allow):
                 return verdict
             return leases.reserve(connection, self._clock, request, known)
@@ -71,7 +71,7 @@ class Ledger(SweepLedger):
             KeyReused: the key is another sweep's.
         """
         with self._transaction() as connection:
-            refusal = _admitted(sweeps.find(connection, request.sweep), request, judge)
+            refusal = _admitted(connection, request, judge)
             if not isinstance(refusal, Allow):
                 return refusal
             known = leases.by_key(connection, request.key)
@@ -283,8 +283,10 @@ class Ledger(SweepLedger):
             return budgets.of_sweep(connection, sweep)
 
 
-def _admitted(sweep: Sweep, request: Request, judge: Judge) -> Verdict:
-    return _not_open(sweep) or judge(sweep.limits, request.claim)
+def _admitted(connection: sa.Connection, request: Request, judge: Judge) -> Verdict:
+    sweep = sweeps.find(connection, request.sweep)
+    claim = succession.with_ancestors(connection, sweep, request.claim)
+    return _not_open(sweep) or judge(sweep.limits, claim)
 
 
 def _not_open(sweep: Sweep) -> Deny | None:

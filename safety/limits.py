@@ -35,6 +35,9 @@ class Bounds(StrictModel):
     max_params: Size = Field(description="trainable parameters of a candidate")
     max_flops: Size = Field(description="FLOPs of one forward pass of one sample")
     max_memory: Size = Field(description="bytes that training a candidate may hold")
+    max_train_flops: Flops | None = Field(
+        default=None, description="FLOPs of all training of a candidate, that of its ancestors included"
+    )
     max_performance: dict[str, Score] = Field(
         default_factory=dict, description="score from 0 to 1 that a candidate may reach, per domain"
     )

@@ -60,6 +60,11 @@ class Pricing:
         missing = set()
         if "train_flops" not in told:
             missing |= {TRAIN_GFLOP}
+            if self.bounds.max_train_flops is not None:
+                raise PriceError(
+                    "cost: bounds.max_train_flops is their ceiling, and nothing tells a trial's: "
+                    f"{_HINTS[TRAIN_GFLOP]}"
+                )
         if "wall_ms" not in told and self.trial_seconds is None:
             missing |= {WALL_MS, GPU_MS}
         for resource in sorted(missing & self.counted):
@@ -76,6 +81,6 @@ class Pricing:
 
 def _amount(name: str, value: object) -> int:
     try:
-        return flop_count(value) if name == "train_flops" else whole_number(value)
+        return flop_count(value) if name in ("train_flops", "ancestor_flops") else whole_number(value)
     except ValueError as error:
         raise PriceError(f"cost: {name}: {error}, found {value!r:.40}") from None

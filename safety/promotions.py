@@ -15,7 +15,7 @@ from safety.emergency import Incident, last_safe
 from safety.errors import KeyReused, LedgerError
 from safety.improvement import GENERATIONS, Mode, Promotion, judge_promotion
 from safety.lease import KILLED
-from safety.rules import judge
+from safety.rules import judge, judge_trained
 from safety.sweeps import Sweep
 from safety.verdict import Allow, Deny, Hold, Verdict
 
@@ -173,12 +173,15 @@ def _approved(
     lifts: str,
 ) -> Verdict:
     """Use up the approval of a promotion, where the limits of a sweep of the lineage ask for one."""
-    denial = _out_of_line(connection, sweep.lineage, champion) if champion else None
-    if champion and denial:
-        detail = {**asdict(champion), "request": request, "reason": denial.reason}
+    siblings = sweeps.of_lineage(connection, sweep.lineage)
+    trained = champion.train_gflop if champion else None
+    denial = judge([judge_trained(sibling.limits, trained) for sibling in siblings])
+    if champion and not isinstance(denial, Deny):
+        denial = _out_of_line(connection, sweep.lineage, champion) or denial
+    if isinstance(denial, Deny):
+        detail = {**(asdict(champion) if champion else {}), "request": request, "reason": denial.reason}
         audit.note(connection, clock, "deny", sweep=sweep.name, key=key, rule=denial.rule, detail=detail)
         return denial
-    siblings = sweeps.of_lineage(connection, sweep.lineage)
     if not (lifts or any(sibling.limits.require_approval for sibling in siblings)):
         return Allow()
     if champion is None or not request:

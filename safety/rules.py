@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import SupportsFloat, TypeGuard
 
-from safety.claim import USED, Claim, Measured, Usage, is_amount
+from safety.claim import USED, Claim, Measured, Usage, gflop, is_amount
 from safety.limits import Limits
 from safety.verdict import Allow, Deny, Hold, Verdict
 
@@ -60,7 +60,22 @@ def max_memory(limits: Limits, claim: Claim) -> Verdict:
     return _ceiling("max_memory", claim.memory_bytes, limits.bounds.max_memory, "bytes of memory")
 
 
-ADMISSION: tuple[Callable[[Limits, Claim], Verdict], ...] = (max_params, max_flops, max_memory)
+def max_train_flops(limits: Limits, claim: Claim) -> Verdict:
+    """FLOPs of all training, that of the ancestors included, against `bounds.max_train_flops`."""
+    ceiling = limits.bounds.max_train_flops
+    if ceiling is None:
+        return Allow()
+    return _ceiling(
+        "max_train_flops", claim.lineage_flops, ceiling, "FLOPs of training, ancestors' included,"
+    )
+
+
+ADMISSION: tuple[Callable[[Limits, Claim], Verdict], ...] = (
+    max_params,
+    max_flops,
+    max_memory,
+    max_train_flops,
+)
 
 
 def judge_claim(limits: Limits, claim: Claim) -> Verdict:
@@ -191,6 +206,19 @@ def _capability(ceiling: float, domain: str, domains: Mapping[str, object]) -> V
         told = "not measured" if domain not in domains else f"{score!r:.60}"
         return Deny(rule, f"{domain} has a ceiling of {_count(ceiling)} and is {told}")
     return _ceiling(rule, float(score), ceiling, f"in {domain}")
+
+
+def judge_trained(limits: Limits, train_gflop: int | None) -> Verdict:
+    """GFLOP of all training of a champion to be, its ancestors' included; what nobody told is refused."""
+    ceiling, rule = limits.bounds.max_train_flops, "max_train_flops"
+    if ceiling is None:
+        return Allow()
+    if train_gflop is None:
+        return Deny(
+            rule, "expected the champion's FLOPs of training, which have a ceiling, and nobody told them"
+        )
+    # both rounded up: equal is allowed
+    return _ceiling(rule, train_gflop, gflop(ceiling), "GFLOP of training, ancestors' included,")
 
 
 def judge(verdicts: Iterable[Verdict]) -> Verdict:

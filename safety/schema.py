@@ -79,6 +79,8 @@ promotions = _table(
     sa.Column("parent", sa.Text),
     sa.Column("generation", Int64),
     sa.Column("evidence", sa.Text),
+    # GFLOP of its training and its ancestors', rounded up: FLOPs are beyond 64 bits
+    sa.Column("train_gflop", Int64),
 )
 
 # champions that were taken back: after the promotion `after` the lineage was at the promotion `to`; 0 is what
@@ -218,6 +220,7 @@ approval_requests = _table(
     sa.Column("generation", Int64, nullable=False),
     sa.Column("policy", sa.Text, nullable=False),
     sa.Column("evidence", sa.Text, nullable=False),
+    sa.Column("train_gflop", sa.Text, nullable=False),
     sa.Column("sweep", sa.Text, nullable=False),
     sa.Column("lifts", sa.Text, nullable=False),
     sa.Column("about", sa.Text, nullable=False),

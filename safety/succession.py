@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
 from safety import audit, schema
 from safety.approval import Champion, short
+from safety.claim import Claim, gflop
 from safety.clock import Clock
+from safety.document import FLOPS_PER_GFLOP
 from safety.errors import LedgerError
 from safety.latch import readable
+from safety.sweeps import Sweep
 
 _table = schema.promotions
 # what a lineage began with is no promotion of it
@@ -62,7 +65,11 @@ def champion_in(row: Row) -> Champion | None:
     if row.artifact is None:
         return None
     return Champion(
-        artifact=row.artifact, parent=row.parent, generation=row.generation, evidence=row.evidence
+        artifact=row.artifact,
+        parent=row.parent,
+        generation=row.generation,
+        evidence=row.evidence,
+        train_gflop=row.train_gflop,
     )
 
 
@@ -79,6 +86,22 @@ def current(connection: sa.Connection, lineage: str) -> Champion | None:
     """The champion that a lineage is at; None for what it began with, and for one that nobody told of."""
     found = standing(connection, lineage)
     return champion_in(found[-1]) if found else None
+
+
+def with_ancestors(connection: sa.Connection, sweep: Sweep, claim: Claim) -> Claim:
+    """A claim whose ancestors' training is at least that of the champion which its lineage is at.
+
+    That is conservative: a candidate with weights of its own is refused as one that inherits. Which it is,
+    only its driver knows, and could say of all that they have weights of their own.
+    """
+    if sweep.limits.bounds.max_train_flops is None:
+        return claim
+    # the most on the way to the champion: a later one that was told with less had ancestors all the same
+    known = max((row.train_gflop or 0 for row in standing(connection, sweep.lineage)), default=0)
+    # what is told exactly is not less for being rounded up here
+    if gflop(claim.ancestor_flops) >= known:
+        return claim
+    return replace(claim, ancestor_flops=known * FLOPS_PER_GFLOP)
 
 
 def parent_of_next(connection: sa.Connection, lineage: str) -> str | None:

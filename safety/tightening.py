@@ -13,7 +13,7 @@ _EXCESS = ("throttle", "hold", "shutdown")
 
 
 def _least(one: int | None, other: int | None) -> int | None:
-    """The lower of two budgets; None is no budget."""
+    """The lower of two budgets or ceilings; None is none."""
     return min((value for value in (one, other) if value is not None), default=None)
 
 
@@ -54,6 +54,7 @@ TIGHTER: dict[str, Callable[[Any, Any], Any]] = {
     "bounds.max_params": min,
     "bounds.max_flops": min,
     "bounds.max_memory": min,
+    "bounds.max_train_flops": _least,
     "bounds.max_performance": _ceilings,
     **{f"{scope}.{name}": _least for scope in ("cluster", "sweep") for name in Budgets.model_fields},
 }

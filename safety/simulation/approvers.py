@@ -23,6 +23,7 @@ NAMES = ("ann", "bob", "eve")
 HOUR_MS = 3_600_000
 # small enough for many of them within a window
 OLD, NEW = 1.0, 1.0005
+STEP_GFLOP = 4
 REJECTS, FORGES, CHEATS = 0.2, 0.1, 0.3
 
 
@@ -56,7 +57,14 @@ class Approvers:
         sweep = self.rng.choice(self.drivers).sweep
         self.number += 1
         parent, generation = self.people.next_of(sweep)
-        champion = Champion(artifact=f"a{self.number}", parent=parent, generation=generation, evidence="e")
+        champion = Champion(
+            artifact=f"a{self.number}",
+            parent=parent,
+            generation=generation,
+            evidence="e",
+            # each a step beyond what led to it
+            train_gflop=self.people.trained(sweep) + self.rng.randint(0, STEP_GFLOP),
+        )
         by = self.rng.choice(("loop", "ann"))
         try:
             request: Request = self.network.ask(None, "ask_promotion", sweep, champion, by, "better")
@@ -105,7 +113,7 @@ class Approvers:
         self.network.tally["champions promoted"] += isinstance(verdict, Allow)
 
     def _cheat(self, champion: Champion, digest: str) -> tuple[Champion, str]:
-        """Another artifact, parent, generation or evidence; another's approval; or none."""
+        """Another artifact, parent, generation, evidence or training; another's approval; or none."""
         other = self.rng.choice(self.past)
         return self.rng.choice(
             [
@@ -113,6 +121,7 @@ class Approvers:
                 (replace(champion, parent="another"), digest),
                 (replace(champion, generation=champion.generation + 1), digest),
                 (replace(champion, evidence="another"), digest),
+                (replace(champion, train_gflop=champion.train_gflop + 1), digest),
                 (champion, other[1].digest),
                 (other[0], other[1].digest),
                 (champion, ""),

@@ -12,6 +12,8 @@ from safety.limits import Bounds, Budgets, Limits
 DOMAIN = "reasoning"
 CEILING = 0.95
 GFLOP = 10**9
+# a few champions after which the larger candidates are refused, and after many of them all
+MOST_TRAINED = 50 * GFLOP
 # the guide's own simulated runaway: each improvement is 1.6 times the one before
 RUNAWAY = 1.6
 
@@ -33,7 +35,13 @@ def limits(workers: int, *, tight: bool) -> Limits:
     """Limits under which so many workers can compute for a while; `tight` ones are soon used up."""
     trials = workers * (3 if tight else 1_000_000)
     return Limits(
-        bounds=Bounds(max_params=10**6, max_flops=10**9, max_memory=10**8, max_performance={DOMAIN: CEILING}),
+        bounds=Bounds(
+            max_params=10**6,
+            max_flops=10**9,
+            max_memory=10**8,
+            max_train_flops=MOST_TRAINED,
+            max_performance={DOMAIN: CEILING},
+        ),
         cluster=Budgets(
             train_flops=trials * 50 * GFLOP,
             trials=trials,

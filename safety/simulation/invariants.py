@@ -67,7 +67,7 @@ class Invariants:
         self.people = People()
         self.shutdowns = Shutdowns(self.people)
         self._storage, self._host = storage, host
-        self._transitions = Transitions(self.model, host, may_compute)
+        self._transitions = Transitions(self.model, host, may_compute, self.people.trained)
         self._found: dict[Place, BudgetChange] = {}
         self._last_row = 0
         self._on: dict[type[Change], Callable[[Call, Any], None]] = {

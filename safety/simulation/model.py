@@ -10,7 +10,7 @@ from safety.limits import Limits
 
 RESOURCES = ("train_gflop", "trials", "concurrent_params", "gpu_ms", "wall_ms")
 OPEN = ("reserved", "active", "revoked")
-_GFLOP = 10**9
+GFLOP = 10**9
 _MOST = 2**62
 
 Place = tuple[str, str]
@@ -44,7 +44,7 @@ class Modelled:
     def believed(self, told: Usage, name: str) -> int:
         """An amount of a usage: the whole where it is none, and no less than was heard."""
         value: object = getattr(told, name)
-        most = _MOST * _GFLOP if name == "train_flops" else _MOST
+        most = _MOST * GFLOP if name == "train_flops" else _MOST
         whole: int = getattr(self.claim, name)
         found = value if type(value) is int and 0 <= value <= most else whole
         return max(found, self.heard.get(name, 0))
@@ -98,7 +98,7 @@ class Model:
 def charges_of(claim: Claim, *, counted: bool) -> dict[str, int]:
     """What a claim holds; a trial counts once."""
     return {
-        "train_gflop": _rounded_up(claim.train_flops, _GFLOP),
+        "train_gflop": _rounded_up(claim.train_flops, GFLOP),
         "trials": 0 if counted else 1,
         "concurrent_params": claim.params,
         "gpu_ms": claim.gpu_ms,
@@ -117,7 +117,7 @@ def settled(lease: Modelled, told: Usage) -> dict[str, int]:
     flops, reports = (lease.believed(told, name) for name in ("train_flops", "reports"))
     arithmetic = _rounded_up(claim.train_flops * reports, claim.reports)
     return {
-        "train_gflop": _rounded_up(max(flops, arithmetic), _GFLOP),
+        "train_gflop": _rounded_up(max(flops, arithmetic), GFLOP),
         "trials": lease.charges["trials"],
         "gpu_ms": lease.believed(told, "gpu_ms"),
         "wall_ms": lease.believed(told, "wall_ms"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from safety.approval import Champion, Decision, Request
 from safety.limits import Limits
 from safety.simulation.feed import PromotionChange
+from safety.simulation.model import GFLOP
 from safety.simulation.timeline import Host
 from safety.simulation.violation import Call, Violated, require
 
@@ -60,6 +61,9 @@ class People:
         request = self.asked.get(digest)
         if request is None:
             raise Violated(f"I10: {told}, which nobody has asked for")
+        most = limits.bounds.max_train_flops
+        over = most is not None and champion.train_gflop * GFLOP > most
+        require(not over, "ceiling", f"{told}, whose champion has {champion.train_gflop:,} GFLOP in it")
         require(digest not in self.used, "I10", f"{told}, which was used before")
         self._require_same(request, champion, row.sweep, limits, told)
         in_time = request.at_ms <= host.clock().wall_ms() < request.expires_ms
@@ -75,6 +79,10 @@ class People:
         self.champions.setdefault(row.sweep, []).append(champion)
         self.line.setdefault(row.sweep, []).append((row.id, champion))
 
+    def trained(self, sweep: str) -> int:
+        """GFLOP of the most trained champion among those that led to a sweep's present one."""
+        return max((champion.train_gflop for _, champion in self.line.get(sweep, [])), default=0)
+
     def next_of(self, sweep: str) -> tuple[str, int]:
         """Parent and generation of the champion that a sweep may promote next."""
         line = self.line.get(sweep, [])
@@ -84,12 +92,13 @@ class People:
         self, request: Request, champion: Champion, sweep: str, limits: Limits, told: str
     ) -> None:
         act = request.act
-        asked = act.subject, act.parent, act.generation, act.evidence, act.sweep, act.policy
+        asked = act.subject, act.parent, act.generation, act.evidence, act.train_gflop, act.sweep, act.policy
         wanted = (
             champion.artifact,
             champion.parent,
             champion.generation,
             champion.evidence,
+            str(champion.train_gflop),
             sweep,
             limits.digest,
         )

@@ -8,7 +8,7 @@ from safety.claim import Usage
 from safety.lease import Request
 from safety.limits import Limits
 from safety.simulation.feed import LeaseChange
-from safety.simulation.model import OPEN, Model, Modelled, charges_of, cut_short, forfeited, settled
+from safety.simulation.model import GFLOP, OPEN, Model, Modelled, charges_of, cut_short, forfeited, settled
 from safety.simulation.timeline import Host
 from safety.simulation.violation import Call, Violated, require
 
@@ -28,12 +28,20 @@ class Transitions:
         model: what the ledger must hold.
         host: the clocks of the ledger's host.
         may_compute: whether a live worker may still compute under a lease, by the truth of the simulation.
+        trained: GFLOP of the training of the champions that led to a sweep's present one.
     """
 
-    def __init__(self, model: Model, host: Host, may_compute: Callable[[int], bool]) -> None:
+    def __init__(
+        self,
+        model: Model,
+        host: Host,
+        may_compute: Callable[[int], bool],
+        trained: Callable[[str], int],
+    ) -> None:
         self._model = model
         self._host = host
         self._may_compute = may_compute
+        self._trained = trained
 
     def follow(self, call: Call, row: LeaseChange) -> None:
         """Check one change of a lease, and make it.
@@ -79,7 +87,7 @@ class Transitions:
     def _may_be_admitted(self, request: Request) -> None:
         earlier = self._model.newest.get(request.key)
         self._goes_on(request.sweep, f"{request.key} was admitted")
-        over = _over(self._model.limits[request.sweep], request)
+        over = _over(self._model.limits[request.sweep], request, self._trained(request.sweep))
         require(not over, "ceiling", f"{request.key} was admitted with {over} over its ceiling")
         if earlier:
             require(
@@ -141,11 +149,13 @@ class Transitions:
         require(due, "I5", f"{lease.key}: forfeited {late} ms after its deadline, the grace is {grace} ms")
 
 
-def _over(limits: Limits, request: Request) -> str:
+def _over(limits: Limits, request: Request, trained: int) -> str:
     claim, bounds = request.claim, limits.bounds
+    most = bounds.max_train_flops
     over = {
         "parameters": claim.params > bounds.max_params,
         "FLOPs": claim.forward_flops > bounds.max_flops,
         "memory": claim.memory_bytes > bounds.max_memory,
+        "training": most is not None and claim.train_flops + trained * GFLOP > most,
     }
     return ", ".join(name for name, is_over in over.items() if is_over)

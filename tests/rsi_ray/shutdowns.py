@@ -54,7 +54,7 @@ def two_champions(ledger: Ledger, store: Store, **more: Any) -> list[str]:
     ledger.open_sweep("x", limits(require_approval=False, max_improvement_rate=10.0, **more), LINEAGE)
     artifacts, parent, scores = [store.add(number) for number in (1, 2)], "", (0.5, 0.505, 0.515)
     for number, artifact in enumerate(artifacts, start=1):
-        champion = Champion(artifact=artifact, parent=parent, generation=number, evidence="e")
+        champion = Champion(artifact=artifact, parent=parent, generation=number, evidence="e", train_gflop=1)
         old, new = scores[number - 1 : number + 1]
         assert ledger.promote("x", f"p{number}", old, new, champion=champion) == Allow()
         parent = artifact

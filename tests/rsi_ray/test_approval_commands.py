@@ -126,7 +126,7 @@ def test_limits_are_loosened_when_both_have_approved_and_show_what_changes(
 def test_a_request_is_shown_as_json_and_one_that_is_not_there_in_one_line(ledger: Ledger, command: Printed):
     assert command("approvals", "list") == (0, "Nothing was asked for\n")
     ledger.open_sweep("p", limits(approval=approval("ann")))
-    champion = Champion(artifact="a1", parent="", generation=1, evidence="e1")
+    champion = Champion(artifact="a1", parent="", generation=1, evidence="e1", train_gflop=1)
     request = ledger.ask_promotion("p", champion, "loop", "5% better")
     for told in (("list", "--json"), ("show", request.name, "--json")):
         found = json.loads(command("approvals", *told)[1])
@@ -147,7 +147,7 @@ HOSTILE = "loop\x1b[2J\r\n00 unkill: approved\u202e\u2066\u200b\x9b\x07"
 
 def test_what_a_request_says_can_steer_no_terminal(ledger: Ledger, command: Printed, keys: dict[str, str]):
     ledger.open_sweep("p", limits(approval={"approvers": keys}))
-    champion = Champion(artifact="a1", parent="", generation=1, evidence=f"e{HOSTILE}")
+    champion = Champion(artifact="a1", parent="", generation=1, evidence=f"e{HOSTILE}", train_gflop=1)
     name = ledger.ask_promotion("p", champion, HOSTILE, HOSTILE).name
     told = command("approvals", "reject", name, "--key", "ann", "--reason", HOSTILE)
     shown = command("approvals", "show", name), command("approvals", "list"), told

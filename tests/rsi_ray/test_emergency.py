@@ -279,7 +279,7 @@ def test_a_task_whose_score_accelerates_is_shut_down_and_goes_on_from_its_safe_v
     ledger: Ledger, store: Store, tmp_path: Path
 ):
     safe, fast = two_champions(ledger, store, approval=approval("ann", "bob", "eve", quorum=2))
-    third = Champion(artifact=store.add(3), parent=fast, generation=3, evidence="e")
+    third = Champion(artifact=store.add(3), parent=fast, generation=3, evidence="e", train_gflop=1)
     assert ledger.promote("x", "p3", 0.515, 0.54, champion=third).rule == "runaway"  # type: ignore[union-attr]
     with http_server() as down:
         port = down.server_port
@@ -301,7 +301,7 @@ def test_a_task_whose_score_accelerates_is_shut_down_and_goes_on_from_its_safe_v
     assert isinstance(
         ledger.promote("x", "p4", 0.515, 0.54, champion=third), Deny
     )  # it follows what was undone
-    slower = Champion(artifact=store.add(4), parent=safe, generation=3, evidence="e")
+    slower = Champion(artifact=store.add(4), parent=safe, generation=3, evidence="e", train_gflop=1)
     assert ledger.promote("x", "p4", 0.505, 0.52, champion=slower) == Allow()
     assert audit.verify(ledger.audit()) is None
 

@@ -134,6 +134,12 @@ def test_the_price_is_every_further_training_and_every_evaluation(trained):
     assert (claim.reports, claim.wall_ms, claim.params) == (3, 3 * one.wall_ms, one.params)
 
 
+def test_an_evaluation_is_under_a_ceiling_of_training_under_which_its_candidate_is(trained):
+    _, path = trained
+    one, claim = JOB.price(CONFIG), evaluation_claim(JOB, subject(path, seeds=2))
+    assert claim.lineage_flops <= one.lineage_flops < claim.train_flops
+
+
 def test_what_is_begun_is_never_charged_less_than_it_computes(trained):
     _, path = trained
     one, claim = JOB.price(CONFIG), evaluation_claim(JOB, subject(path, seeds=3))

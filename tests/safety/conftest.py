@@ -10,6 +10,7 @@ from tests.safety.fakes import FakeClock, limits
 DATABASES = ("sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql))
 # the suites that every database of a ledger has to pass
 CONTRACTS = (
+    "ancestors",
     "approvals",
     "audit",
     "drills",

@@ -30,8 +30,8 @@ from tests.safety.test_races import run_all
 HOUR = 3_600_000
 TWO = approval("ann", "bob", "eve", quorum=2)
 ONE = approval("ann", "bob")
-NEW = Champion(artifact="a1", parent="", generation=1, evidence="e1")
-NEXT = Champion(artifact="a2", parent="a1", generation=2, evidence="e2")
+NEW = Champion(artifact="a1", parent="", generation=1, evidence="e1", train_gflop=1)
+NEXT = Champion(artifact="a2", parent="a1", generation=2, evidence="e2", train_gflop=1)
 
 
 def newest(ledger):
@@ -549,6 +549,7 @@ def test_without_an_approval_nothing_is_promoted(line):
         ({"parent": "a9"}, "approval.parent"),
         ({"generation": 3}, "approval.generation"),
         ({"evidence": "e2"}, "approval.evidence"),
+        ({"train_gflop": 0}, "approval.train_gflop"),
     ],
 )
 def test_an_approval_for_another_champion_is_refused_and_logged(line, changed, rule):

@@ -4,8 +4,8 @@ from safety import Allow, Champion, Governor
 from tests.safety.approvers import answer, approval
 from tests.safety.fakes import limits
 
-FIRST = Champion(artifact="a1", parent="", generation=1, evidence="e1")
-SECOND = Champion(artifact="a2", parent="a1", generation=2, evidence="e2")
+FIRST = Champion(artifact="a1", parent="", generation=1, evidence="e1", train_gflop=1)
+SECOND = Champion(artifact="a2", parent="a1", generation=2, evidence="e2", train_gflop=1)
 
 
 def test_champions_are_told_in_order_with_the_approvals_that_they_used_up(ledger):

@@ -53,6 +53,16 @@ def test_a_claim_of_no_reports_is_refused():
         claim(reports=0)
 
 
+@pytest.mark.parametrize("models", [0, 6])
+def test_a_claims_models_are_at_least_one_and_make_a_report_each(models):
+    with pytest.raises(ValueError, match=f"models: expected 1 to as many as reports, 5, found {models}"):
+        claim(models=models, reports=5)
+
+
+def test_the_training_of_ancestors_is_not_charged_again():
+    assert claim(ancestor_flops=10**12).charges() == claim().charges()
+
+
 def test_the_largest_amounts_are_a_claim():
     assert Claim(**dict.fromkeys(FIELDS, MAX_SIZE)).charges()["wall_ms"] == MAX_SIZE
 

@@ -46,7 +46,7 @@ def family(ledger):
 
 
 def champion(number, parent=""):
-    return Champion(artifact=f"a{number}", parent=parent, generation=number, evidence="e")
+    return Champion(artifact=f"a{number}", parent=parent, generation=number, evidence="e", train_gflop=1)
 
 
 def promote(ledger, number, old, new, parent="", sweep="x"):

@@ -243,7 +243,7 @@ def test_a_trial_that_lost_its_lease_may_be_tried_again_once_that_is_over(govern
 def test_a_driver_learns_from_the_governor_what_becomes_of_a_promotion(governor, ledger):
     approvers = {"approvers": {"ann": "a" * 64}}
     governor.open_sweep("p", limits(approval=approvers), "family")
-    champion = Champion(artifact="a1", parent="", generation=1, evidence="e1")
+    champion = Champion(artifact="a1", parent="", generation=1, evidence="e1", train_gflop=1)
     asked = governor.ask_promotion("p", champion, "loop", "5% better")
     found, verdict = governor.request(asked.name)
     assert (found, verdict.rule) == (ledger.request(asked.name)[0], "approval.quorum")

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from safety import Bounds, Claim, PriceError
@@ -23,6 +25,14 @@ def test_what_is_told_counts_and_the_rest_is_at_its_ceiling():
     claim = pricing(lambda config: {"params": config["width"], "train_flops": 1e9}, reports=7)({"width": 5})
     assert (claim.params, claim.train_flops, claim.forward_flops, claim.reports) == (5, 10**9, 200, 7)
     assert type(claim.train_flops) is int
+
+
+def test_training_that_has_a_ceiling_must_be_told():
+    bounds = BOUNDS.model_copy(update={"max_train_flops": 100})
+    with pytest.raises(PriceError, match=r"max_train_flops is their ceiling.*tell train_flops in cost="):
+        replace(pricing(), bounds=bounds)({})
+    told = replace(pricing(lambda _: {"train_flops": 1e2, "ancestor_flops": 10**23}), bounds=bounds)({})
+    assert (told.train_flops, told.ancestor_flops) == (100, 10**23)
 
 
 def test_a_claim_is_taken_as_it_is():
@@ -51,7 +61,9 @@ def test_what_a_budget_counts_must_be_told(counted, hint):
 
 @pytest.mark.parametrize("told", [3, None, {"parameters": 3}])
 def test_what_is_no_claim_is_an_error(told):
-    with pytest.raises(PriceError, match="cost: expected a Claim or a mapping of forward_flops"):
+    with pytest.raises(
+        PriceError, match="cost: expected a Claim or a mapping of ancestor_flops, forward_flops"
+    ):
         pricing(lambda config: told)({})
 
 

@@ -68,6 +68,38 @@ def test_a_claim_is_allowed_exactly_where_it_is_under_every_ceiling(params, flop
     assert isinstance(verdict, Allow if fits else Deny)
 
 
+def with_training(most):
+    return LIMITS.model_copy(update={"bounds": LIMITS.bounds.model_copy(update={"max_train_flops": most})})
+
+
+@pytest.mark.parametrize(("own", "ancestors"), [(100, 0), (60, 40), (0, 100)])
+def test_a_claims_training_and_its_ancestors_are_under_one_ceiling_together(own, ancestors):
+    asked = claim(train_flops=own, ancestor_flops=ancestors)
+    assert judge_claim(with_training(100), asked) == judge_claim(with_training(None), asked) == Allow()
+    assert judge_claim(with_training(99), asked) == Deny(
+        "max_train_flops",
+        "100 FLOPs of training, ancestors' included, is over the ceiling of 99",
+        {"max_train_flops": 1 / 99},
+    )
+
+
+def test_each_of_a_claims_models_has_its_share_of_the_training_and_all_of_the_ancestors():
+    asked = claim(train_flops=91, ancestor_flops=40, models=3)
+    assert judge_claim(with_training(71), asked) == Allow()
+    assert judge_claim(with_training(70), asked).rule == "max_train_flops"
+
+
+@pytest.mark.parametrize("most", [2_000_000_000, 1_000_000_001])
+def test_a_champion_with_as_many_gflop_of_training_as_the_ceiling_is_allowed(most):
+    assert rules.judge_trained(with_training(most), 2) == Allow()
+    assert rules.judge_trained(with_training(most), 3).rule == "max_train_flops"
+
+
+def test_a_champion_whose_training_nobody_tells_is_refused_where_that_has_a_ceiling():
+    assert rules.judge_trained(with_training(1), None).rule == "max_train_flops"
+    assert rules.judge_trained(with_training(None), None) == Allow()
+
+
 def test_integers_beyond_a_floats_precision_are_compared_exactly():
     big = limits().model_copy(update={"bounds": LIMITS.bounds.model_copy(update={"max_params": 2**61})})
     assert judge_claim(big, claim(params=2**61)) == Allow()

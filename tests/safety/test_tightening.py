@@ -30,6 +30,7 @@ STEPS = {
     "bounds.max_params": (999, 1001),
     "bounds.max_flops": (9_999, 10_001),
     "bounds.max_memory": (99_999, 100_001),
+    "bounds.max_train_flops": (1, None),
     "cluster.trials": (9, 11),
     "cluster.train_flops": (1, None),
     "cluster.concurrent_params": (1, None),

@@ -12,7 +12,7 @@ from safety.simulation.timeline import Host, Timeline
 from safety.simulation.violation import Call, Violated
 from tests.safety.approvers import identity
 
-CHAMPION = Champion(artifact="a1", parent="", generation=1, evidence="e")
+CHAMPION = Champion(artifact="a1", parent="", generation=1, evidence="e", train_gflop=1)
 
 
 @pytest.mark.parametrize(
