@@ -16,6 +16,8 @@ from rsi_ray.samplers.meta_learner.standings import standing_of_stopped, standin
 from rsi_ray.samplers.meta_learner.state import Remembered
 
 Array = npt.NDArray[np.float64]
+# of each kind, that are looked at beside the best; all have been, while they were the latest
+LATEST = 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,24 +68,24 @@ class Rows:
     def __init__(self, fields: Fields, memory: Sequence[Remembered]) -> None:
         self.fields, self.memory = fields, memory
         self._made: dict[int, Array] = {}
-        self._excess: list[float] = []
         self._remembered = self._stacked([fields.row(one.params) for one in memory])
         self._standings = np.array([one.standing for one in memory])
 
     def evidence(self, history: History, directions: Sequence[StudyDirection]) -> Evidence:
-        """What a study knows by now; those that were stopped are taken in where there is one objective."""
-        complete = history.complete
-        stopped = history.pruned if len(directions) == 1 else []
+        """The best and the latest of what a study knows; of several objectives, those that ended whole."""
+        latest = history.complete[-LATEST:]
+        complete = list({trial.number: trial for trial in (*history.best, *latest)}.values())
+        stopped = history.pruned[-LATEST:] if len(directions) == 1 else []
+        refused = history.refused[-LATEST:]
         own = standings(complete, directions) if complete else np.empty(0)
-        self._excess += [excess(trial) for trial in history.refused[len(self._excess) :]]
         late = [standing_of_stopped(one, complete, directions[0]) for one in stopped]
         return Evidence(
             remembered=self._remembered,
             measured=self._of([*complete, *stopped]),
             scores=np.concatenate([self._standings, own, late]),
             numbers=[trial.number for trial in (*complete, *stopped)],
-            refused=self._of(history.refused),
-            excess=np.array(self._excess),
+            refused=self._of(refused),
+            excess=np.array([excess(trial) for trial in refused]),
         )
 
     def _of(self, trials: Sequence[FrozenTrial]) -> Array:

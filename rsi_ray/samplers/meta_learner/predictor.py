@@ -19,7 +19,7 @@ PRIORS = (PRIOR, (0.2, 0.05, 0.75, 0.1, 4.0, 0.3))
 # losses of the members before any: smooth effects are most likely, and networks need many rows
 HANDICAPS = (0.0, 1.5, 1.5)
 # rows that a process is fitted on: a fit takes time as the cube of them
-FITTED = 128
+FITTED = 112
 # steps on a new space, and for each new row while there are few; then one process takes one, by turns
 FIRST_STEPS, STEPS, FEW_ROWS = 20, 3, 40
 NET_STEPS = 3

@@ -18,9 +18,9 @@ from rsi_ray.samplers.meta_learner.presence import Presence
 
 Array = npt.NDArray[np.float64]
 # drafts anywhere, mixed of the best, and near each of the best
-ANYWHERE, MIXED, NEAR, PARENTS = 40, 48, 40, 5
+ANYWHERE, MIXED, NEAR, PARENTS = 32, 32, 24, 5
 # then rounds of drafts near those that are worth most
-ROUNDS, CLIMBERS, CLOSE = 3, 3, 30
+ROUNDS, CLIMBERS, CLOSE = 2, 4, 20
 
 
 @dataclass(frozen=True, kw_only=True)
