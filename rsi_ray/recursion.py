@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import json
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +25,7 @@ from rsi_ray.errors import ChampionError, SweepError
 from rsi_ray.governed_loop import GovernedLoop, standing_of
 from rsi_ray.loop import Ending, Event, Standing, Terms, Why, improve
 from rsi_ray.observer import Watch
+from rsi_ray.oversight import this_user
 from rsi_ray.plan import Plan
 from rsi_ray.runs import new_folder, read_about, run_folder, versions_here
 from rsi_ray.search_engine import ArchitectureSearchEngine
@@ -39,6 +40,8 @@ from search_spaces.given_trial import spec_from
 
 # in the folder of a run of the loop: what it takes to go on
 LOOP_FILE = "loop.json"
+# before there is a base model
+NOBODY = Standing(generation=0, artifact="", score=math.nan, config={})
 
 
 @dataclass(kw_only=True)
@@ -148,7 +151,7 @@ def _begin(
             ledger=governor,
             approver=recursion.approver,
             sweep=folder.name,
-            by=recursion.signer.name if recursion.signer else _user(),
+            by=recursion.signer.name if recursion.signer else this_user(),
             limits=sweep.checked_limits(),
             key=recursion.key,
         ),
@@ -190,15 +193,24 @@ def _run_to_its_end(recursion: Recursion, loop: GovernedLoop, first: int) -> End
     stopped: SafetyError | None = None
     try:
         ending = _run(recursion, loop, first)
+    except KeyboardInterrupt:
+        text = f"interrupted; `rsi-ray run --resume {loop.engine.run}` goes on"
+        return _ended(recursion, loop, Why.STOPPED, text)
     except SafetyError as error:
         ending, stopped = Ending(why=Why.STOPPED, text=str(error)), error
     standing = _standing(loop.governor, loop.store.lineage)
     if standing and ending.why is not Why.SHUT_DOWN:
         loop.shut_down(standing.reason)
-        return Ending(why=Why.SHUT_DOWN, text=standing.reason)
+        return _ended(recursion, loop, Why.SHUT_DOWN, f"shut down: {standing.reason}")
     if stopped:
         raise stopped
     return ending
+
+
+def _ended(recursion: Recursion, loop: GovernedLoop, why: Why, text: str) -> Ending:
+    version = loop.store.current()
+    recursion.tell(Event(kind="ended", champion=standing_of(version) if version else NOBODY, text=text))
+    return Ending(why=why, text=text)
 
 
 def _run(recursion: Recursion, loop: GovernedLoop, first: int) -> Ending:
@@ -206,7 +218,8 @@ def _run(recursion: Recursion, loop: GovernedLoop, first: int) -> Ending:
         recursion.tell(Event(kind="base", text="the base model is trained, and evaluated by itself"))
         searched = loop.engine.train_base(recursion.base)
         if searched.stopped or not searched.best_first:
-            return Ending(why=Why.STOPPED, text=searched.stopped or "the base model could not be trained")
+            text = searched.stopped or "the base model could not be trained"
+            return _ended(recursion, loop, Why.STOPPED, text)
         loop.adopt_base(searched.best_first[0])
     _require_comparable(loop)
     terms = Terms(
@@ -283,7 +296,7 @@ def ports_of(
         history=lambda: [asdict(one) for one in store.history()],
         log=recursion.log,
         versions=versions_here,
-        by=_user(),
+        by=this_user(),
     )
 
 
@@ -314,10 +327,3 @@ def _terminated_as_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "rsi-ray"

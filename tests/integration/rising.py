@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from rsi_ray import Sweep, loop_command
 from rsi_ray.approvers import Policy, PolicyApprover, Signer, local_signer
 from rsi_ray.cli import main
+from rsi_ray.oversight import this_user
 from rsi_ray.proposal import Proposal
 from rsi_ray.recursion import Outcome, Recursion, run_recursion
 from rsi_ray.tasks.task import Batch
@@ -152,7 +153,7 @@ TRAINING: dict[str, Any] = {
 def recursion(folder: Path, **changes: Any) -> Recursion:
     """A loop in a folder of its own; what is said by `changes` is another."""
     storage = folder / "rsi_results"
-    signer = local_signer(storage, "ann")
+    signer = local_signer(storage, this_user())
     task: Any = changes.pop("task", RisingTask())
     sweep = Sweep(
         RisingSpace(), task, changes.pop("limits", LIMITS), name="rising", lineage="line", storage=storage,

@@ -135,11 +135,14 @@ class Stopped:
     """A loop that ends as it is told, on a governor whose lineage is shut down or isn't."""
 
     def __init__(self, standing=None):
-        self.governor = self.store = self
-        self.lineage, self.standing, self.told = "line", standing, []
+        self.governor = self.store = self.engine = self
+        self.run, self.lineage, self.standing, self.told = "loop-1", "line", standing, []
 
     def standing_incident(self, lineage):
         return self.standing
+
+    def current(self):
+        return None
 
     def shut_down(self, reason):
         self.told.append(reason)
@@ -149,21 +152,34 @@ INCIDENT = SimpleNamespace(reason="a fire", number=1)
 
 
 @pytest.mark.parametrize("ends", [Ending(why=Why.STOPPED, text="frozen"), SafetyError("frozen")])
-def test_a_shutdown_that_came_from_elsewhere_is_completed_at_once(monkeypatch, ends):
+def test_a_shutdown_that_came_from_elsewhere_is_completed_at_once(tmp_path, monkeypatch, ends):
     monkeypatch.setattr(module, "_run", lambda *_: ends if isinstance(ends, Ending) else raised(ends))
-    loop = Stopped(INCIDENT)
-    assert _run_to_its_end(None, loop, 1) == Ending(why=Why.SHUT_DOWN, text="a fire")
+    loop, told = Stopped(INCIDENT), []
+    ending = _run_to_its_end(recursion(tmp_path, tell=told.append), loop, 1)
+    assert ending == Ending(why=Why.SHUT_DOWN, text="shut down: a fire")
     assert loop.told == ["a fire"]
+    assert [event.text for event in told] == [ending.text]
 
 
-def test_a_shutdown_of_its_own_is_completed_once_and_where_there_is_none_it_ends_as_it_does(monkeypatch):
+def test_a_shutdown_of_its_own_is_completed_once_and_where_there_is_none_it_ends_as_it_does(
+    tmp_path, monkeypatch
+):
     own = Ending(why=Why.SHUT_DOWN, text="gains")
     loop = Stopped(INCIDENT)
     monkeypatch.setattr(module, "_run", lambda *_: own)
-    assert (_run_to_its_end(None, loop, 1), loop.told) == (own, [])
+    assert (_run_to_its_end(recursion(tmp_path), loop, 1), loop.told) == (own, [])
     monkeypatch.setattr(module, "_run", lambda *_: raised(SafetyError("out of budget")))
     with pytest.raises(SafetyError, match="out of budget"):
-        _run_to_its_end(None, Stopped(), 1)
+        _run_to_its_end(recursion(tmp_path), Stopped(), 1)
+
+
+def test_an_interrupt_between_sweeps_ends_it_with_a_word_that_says_how_to_go_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_run", lambda *_: raised(KeyboardInterrupt()))
+    told = []
+    ending = _run_to_its_end(recursion(tmp_path, tell=told.append), Stopped(), 1)
+    assert ending.why is Why.STOPPED
+    assert ending.text == "interrupted; `rsi-ray run --resume loop-1` goes on"
+    assert [(event.kind, event.text) for event in told] == [("ended", ending.text)]
 
 
 def raised(error):
