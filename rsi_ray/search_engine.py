@@ -92,22 +92,6 @@ class ArchitectureSearchEngine:
         """The sweep of a generation, without the candidates that it begins with."""
         return replace(self.sweep, parent=parent, seed=self.sweep.seed + generation, baseline=None)
 
-    def near(self, sweep: Sweep, champion: Standing, generation: int) -> list[dict[str, Any]]:
-        """Children that contain the champion, and others that differ in one parameter, in turn."""
-        rng = random.Random(f"{self.sweep.seed}:{generation}")
-        job, limits = sweep.job(), sweep.checked_limits()
-        own = spec_from(job, champion.config)[0]
-        beyond: list[dict[str, Any]] = []
-        around: list[dict[str, Any]] = []
-        for config in neighbours(job, champion.config, rng):
-            if isinstance(judge_config(limits, job, config), Allow):
-                grown = relation(sweep.space, own.spec, spec_from(job, config)[0].spec).kind == "exact"
-                (beyond if grown else around).append(config)
-        rng.shuffle(beyond)
-        rng.shuffle(around)
-        in_turn = chain.from_iterable(zip_longest(beyond, around))
-        return list(islice(filter(None, in_turn), round(SHARE_NEAR * sweep.trials)))
-
     def name_of(self, generation: int) -> str:
         """Name of a generation's run: its folder in the storage."""
         return f"{self.run}-g{generation}"
@@ -143,6 +127,22 @@ class ArchitectureSearchEngine:
             if one["verdict"] == Verdict.MEASURED
             and (folder / WEIGHTS / f"{one['trial_id']}.safetensors").is_file()
         ]
+
+    def near(self, sweep: Sweep, champion: Standing, generation: int) -> list[dict[str, Any]]:
+        """Children that contain the champion, and others that differ in one parameter, in turn."""
+        rng = random.Random(f"{self.sweep.seed}:{generation}")
+        job, limits = sweep.job(), sweep.checked_limits()
+        own = spec_from(job, champion.config)[0]
+        beyond: list[dict[str, Any]] = []
+        around: list[dict[str, Any]] = []
+        for config in neighbours(job, champion.config, rng):
+            if isinstance(judge_config(limits, job, config), Allow):
+                grown = relation(sweep.space, own.spec, spec_from(job, config)[0].spec).kind == "exact"
+                (beyond if grown else around).append(config)
+        rng.shuffle(beyond)
+        rng.shuffle(around)
+        in_turn = chain.from_iterable(zip_longest(beyond, around))
+        return list(islice(filter(None, in_turn), round(SHARE_NEAR * sweep.trials)))
 
     def _validate_safety(self, architecture: Any, bounds: Mapping[str, Any]) -> bool:
         """Whether a spec, or one by its parameters, is under the ceilings of the guide's `bounds`."""

@@ -384,6 +384,10 @@ def what_is_taken_back_still_stands(patch):
     patch.setattr(succession, "line", lambda promoted, rollbacks: list(promoted))
 
 
+def ancestors_are_what_the_driver_tells(patch):
+    patch.setattr(succession, "with_ancestors", lambda _connection, _sweep, claim: claim)
+
+
 FAULTS = [
     (what_reports_told_is_forgotten, "liars", "I2"),
     (an_audit_row_is_taken_out, "calm", "I6"),
@@ -427,6 +431,7 @@ FAULTS = [
     (one_approver_is_enough, "approvals", "I10"),
     (nobody_is_asked_for_approval, "approvals", "I10"),
     (the_audit_leaves_out("promote"), "approvals", "I6"),
+    (ancestors_are_what_the_driver_tells, "approvals", "ceiling"),
     (a_shutdown_freezes_nothing, "emergencies", "I11"),
     (a_step_is_taken_before_its_turn, "emergencies", "I11"),
     (a_shutdown_takes_no_champion_back, "emergencies", "I11"),
@@ -455,6 +460,8 @@ LIKELY = {
     an_approval_never_expires: 9,
     a_proposer_approves_for_itself: 3,
     a_rejection_counts_as_nothing: 4,
+    ancestors_are_what_the_driver_tells: 12,
+    what_is_taken_back_still_stands: 11,
     a_grant_is_answered_whether_it_was_written_or_not: 9,
 }
 
