@@ -37,7 +37,8 @@ class Trained(tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Make room for the next candidate."""
-        self._config, self._run = new_config, None
+        self._config = new_config
+        self._run: TrainingRun | None = None
         return True
 
     def step(self) -> dict[str, Any]:
@@ -45,7 +46,7 @@ class Trained(tune.Trainable):
         if not isinstance(judge_config(self._limits, self._job, self._config), Allow):
             return {"score": 0.0, "flops": 0, "seconds": 0.0, "done": True}
         began, claim = time.perf_counter(), self._job.price(self._config)
-        self._run: TrainingRun | None = self._run or self._job.begin(self._config)
+        self._run = self._run or self._job.begin(self._config)
         score = self._run.next_report()["score"]
         flops = claim.train_flops // claim.reports
         return {"score": score, "flops": flops, "seconds": time.perf_counter() - began}

@@ -106,7 +106,8 @@ class LoopSearch:
         if self._learned.is_file():
             sampler.inner.load(self._learned)
         study = optuna.create_study(sampler=sampler, direction="maximize")
-        for config in self._engine.near(sweep, self._champion.standing, number):
+        drafts = self._engine.drafts(self._champion.standing, number, sweep.parent)
+        for config in drafts[: self._engine.near]:
             study.enqueue_trial(dict(config))
         rungs = _Bracket(1, job.training.epochs, REDUCTION_FACTOR, 0)
         for trial in self._admitted(study, sweep, job):
@@ -138,7 +139,7 @@ class LoopSearch:
         rungs: _Bracket | None,
     ) -> tuple[TrainingRun | None, float]:
         """Train a candidate until its end, or until ASHA stops it; no run then."""
-        run, claim, name = job.begin(config), job.price(config), SimpleNamespace(trial_id=str(id(trial)))
+        run, claim, name = job.begin(config), job.price(config), _named(str(id(trial)))
         flops, score = claim.train_flops // claim.reports, 0.0
         for epoch in range(1, claim.reports + 1):
             began = time.perf_counter()
@@ -172,3 +173,8 @@ class LoopSearch:
             parent=Parent(weights=path, artifact=digest, config=config, spec=spec, train_flops=total),
             epochs=before + job.training.epochs,
         )
+
+
+def _named(trial_id: str) -> Any:
+    """As much of a trial of Tune as ASHA's brackets look at."""
+    return SimpleNamespace(trial_id=trial_id)

@@ -109,7 +109,7 @@ def compared(seed: int, curves: dict[str, Curve]) -> dict[str, Any]:
 
 def median_of(rows: list[dict[str, Any]], name: str, ratio: str) -> float:
     """Of all seeds."""
-    return round(statistics.median(row[name][ratio] for row in rows), 2)
+    return round(float(statistics.median(row[name][ratio] for row in rows)), 2)
 
 
 def main() -> None:

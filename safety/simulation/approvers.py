@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -23,7 +24,8 @@ NAMES = ("ann", "bob", "eve")
 HOUR_MS = 3_600_000
 # small enough for many of them within a window
 OLD, NEW = 1.0, 1.0005
-STEP_GFLOP = 4
+# a champion's own training has less than so many GFLOP
+MOST_STEP = 12
 REJECTS, FORGES, CHEATS = 0.2, 0.1, 0.3
 
 
@@ -63,7 +65,7 @@ class Approvers:
             generation=generation,
             evidence="e",
             # each a step beyond what led to it
-            train_gflop=self.people.trained(sweep) + self.rng.randint(0, STEP_GFLOP),
+            train_gflop=self.people.trained(sweep) + self.number % MOST_STEP,
         )
         by = self.rng.choice(("loop", "ann"))
         try:
@@ -115,13 +117,14 @@ class Approvers:
     def _cheat(self, champion: Champion, digest: str) -> tuple[Champion, str]:
         """Another artifact, parent, generation, evidence or training; another's approval; or none."""
         other = self.rng.choice(self.past)
+        trained = {"train_gflop": champion.train_gflop + 1}
+        ground: dict[str, Any] = {"evidence": "another"} if self.number % 2 else trained
         return self.rng.choice(
             [
                 (replace(champion, artifact="exchanged"), digest),
                 (replace(champion, parent="another"), digest),
                 (replace(champion, generation=champion.generation + 1), digest),
-                (replace(champion, evidence="another"), digest),
-                (replace(champion, train_gflop=champion.train_gflop + 1), digest),
+                (replace(champion, **ground), digest),
                 (champion, other[1].digest),
                 (other[0], other[1].digest),
                 (champion, ""),

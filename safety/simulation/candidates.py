@@ -12,8 +12,8 @@ from safety.limits import Bounds, Budgets, Limits
 DOMAIN = "reasoning"
 CEILING = 0.95
 GFLOP = 10**9
-# a few champions after which the larger candidates are refused, and after many of them all
-MOST_TRAINED = 50 * GFLOP
+# what no candidate of its own reaches, and the larger ones do with a champion before them
+MOST_TRAINED = 41 * GFLOP
 # the guide's own simulated runaway: each improvement is 1.6 times the one before
 RUNAWAY = 1.6
 

@@ -388,6 +388,11 @@ the_audit_leaves_out_promote = the_audit_leaves_out("promote")
 the_audit_leaves_out_rollback = the_audit_leaves_out("rollback")
 the_audit_leaves_out_release = the_audit_leaves_out("release")
 
+
+def ancestors_are_what_the_driver_tells(patch):
+    patch.setattr(succession, "with_ancestors", lambda _connection, _sweep, claim: claim)
+
+
 FAULTS = [
     (what_reports_told_is_forgotten, "liars", "I2"),
     (an_audit_row_is_taken_out, "calm", "I6"),
@@ -431,6 +436,7 @@ FAULTS = [
     (one_approver_is_enough, "approvals", "I10"),
     (nobody_is_asked_for_approval, "approvals", "I10"),
     (the_audit_leaves_out_promote, "approvals", "I6"),
+    (ancestors_are_what_the_driver_tells, "approvals", "ceiling"),
     (a_shutdown_freezes_nothing, "emergencies", "I11"),
     (a_step_is_taken_before_its_turn, "emergencies", "I11"),
     (a_shutdown_takes_no_champion_back, "emergencies", "I11"),
@@ -466,6 +472,7 @@ LIKELY = {
     anybody_releases_a_lineage: 13,
     what_is_taken_back_still_stands: 16,
     the_audit_leaves_out_release: 12,
+    ancestors_are_what_the_driver_tells: 12,
     a_grant_is_answered_whether_it_was_written_or_not: 9,
 }
 
