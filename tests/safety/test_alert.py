@@ -85,15 +85,15 @@ def test_a_webhook_that_is_slow_or_down_is_given_up_after_its_time_and_its_url_i
 
 
 def test_an_answer_that_trickles_is_given_up_too():
+    over = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def trickle():
             taken, _ = listening.accept()
             with taken, suppress(OSError):
                 taken.sendall(b"HTTP/1.1 200 OK\r\n")
-                for _ in range(40):
+                while not over.wait(0.05):
                     taken.sendall(b"x: y\r\n")
-                    time.sleep(0.05)
 
         thread = threading.Thread(target=trickle)
         thread.start()
@@ -101,6 +101,7 @@ def test_an_answer_that_trickles_is_given_up_too():
         with pytest.raises(AlertError, match=r"webhook: no whole answer within 0.2 s"):
             Webhook(url=f"http://127.0.0.1:{listening.getsockname()[1]}/hook", seconds=0.2).send(ALERT)
         assert time.monotonic() - began < 1
+        over.set()
         thread.join()
 
 
