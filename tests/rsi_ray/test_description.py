@@ -60,8 +60,12 @@ def test_a_call_keeps_lists_of_its_file_and_gets_what_is_given_beside():
     heads = (Head(name="a", classes=2, length=3, dense=True),)
     told = describe_call("search_spaces:TransformerSpace", {"vocab": 7}, {"heads": heads, "batch_size": 2})
     assert rebuilt(json.loads(json.dumps(told))) == TransformerSpace(heads=heads, batch_size=2, vocab=7)
-    listed = describe_call("builtins:dict", {"widths": [4, 8]}, {})
-    assert rebuilt(listed) == {"widths": [4, 8]}
+
+
+@pytest.mark.parametrize("name", ["os:system", "subprocess:Popen", "builtins:dict"])
+def test_nothing_but_a_space_is_made_by_a_call_that_a_file_names(name):
+    with pytest.raises(ValueError, match="expected a class of a search space"):
+        rebuilt(describe_call(name, {"command": "true"}, {}))
 
 
 @pytest.mark.parametrize(

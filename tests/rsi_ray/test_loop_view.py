@@ -39,7 +39,7 @@ def console(width=100, **more):
         ("searching", {}, "=== Generation 1 ==="),
         ("searching", {}, "champion: generation 0, score 0.5000, depth1"),
         ("searched", {"text": "3 candidates"}, "3 candidates trained to the end"),
-        ("verified", {"verified": verified()}, "evaluated: 0.6000 (+20.0%), depth2"),
+        ("verified", {"verified": verified()}, "evaluated: 0.6000 (+20.0%; "),
         ("verified", {"verified": verified(discrepancy="score: reported 1")}, "incident: score: reported 1"),
         ("refused", {"verified": verified(verdict=Deny("r", "over")), "text": "over"}, "evaluator: over"),
         ("asked", {"verified": verified(), "text": "too fast"}, "held for people: too fast"),

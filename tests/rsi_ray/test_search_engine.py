@@ -38,7 +38,7 @@ def champion_of(engine):
 
 def near(engine, generation=2):
     champion = champion_of(engine)
-    return champion, engine._near(engine.generation_sweep(generation, None), champion, generation)
+    return champion, engine.drafts(champion, generation, None)[: engine.near]
 
 
 def kinds(engine, champion, configs):
@@ -78,15 +78,17 @@ def test_each_generation_has_a_name_a_seed_and_a_parent_of_its_own(tmp_path):
     parent = Parent(weights=tmp_path, artifact="a", config={}, spec=None, train_flops=1)
     sweep = engine.generation_sweep(3, parent)
     assert (sweep.seed, sweep.parent, sweep.baseline) == (8, parent, None)
-    assert [engine.name_of(number) for number in (0, 3)] == ["loop-1-g0", "loop-1-g3"]
+    assert engine.name_of(0, None) == "loop-1-g0"
+    assert engine.name_of(3, parent) == "loop-1-g3-a"  # after a rollback it has another one
 
 
 def test_a_candidates_weights_lie_in_its_generations_folder(tmp_path):
-    folder = tmp_path / "loop-1-g2"
+    folder = tmp_path / "loop-1-g2-abc"
+    parent = Parent(weights=tmp_path, artifact="abc", config={}, spec=None, train_flops=1)
     folder.mkdir()
     (folder / "run.json").write_text("{}")
     found = Found(number=0, config={}, reported=0.5, record={"trial_id": "abc"})
-    assert engine_of(tmp_path).weights_of(2, found) == folder / "weights" / "abc.safetensors"
+    assert engine_of(tmp_path).weights_of(2, parent, found) == folder / "weights" / "abc.safetensors"
 
 
 @pytest.mark.parametrize(("params", "is_safe"), [(100_000, True), (100, False)])

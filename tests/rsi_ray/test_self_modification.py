@@ -19,7 +19,7 @@ from rsi_ray.evidence import Evidence, Measurement
 from rsi_ray.loop import Answer
 from rsi_ray.proposal import Domain, Proposal, Size, from_json
 from rsi_ray.self_modification import SelfModificationEngine, evidence_of
-from safety import Allow, Decision, Deny, Hold, Ledger
+from safety import Allow, Decision, Deny, Hold, Ledger, limits_from_dict
 from safety.approval import Answer as Said
 from safety.approval import Request, decide
 from tests.rsi_ray.champions import SPACE, SPEC, candidate, open_lineage
@@ -85,11 +85,23 @@ def person() -> Person:
     return Person()
 
 
+LIMITS = limits_from_dict(
+    {
+        "bounds": {
+            "max_params": 1e9,
+            "max_flops": 1e9,
+            "max_memory": 1e9,
+            "max_performance": {"reasoning": 0.95},
+        }
+    }
+)
+
+
 def engine_of(
     ledger: Ledger, store: ChampionStore, person: Person, sweep: str = "s"
 ) -> SelfModificationEngine:
     return SelfModificationEngine(
-        store, ledger=ledger, approver=person, sweep=sweep, by="loop", ceilings={"reasoning": 0.95}, key="K"
+        store, ledger=ledger, approver=person, sweep=sweep, by="loop", limits=LIMITS, key="K"
     )
 
 
