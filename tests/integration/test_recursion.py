@@ -457,7 +457,7 @@ def test_what_was_exchanged_on_disk_is_neither_read_nor_promoted(tmp_path: Path,
 
     def exchanged(event: Event, by: Callable[[Path], None]) -> None:
         if event.kind == "searched":
-            for path in tmp_path.glob("rsi_results/*-g1/weights/*.safetensors"):
+            for path in tmp_path.glob("rsi_results/*-g1-*/weights/*.safetensors"):
                 if path not in kept:
                     kept[path] = path.read_bytes()
                 path.unlink()
