@@ -458,13 +458,15 @@ def test_what_was_exchanged_on_disk_is_neither_read_nor_promoted(tmp_path: Path,
     def exchanged(event: Event, by: Callable[[Path], None]) -> None:
         if event.kind == "searched":
             for path in tmp_path.glob("rsi_results/*-g1/weights/*.safetensors"):
-                kept.setdefault(path, path.read_bytes())
+                if path not in kept:
+                    kept[path] = path.read_bytes()
                 path.unlink()
                 by(path)
 
     def link(path: Path) -> None:
-        path.with_suffix(".elsewhere").write_bytes(kept[path])
-        path.symlink_to(path.with_suffix(".elsewhere"))
+        elsewhere = tmp_path / path.name
+        elsewhere.write_bytes(kept[path])
+        path.symlink_to(elsewhere)
 
     def payload(path: Path) -> None:
         path.write_bytes(pickle.dumps(Pwned(tmp_path / "pwned")))
