@@ -18,6 +18,7 @@ from rsi_ray.errors import ChampionError
 from rsi_ray.manifest import Manifest, manifest_in, with_manifest
 from safety import ArtifactError, Champion, Promoted, read_plain_file
 from safety.claim import gflop
+from safety.document import MAX_FLOPS
 
 SUFFIX, EVIDENCE = ".safetensors", ".evidence.json"
 # of a digest, in a file's name
@@ -89,9 +90,12 @@ class Version:
         """What the ledger is asked to promote.
 
         Raises:
-            ChampionError: nothing was measured of it.
+            ChampionError: nothing was measured of it, or no ledger holds its FLOPs.
         """
         manifest = self.manifest
+        if not manifest.total_flops <= MAX_FLOPS:
+            told = f"{manifest.total_flops:.3e} FLOPs of training are more than a ledger holds"
+            raise ChampionError(f"version {self.name}: {told}; expected at most {MAX_FLOPS:.3e}")
         if self.evidence is None:
             raise ChampionError(f"version {self.name}: {evidence_of(self.path)} is missing")
         return Champion(

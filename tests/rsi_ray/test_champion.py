@@ -80,6 +80,14 @@ def test_flops_of_ancestors_are_counted_to_the_last_one(ledger: Ledger, tmp_path
     assert store.stage(candidate(3, inherits=False)).manifest.ancestor_flops == 0
 
 
+def test_the_ledger_is_told_all_training_in_gflop_rounded_up(ledger: Ledger, tmp_path: Path):
+    store = ChampionStore(tmp_path / "line", ledger)
+    store.adopt_base(candidate(0, train_flops=2 * 10**9, inherits=False))
+    assert store.stage(candidate(1, train_flops=10**9 + 1)).champion.train_gflop == 4
+    with pytest.raises(ChampionError, match="FLOPs of training are more than a ledger holds"):
+        assert store.stage(candidate(2, train_flops=10**30)).champion
+
+
 def test_a_lineage_has_one_base(store: ChampionStore):
     base = store.champion()
     assert (base.state, base.current) == ("base", True)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import pickle
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors import SafetensorError
 
+from rsi_ray.heritage import Parent
 from rsi_ray.hyperparameters import TrainingChoices
 from rsi_ray.job import TrainingJob
 from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
@@ -76,6 +78,21 @@ class Own:
 def job(space=SPACE, load_task=Loader, **changes):
     values = {"training": TRAINING, "seed": 0, "trial_seconds": 60, **changes}
     return TrainingJob(space=space, load_task=load_task(), **values)
+
+
+def test_a_child_is_priced_with_the_training_of_those_that_it_inherits_from():
+    job = TrainingJob(
+        space=SPACE,
+        load_task=Loader(),
+        training=TRAINING,
+        choices=TrainingChoices(),
+        seed=0,
+        trial_seconds=60,
+    )
+    parent = Parent(weights=Path("none"), artifact="", config=CONFIG, spec=None, train_flops=10**24)
+    own, inherited = job.price(CONFIG), replace(job, parent=parent).price(CONFIG)
+    assert inherited == replace(own, ancestor_flops=10**24)
+    assert inherited.lineage_flops == own.train_flops + 10**24
 
 
 def test_a_claim_is_every_step_and_every_evaluation():
