@@ -119,6 +119,7 @@ OTHER = {
     "evidence": "",
     "sweep": "t",
     "lifts": "runaway",
+    "train_gflop": "3",
 }
 
 
