@@ -47,7 +47,7 @@ def test_versions_are_listed_with_the_champion_marked(store: ChampionStore, comm
         ["generation", "digest", "score", "delta", "params", "state", "promoted", "approved", "by"],
     )
     base, first, second, third = (row.split() for row in rows)
-    assert base == ["0", store.find("0").artifact[:12], "0.5500", "2", "base"]
+    assert base == ["0", store.find("0").artifact[:12], "0.5000", "2", "base"]
     assert (first[:5], first[-1]) == (["1", store.find("1").artifact[:12], "0.6000", "+0.1000", "2"], "ann")
     assert (second[:2], second[-1]) == (["*", "2"], "ann")
     assert third[-1] == "candidate"
@@ -80,7 +80,7 @@ def test_a_version_is_shown_with_its_domains_its_lineage_and_who_approved_it(
     for line in (
         f"artifact: {champion.artifact}",
         "score: 0.63, better by 0.03",
-        "reasoning: 0.75",
+        "reasoning: 0.7",
         f"training: 5 FLOPs, and {2 * 10**20:,} of its ancestors",
         f"ancestors: {store.find('1').name}, {store.find('0').name}",
         "ann approves: seen",
