@@ -155,7 +155,7 @@ def test_what_a_request_says_can_steer_no_terminal(ledger: Ledger, command: Prin
         assert (code, steers(printed)) == (0, "")
         assert "loop\\x1b[2J\\r\\n00 unkill: approved\\u202e\\u2066\\u200b\\x9b\\x07" in printed
     assert [printed.count("\n") for _, printed in shown[1:]] == [1, 1]
-    assert shown[0][1].count("\n") == 9
+    assert shown[0][1].count("\n") == 10
     # and an error that repeats what somebody has said
     code, printed = command("approvals", "approve", name, "--key", "bob", "--reason", "yes")
     assert (code, printed.count("\n"), steers(printed)) == (1, 1, "")
