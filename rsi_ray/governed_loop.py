@@ -157,6 +157,7 @@ class GovernedLoop:
             self.store.champion(),
             version,
             reported=wanted.reported,
+            noise=wanted.noise,
             incident=wanted.discrepancy,
             held=held.reason if held else "",
         )

@@ -146,6 +146,7 @@ class SelfModificationEngine:
         proposed: Version,
         *,
         reported: float | None = None,
+        noise: str = "",
         incident: str = "",
         held: str = "",
     ) -> Proposal:
@@ -162,7 +163,7 @@ class SelfModificationEngine:
             current=old.own.score,
             proposed=new.own.score,
             improvement=improvement(old=old.own.score, new=new.own.score),
-            noise=is_improvement(old, new).text,
+            noise=noise or is_improvement(old, new).text,
             seeds=len(new.measurements),
             is_sealed=new.sealed,
             reported=reported,
