@@ -15,7 +15,7 @@ import pytest
 from safetensors import safe_open
 
 from rsi_ray.champion import ChampionStore
-from rsi_ray.champion_version import Version
+from rsi_ray.champion_version import Version, evidence_of
 from rsi_ray.errors import ChampionError
 from safety import Allow, Deny, Hold, Ledger, artifact_digest
 from tests.rsi_ray.champions import (
@@ -484,3 +484,12 @@ def test_a_kill_at_any_step_leaves_the_old_champion_or_the_new_one(ledger: Ledge
     # killed before the ledger was asked, and between its answer and the pointer
     assert promoted.count(0) >= 6
     assert list(zip(promoted, pointers, strict=True)).count((1, 0)) >= 3
+
+
+def test_evidence_that_was_changed_after_the_promotion_is_noticed(ledger: Ledger, tmp_path: Path):
+    open_lineage(ledger)
+    store = grown(ledger, tmp_path, 1)
+    path = evidence_of(store.champion().path)
+    path.write_bytes(path.read_bytes().replace(b"0.6", b"0.9"))
+    with pytest.raises(ChampionError, match="was changed; it is not that by which it was promoted"):
+        store.champion()

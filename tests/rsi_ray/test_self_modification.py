@@ -255,3 +255,20 @@ def test_the_current_model_computes_with_the_champions_weights(
     for name, output in model(inputs).items():
         torch.testing.assert_close(found[name], output)
     assert not engine.current_model.training
+
+
+@pytest.mark.parametrize(
+    ("domain", "reason"), [("reasoning", "over the ceiling of 0.5"), ("planning", "not measured")]
+)
+def test_what_is_over_a_ceiling_or_was_not_measured_is_not_promoted_whoever_approves(
+    ledger: Ledger, store: ChampionStore, person: Person, domain: str, reason: str
+):
+    bounds = {"max_params": 1e9, "max_flops": 1e9, "max_memory": 1e9, "max_performance": {domain: 0.5}}
+    limits = limits_from_dict({"bounds": bounds})
+    engine = SelfModificationEngine(
+        store, ledger=ledger, approver=person, sweep="s", by="loop", limits=limits
+    )
+    assert not engine.apply_modification(deeper())
+    assert isinstance(engine.verdict, Deny)
+    assert reason in engine.verdict.reason
+    assert store.champion().manifest.generation == 0
