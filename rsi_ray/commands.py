@@ -98,7 +98,7 @@ def _read(config: Path | None, example: str | None, resume: str | None, storage:
     if len(given) > 1:
         raise SweepError("run: expected one of a file, --example and --resume")
     if resume is not None:
-        file = RUN_FILE if is_run(storage, resume, RUN_FILE) else LOOP_FILE
+        file = LOOP_FILE if is_run(storage, resume, LOOP_FILE) else RUN_FILE
         folder = run_folder(storage, resume, file)
         _find_own_classes(read_about(folder, file).get(BESIDE))
         return config_of_run(folder, file)
