@@ -120,7 +120,7 @@ class GovernedLoop:
             evidence_of(self.store.champion()),
             judged.evidence,
             # as many may be tried in turn: together they are no luckier than one
-            confidence=1 - DOUBT / max(1, self.engine.sweep.keep_weights),
+            confidence=1 - DOUBT / max(1, min(self.engine.sweep.keep_weights, self.engine.sweep.trials)),
         )
         return Verified(
             standing=standing_of(version),

@@ -201,6 +201,8 @@ def run_away(folder: Path, *, alerts: Mapping[str, Any], **changes: Any) -> Outc
     """A loop whose third generation gains too fast, from its base on."""
     (folder / "level").write_text("0")
     loop = recursion(folder, task=LevelledTask(str(folder)), alerts=alerts, generations=4, seeds=0, **changes)
+    # one candidate is looked at: the more there are, the surer an improvement must be
+    loop.sweep.keep_weights = 1
     loop.tell = _raise_at_the_base(folder, loop.tell)
     loop.approver = Raising(loop.approver, folder)  # type: ignore[arg-type]
     return run_recursion(loop)

@@ -25,7 +25,7 @@ from rsi_ray.champion_version import Version
 from rsi_ray.errors import ChampionError
 from rsi_ray.loop import Event, Why
 from rsi_ray.recursion import Outcome, run_recursion
-from safety import ArtifactError, Decision, Ledger, Promoted
+from safety import Decision, Ledger, Promoted
 from tests.conftest import Command
 from tests.integration import rising
 
@@ -474,11 +474,15 @@ def test_what_was_exchanged_on_disk_is_neither_read_nor_promoted(tmp_path: Path,
     def run(resume: str | None = None, **changes: Any) -> Outcome:
         return run_recursion(rising.recursion(tmp_path, generations=1, **changes), resume=resume)
 
-    with pytest.raises(ArtifactError, match="link"):
-        run(tell=lambda event: exchanged(event, link))
+    def refused(by: Callable[[Path], None], resume: str | None = None) -> str:
+        events: list[Event] = []
+        outcome = run(resume, tell=lambda event: (events.append(event), exchanged(event, by))[0])
+        assert outcome.ending.why is Why.NOTHING
+        return " ".join(event.text for event in events if event.kind == "refused")
+
+    assert "link" in refused(link)
     name = run_of(tmp_path)
-    with pytest.raises(ArtifactError):
-        run(name, tell=lambda event: exchanged(event, payload))
+    assert "no safetensors" in refused(payload, name)
     assert not (tmp_path / "pwned").exists()
 
     class Exchanging:
