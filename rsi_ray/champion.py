@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -152,6 +152,13 @@ class ChampionStore:
         path = path_in(self.folder, manifest.parent_generation, manifest.parent)
         found = self._version_or_problem(path, self._promotions(), manifest.parent)
         return found if manifest.parent and isinstance(found, Version) else None
+
+    def ancestors(self, version: Version) -> Iterator[Version]:
+        """The versions before one, its parent first."""
+        parent = self.parent_of(version)
+        while parent:
+            yield parent
+            parent = self.parent_of(parent)
 
     def last_known_safe(self) -> Version:
         """The newest version before the champion that people approved and that still is what it was.

@@ -91,7 +91,7 @@ def show(
     """Print what a version is, what was measured of it, who approved it, and where it comes from."""
     with _opened(ledger, storage, lineage) as (_, store):
         found = store.find(version)
-        line = list(_ancestors(store, found))
+        line = list(store.ancestors(found))
     told = {
         **_told(found),
         "ancestors": [one.name for one in line],
@@ -197,13 +197,6 @@ def _measured(version: Version) -> tuple[dict[str, float], float | None]:
         return dict(own["domains"]), float(own["score"])
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return {}, None
-
-
-def _ancestors(store: ChampionStore, version: Version) -> Iterator[Version]:
-    before = store.parent_of(version)
-    while before:
-        yield before
-        before = store.parent_of(before)
 
 
 def _difference(parents: Sequence[Version], version: Version) -> list[str]:

@@ -18,7 +18,6 @@ from rsi_ray.api import Sweep
 from rsi_ray.approvers import Approver, Nobody, Signer, with_approver
 from rsi_ray.champion import FOLDER as CHAMPIONS
 from rsi_ray.champion import ChampionStore
-from rsi_ray.champion_version import Version
 from rsi_ray.description import Json, describe
 from rsi_ray.durable import write_durably
 from rsi_ray.errors import ChampionError, SweepError
@@ -32,10 +31,9 @@ from rsi_ray.search_engine import ArchitectureSearchEngine
 from rsi_ray.self_modification import SelfModificationEngine, evidence_of
 from rsi_ray.sweep import governor_of, local_ray, quiet_tune
 from rsi_ray.view import dashboard_text
-from safety import LedgerError, Limits, SafetyError
+from safety import SafetyError
 from safety.actor import GovernorClient
 from safety.database import without_password
-from safety.emergency import Incident
 from search_spaces.given_trial import spec_from
 
 # in the folder of a run of the loop: what it takes to go on
@@ -144,7 +142,17 @@ def _begin(
     sweep = replace(sweep, name=folder.name, lineage=lineage)
     store = ChampionStore(plan.folder.parent / CHAMPIONS / lineage, governor)
     keep(plan.folder.parent / emergency.FOLDER, lineage, plan.alerts)
-    loop = GovernedLoop(
+    standing = governor.standing_incident(lineage)
+    if standing:  # of a process that died in the middle, or one that nobody has released yet
+        finish_shutdown(recursion, plan, governor, store, standing.reason)
+        raise SweepError(
+            f"lineage {lineage}: shut down ({standing.reason}); `rsi-ray incidents show {standing.number}` "
+            "says what is left to do before it may go on"
+        )
+    # what the ledger has tightened binds whoever promotes as well
+    limits = governor.open_sweep(folder.name, sweep.checked_limits(), lineage)
+    governor.close_sweep(folder.name, {})
+    return GovernedLoop(
         engine=ArchitectureSearchEngine(sweep=sweep, run=folder.name, watching=recursion.watching),
         modifier=SelfModificationEngine(
             store,
@@ -152,40 +160,17 @@ def _begin(
             approver=recursion.approver,
             sweep=folder.name,
             by=recursion.signer.name if recursion.signer else this_user(),
-            limits=sweep.checked_limits(),
+            limits=limits,
             key=recursion.key,
         ),
         store=store,
         governor=governor,
-        limits=sweep.checked_limits(),
+        limits=limits,
         seeds=recursion.seeds,
         space=recursion.space or describe(sweep.job().space),
         proxies=recursion.proxies,
         after_shutdown=lambda reason: finish_shutdown(recursion, plan, governor, store, reason),
     )
-    standing = _standing(governor, lineage)
-    if standing:  # of a process that died in the middle, or one that nobody has released yet
-        finish_shutdown(recursion, plan, governor, store, standing.reason)
-        raise SweepError(
-            f"lineage {lineage}: shut down ({standing.reason}); `rsi-ray incidents show {standing.number}` "
-            "says what is left to do before it may go on"
-        )
-    return replace(loop, limits=_in_force(loop))
-
-
-def _standing(governor: GovernorClient, lineage: str) -> Incident | None:
-    """The shutdown that holds a lineage, if one does."""
-    with suppress(LedgerError):  # of a new lineage the ledger knows nothing
-        return governor.standing_incident(lineage)
-    return None
-
-
-def _in_force(loop: GovernedLoop) -> Limits:
-    """The limits that bind, which the ledger may have tightened."""
-    sweep = loop.engine.run
-    limits = loop.governor.open_sweep(sweep, loop.limits, loop.store.lineage)
-    loop.governor.close_sweep(sweep, {})
-    return limits
 
 
 def _run_to_its_end(recursion: Recursion, loop: GovernedLoop, first: int) -> Ending:
@@ -198,7 +183,7 @@ def _run_to_its_end(recursion: Recursion, loop: GovernedLoop, first: int) -> End
         return _ended(recursion, loop, Why.STOPPED, text)
     except SafetyError as error:
         ending, stopped = Ending(why=Why.STOPPED, text=str(error)), error
-    standing = _standing(loop.governor, loop.store.lineage)
+    standing = loop.governor.standing_incident(loop.store.lineage)
     if standing and ending.why is not Why.SHUT_DOWN:
         loop.shut_down(standing.reason)
         return _ended(recursion, loop, Why.SHUT_DOWN, f"shut down: {standing.reason}")
@@ -302,10 +287,7 @@ def ports_of(
 
 def _outcome(folder: Path, store: ChampionStore, ending: Ending) -> Outcome:
     version = store.current()
-    line: list[Version] = []
-    while version is not None:
-        line.insert(0, version)
-        version = store.parent_of(version)
+    line = [*reversed([*store.ancestors(version)]), version] if version else []
     return Outcome(
         folder=folder,
         ending=ending,

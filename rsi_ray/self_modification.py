@@ -171,7 +171,7 @@ class SelfModificationEngine:
             difference=self._diff_architectures(current, proposed),
             before=_size(current),
             after=_size(proposed),
-            ancestors=tuple(one.name for one in self._ancestors(proposed)),
+            ancestors=tuple(one.name for one in reversed([*self._store.ancestors(proposed)])),
             held=held,
             incident=incident,
         )
@@ -233,14 +233,6 @@ class SelfModificationEngine:
         old, new = _plain(current.manifest.config), _plain(proposed.manifest.config)
         names = [*old, *(name for name in new if name not in old)]
         return {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
-
-    def _ancestors(self, version: Version) -> list[Version]:
-        found: list[Version] = []
-        parent = self._store.parent_of(version)
-        while parent is not None:
-            found.insert(0, parent)
-            parent = self._store.parent_of(parent)
-        return found
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from pathlib import Path
 
 from rsi_ray.alerts import keep
@@ -13,7 +12,6 @@ from rsi_ray.errors import SweepError
 from rsi_ray.plan import Plan
 from rsi_ray.result import Result
 from rsi_ray.runs import versions_here
-from safety import LedgerError
 from safety.actor import GovernorClient
 from safety.database import without_password
 from safety.emergency import Incident
@@ -28,7 +26,7 @@ def require_running(plan: Plan, governor: GovernorClient, log: Log) -> None:
     Raises:
         SweepError: one line that says what comes next.
     """
-    incident = _standing(plan, governor)
+    incident = governor.standing_incident(plan.lineage or plan.name)
     if incident is None:
         keep(plan.folder.parent / FOLDER, plan.lineage or plan.name, plan.alerts)
         return
@@ -42,17 +40,11 @@ def require_running(plan: Plan, governor: GovernorClient, log: Log) -> None:
 
 def shut_down_if_frozen(plan: Plan, governor: GovernorClient, result: Result, log: Log) -> None:
     """Save and tell what the sweep's best has done, where its lineage was shut down for it."""
-    incident = _standing(plan, governor)
+    incident = governor.standing_incident(plan.lineage or plan.name)
     if incident:
         trial = (result.best or {}).get("trial_id")
         weights = plan.folder / WEIGHTS / f"{trial}.safetensors" if trial else None
         _completed(plan, governor, incident, log, weights)
-
-
-def _standing(plan: Plan, governor: GovernorClient) -> Incident | None:
-    with suppress(LedgerError):  # the ledger doesn't know it yet
-        return governor.standing_incident(plan.lineage or plan.name)
-    return None
 
 
 def _completed(

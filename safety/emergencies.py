@@ -56,7 +56,8 @@ class Emergencies(Oversight):
     def standing_incident(self, lineage: str) -> Incident | None:
         """The shutdown that keeps a lineage, or that of a sweep, from going on; None where none does."""
         with self._transaction() as connection:
-            return incidents.standing(connection, _lineage(connection, lineage))
+            known = _known_lineage(connection, lineage)
+            return incidents.standing(connection, known) if known else None
 
     def revoke_leases(self, number: int, by: str) -> Incident:
         """Renew no lease of the lineage any more, and give back those that never began.
@@ -212,13 +213,17 @@ def _lineage(connection: sa.Connection, name: str) -> str:
     Raises:
         LedgerError: there is none.
     """
+    found = _known_lineage(connection, name)
+    if found is None:
+        raise LedgerError(f"lineage {name!r:.80}: not in the ledger; expected that of a sweep, or a sweep")
+    return found
+
+
+def _known_lineage(connection: sa.Connection, name: str) -> str | None:
     table = schema.sweeps
     if connection.scalar(sa.select(table.c.lineage).where(table.c.lineage == name).limit(1)) is not None:
         return name
-    found = connection.scalar(sa.select(table.c.lineage).where(table.c.name == name))
-    if found is None:
-        raise LedgerError(f"lineage {name!r:.80}: not in the ledger; expected that of a sweep, or a sweep")
-    return str(found)
+    return connection.scalar(sa.select(table.c.lineage).where(table.c.name == name))
 
 
 def _held(connection: sa.Connection, lineage: str) -> list[Lease]:

@@ -130,6 +130,7 @@ def test_a_shutdown_that_comes_again_is_the_same_one(family):
     assert len(family.audit()) == rows
     with pytest.raises(LedgerError, match="lineage 'nobody': not in the ledger"):
         family.shut_down("nobody", "fire", "ann")
+    assert family.standing_incident("nobody") is None
 
 
 @pytest.mark.processes
