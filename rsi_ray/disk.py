@@ -60,6 +60,16 @@ def _tell_earlier(study: optuna.Study, plan: Plan) -> None:
 
 
 @contextmanager
+def nothing_empty(folder: Path) -> Iterator[None]:
+    """Leave no empty folder of a run that never began."""
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # it holds something
+            folder.rmdir()
+
+
+@contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold a lock that ends with the process, however it ends."""
     with path.open("w") as file:

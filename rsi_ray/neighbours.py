@@ -11,6 +11,7 @@ from optuna.trial import FixedTrial
 
 from rsi_ray.samplers.evolution import changed
 from rsi_ray.samplers.known_specs import number_of_values, values_of
+from search_spaces.choices import stem
 from search_spaces.random_trial import RandomTrial
 from search_spaces.space import Choice, Suggests
 
@@ -27,7 +28,7 @@ class KeepingTrial(RandomTrial):
     def __init__(self, given: Mapping[str, Choice], rng: random.Random) -> None:
         super().__init__(rng)
         self._given = dict(given)
-        self._by_stem = {_stem(name): value for name, value in given.items()}
+        self._by_stem = {stem(name): value for name, value in given.items()}
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
         """The given integer, if it is offered."""
@@ -53,11 +54,7 @@ class KeepingTrial(RandomTrial):
         return super().suggest_categorical(name, choices)
 
     def _kept(self, name: str) -> Choice:
-        return self._given[name] if name in self._given else self._by_stem.get(_stem(name))
-
-
-def _stem(name: str) -> str:
-    return name.split("[", 1)[0]
+        return self._given[name] if name in self._given else self._by_stem.get(stem(name))
 
 
 def neighbours(space: Suggests[Any], config: Mapping[str, Any], rng: random.Random) -> list[dict[str, Any]]:

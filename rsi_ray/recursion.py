@@ -7,7 +7,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from rsi_ray.approvers import Approver, Nobody, Signer, with_approver
 from rsi_ray.champion import FOLDER as CHAMPIONS
 from rsi_ray.champion import ChampionStore
 from rsi_ray.description import Json, describe
+from rsi_ray.disk import nothing_empty
 from rsi_ray.durable import write_durably
 from rsi_ray.errors import ChampionError, SweepError
 from rsi_ray.governed_loop import GovernedLoop, standing_of
@@ -118,21 +119,11 @@ def run_recursion(recursion: Recursion, *, resume: str | None = None) -> Outcome
         ledger = without_password(governor.ledger_url())
         text = f"Run {folder.name}, ledger {ledger}\n{dashboard_text(dashboard)}"
         recursion.tell(Event(kind="begun", text=text))
-        with _nothing_empty(folder):
+        with nothing_empty(folder):
             loop = _begin(recursion, sweep, plan, folder, governor)
             first = _first_generation(folder, loop.next_generation(), recursion)
         ending = _run_to_its_end(recursion, loop, first)
         return _outcome(folder, loop.store, ending)
-
-
-@contextmanager
-def _nothing_empty(folder: Path) -> Iterator[None]:
-    """Leave no empty folder of a run that never began."""
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # it holds something
-            folder.rmdir()
 
 
 def _begin(

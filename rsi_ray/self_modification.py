@@ -29,6 +29,7 @@ from safety import (
 )
 from safety.approval import REJECTED, Request
 from safety.approvals import Asked
+from search_spaces.choices import stem
 
 if TYPE_CHECKING:
     from torch import nn
@@ -237,7 +238,7 @@ class SelfModificationEngine:
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters without the choices that a name may carry, which differ from width to width."""
-    return {name.split("[", 1)[0]: value for name, value in config.items()}
+    return {stem(name): value for name, value in config.items()}
 
 
 def evidence_of(version: Version) -> Evidence:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ import ray
 from ray import tune
 from ray.tune import TuneError
 
-from rsi_ray.disk import TUNE, WEIGHTS, open_folder, prune_weights
+from rsi_ray.disk import TUNE, WEIGHTS, nothing_empty, open_folder, prune_weights
 from rsi_ray.errors import SweepError
 from rsi_ray.log_tail import log_tail
 from rsi_ray.observer import Observer, Watch, signals_as_stop
@@ -60,7 +60,7 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
     """
     check_plan(plan)
     with (
-        _nothing_half_written(plan), quiet_tune(), local_ray() as dashboard, signals_as_stop() as stop,
+        nothing_empty(plan.folder), quiet_tune(), local_ray() as dashboard, signals_as_stop() as stop,
         log_tail() as tail,
     ):  # fmt: skip
         governor = governor_of(plan)
@@ -143,16 +143,6 @@ def quiet_tune() -> Iterator[None]:
             yield
     finally:
         tune_log.setLevel(level)
-
-
-@contextmanager
-def _nothing_half_written(plan: Plan) -> Iterator[None]:
-    """Leave no empty folder of a sweep that never began."""
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # it holds something
-            plan.folder.rmdir()
 
 
 def _fit(tuner: tune.Tuner, settle: Callable[[], None]) -> None:

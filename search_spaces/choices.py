@@ -25,6 +25,11 @@ def choose_among(trial: Suggest, name: str, choices: Sequence[int]) -> int:
     return choose(trial, f"{name}[{','.join(map(str, choices))}]", choices)
 
 
+def stem(name: str) -> str:
+    """A parameter's name without the choices that it may carry; see `choose_among`."""
+    return name.split("[", 1)[0]
+
+
 def choose_size(trial: Suggest, name: str, bounds: tuple[int, int]) -> int:
     """A size from the least to the most; where they are the same, the trial is not asked."""
     return bounds[0] if bounds[0] == bounds[1] else trial.suggest_int(name, *bounds)

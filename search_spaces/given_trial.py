@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
+from search_spaces.choices import stem
 from search_spaces.space import Choice, Suggests
 
 SpecT = TypeVar("SpecT")
@@ -52,7 +53,7 @@ class GivenTrial:
         raise ValueError(f"{name}: expected one of {', '.join(map(str, choices))}, found {value!r}")
 
     def _find(self, name: str) -> object:
-        for candidate in (name, name.split("[", 1)[0]):
+        for candidate in (name, stem(name)):
             if candidate in self._given:
                 self._used.add(candidate)
                 return self._given[candidate]

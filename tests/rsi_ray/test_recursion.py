@@ -15,13 +15,13 @@ from rsi_ray import Sweep
 from rsi_ray import recursion as module
 from rsi_ray.alerts import AlertsConfig
 from rsi_ray.champion import ChampionStore
+from rsi_ray.disk import nothing_empty
 from rsi_ray.errors import RunError
 from rsi_ray.loop import Ending, Why
 from rsi_ray.recursion import (
     LOOP_FILE,
     Recursion,
     _first_generation,
-    _nothing_empty,
     _outcome,
     _run_to_its_end,
     _terminated_as_interrupted,
@@ -75,7 +75,7 @@ def test_a_run_that_never_began_leaves_no_empty_folder(tmp_path):
         folder.mkdir()
     (full / "x").touch()
     for folder in (empty, full):
-        with pytest.raises(RunError), _nothing_empty(folder):
+        with pytest.raises(RunError), nothing_empty(folder):
             raise RunError("refused")
     assert (empty.exists(), full.exists()) == (False, True)
 
