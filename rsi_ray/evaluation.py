@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,6 @@ from rsi_ray.train import build, train
 from rsi_ray.weights import load_weights
 from safety import Claim
 
-Start = Callable[[nn.Module, int], None]
-"""Puts the weights that a training starts from, such as a parent's, into a new model; told the seed."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
@@ -32,14 +29,12 @@ class Subject:
         weights: its file, safetensors.
         digest: SHA-256 of the file, in hex.
         seeds: further trainings of the same configuration.
-        start: what the candidate's own training started from; None for new weights.
     """
 
     config: Mapping[str, Any]
     weights: Path
     digest: str
     seeds: int = 2
-    start: Start | None = None
 
 
 def evaluation_claim(job: TrainingJob, subject: Subject) -> Claim:
@@ -65,7 +60,7 @@ def measurements(job: TrainingJob, subject: Subject) -> Iterator[Measurement]:
     """
     yield evaluate_weights(job, subject.config, subject.weights, digest=subject.digest)
     further = [job.seed + 1 + index for index in range(subject.seeds)]
-    yield from evaluate_seeds(job, subject.config, further, start=subject.start)
+    yield from evaluate_seeds(job, subject.config, further)
 
 
 def evidence_of(job: TrainingJob, subject: Subject, found: Sequence[Measurement]) -> Evidence:
@@ -103,15 +98,14 @@ def evaluate_weights(
 
 
 def evaluate_seeds(
-    job: TrainingJob, config: Mapping[str, Any], seeds: Sequence[int], *, start: Start | None = None
+    job: TrainingJob, config: Mapping[str, Any], seeds: Sequence[int]
 ) -> Iterator[Measurement]:
     """Train the configuration again for each seed, to the end, and score each model on the sealed part.
 
     Args:
-        job: what the candidate is one of; its training is the one that it had.
+        job: what the candidate is one of; its training and its parent are those that it had.
         config: its configuration.
         seeds: each in place of the job's: first weights, batches and dropout follow from it.
-        start: what its own training started from.
 
     Raises:
         EvaluationError: a score is no number, or the samples aren't those that were priced.
@@ -119,8 +113,6 @@ def evaluate_seeds(
     for seed in seeds:
         trainer = replace(job, seed=seed).trainer(config)
         own = candidate_seed(seed, config)
-        if start is not None:
-            start(trainer.model, own)
         for _ in train(trainer, job.candidate(config).training):
             pass
         yield _measured(job, trainer.model, own)

@@ -20,6 +20,7 @@ from rsi_ray.evaluation import (
     evidence_of,
     measurements,
 )
+from rsi_ray.heritage import Parent
 from rsi_ray.job import TrainingJob, candidate_seed
 from rsi_ray.scoring import scored
 from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
@@ -112,19 +113,15 @@ def test_further_seeds_train_the_same_configuration_with_other_weights_and_batch
     assert again == found[1:]
 
 
-def test_further_seeds_start_from_the_weights_that_they_are_given(trained):
+def test_further_seeds_start_from_the_weights_of_the_parent(trained):
     _, path = trained
-    started = []
-
-    def start(model, seed):
-        started.append(seed)
-        model.load_state_dict(load_file(path))
-
-    still = replace(JOB, training=replace(TRAINING, learning_rate=1e-30))
-    found = [*evaluate_seeds(still, CONFIG, [8, 9], start=start)]
+    spec = JOB.candidate(CONFIG).spec
+    parent = Parent(weights=path, artifact=artifact_digest(path), config=CONFIG, spec=spec, train_flops=1)
+    still = replace(JOB, training=replace(TRAINING, learning_rate=1e-30), parent=parent)
+    found = [*evaluate_seeds(still, CONFIG, [8, 9])]
     own = evaluate_weights(JOB, CONFIG, path, digest=artifact_digest(path))
     assert [one.score for one in found] == [own.score] * 2
-    assert started == [one.seed for one in found]
+    assert [one.seed for one in found] == [candidate_seed(seed, CONFIG) for seed in (8, 9)]
 
 
 def test_the_price_is_every_further_training_and_every_evaluation(trained):
