@@ -1,8 +1,10 @@
+"""`rsi-ray champion rollback` on the real ledger."""
+
 from safety import Allow, Ledger
 from tests.rsi_ray.champions import candidate, grown, open_lineage, pointer, promote
 
 
-def test_real(tmp_path, command):
+def test_a_lineage_goes_back_and_on_and_its_generations_only_rise(tmp_path, command):
     ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db")
     open_lineage(ledger)
     store = grown(ledger, tmp_path / "champions", 3)
@@ -20,3 +22,4 @@ def test_real(tmp_path, command):
     assert promote(store, ledger, nxt, 0.6, 0.61) == Allow()
     assert store.champion().manifest.generation == 5
     assert command("champion", "rollback", "--reason", "all", "--to", "4")[0] == 2
+    ledger.close()
