@@ -87,7 +87,8 @@ class GovernedLoop:
         drafts = self.engine.drafts(champion, generation, parent)
         if self.proxies and not self.engine.has_begun(generation, parent):
             drafts = self._screened(generation, parent, drafts)
-        return self.engine.search(generation, parent, drafts[: self.engine.near])
+        first = [*self.engine.trained_on(parent), *drafts][: self.engine.near]
+        return self.engine.search(generation, parent, first)
 
     def _screened(
         self, generation: int, parent: Parent, drafts: Sequence[dict[str, Any]]

@@ -139,8 +139,17 @@ class ArchitectureSearchEngine:
 
     @property
     def near(self) -> int:
-        """How many of a generation's candidates are around or beyond the champion."""
+        """How many of a generation's candidates are the champion trained on, around it, or beyond it."""
         return round(SHARE_NEAR * self.sweep.trials)
+
+    def trained_on(self, parent: Parent | None) -> list[dict[str, Any]]:
+        """The parent's own configuration: it begins where the parent ended, so every change has to beat it.
+
+        Empty where its weights aren't inherited: the same model would be trained a second time.
+        """
+        if parent is None or relation(self.sweep.space, parent.spec, parent.spec).kind != "exact":
+            return []
+        return [dict(parent.config)]
 
     def drafts(self, champion: Standing, generation: int, parent: Parent | None) -> list[dict[str, Any]]:
         """Children that contain the champion, and others that differ in one parameter, in turn."""

@@ -56,6 +56,21 @@ def test_half_of_a_generation_begins_near_the_champion_growing_and_changing_in_t
     assert champion.config not in found
 
 
+def test_a_champion_is_trained_on_where_its_weights_are_inherited_and_nowhere_else(tmp_path):
+    engine = engine_of(tmp_path)
+    config = dict(champion_of(engine).config)
+    spec = spec_from(engine.sweep.job(), config)[0].spec
+    parent = Parent(weights=tmp_path, artifact="a", config=config, spec=spec, train_flops=1)
+    assert engine.trained_on(parent) == [config]
+    assert engine.trained_on(None) == []
+    engine.sweep.space = Growthless()
+    assert engine.trained_on(parent) == []
+
+
+class Growthless:
+    """A space whose candidates inherit nothing."""
+
+
 def test_no_neighbour_over_a_ceiling_is_trained(tmp_path):
     engine = engine_of(tmp_path, trials=100)
     everybody = near(engine)[1]
