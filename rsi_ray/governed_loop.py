@@ -84,8 +84,10 @@ class GovernedLoop:
     def search(self, champion: Standing) -> Searched:
         """Train the candidates of the generation that would follow a champion."""
         generation, parent = self.next_generation(), self._parent()
+        if self.engine.has_begun(generation, parent):  # its run knows what it begins with
+            return self.engine.search(generation, parent, ())
         drafts = self.engine.drafts(champion, generation, parent)
-        if self.proxies and not self.engine.has_begun(generation, parent):
+        if self.proxies:
             drafts = self._screened(generation, parent, drafts)
         return self.engine.search(generation, parent, drafts[: self.engine.near])
 

@@ -9,7 +9,8 @@ import pytest
 
 from rsi_ray.champion import ChampionStore
 from rsi_ray.evidence import Evidence, Measurement
-from rsi_ray.governed_loop import Judged, _read, _write, standing_of
+from rsi_ray.governed_loop import GovernedLoop, Judged, _read, _write, standing_of
+from rsi_ray.loop import Standing
 from safety import Allow, Deny
 from tests.rsi_ray.test_self_modification import measured
 
@@ -88,3 +89,22 @@ def test_a_champions_score_is_its_own_weights_not_the_mean_over_seeds(tmp_path: 
     version = store.adopt_base(measured(0, 0.5, 0.9, inherits=False))
     standing = standing_of(version)
     assert (standing.generation, standing.artifact, standing.score) == (0, version.artifact, 0.5)
+
+
+class Begun:
+    """An engine whose generation was begun, by a process that screened its candidates."""
+
+    def has_begun(self, generation, parent):
+        return True
+
+    def search(self, generation, parent, first):
+        return generation, list(first)
+
+
+def test_a_generation_that_is_gone_on_with_begins_with_what_it_began_with(monkeypatch):
+    monkeypatch.setattr(GovernedLoop, "_parent", lambda self: None)
+    monkeypatch.setattr(GovernedLoop, "next_generation", lambda self: 3)
+    standing = Standing(generation=2, artifact="a", score=0.5, config={})
+    nothing = dict.fromkeys(("modifier", "store", "governor", "limits", "seeds", "space", "after_shutdown"))
+    loop = GovernedLoop(engine=Begun(), proxies=["synflow"], **nothing)
+    assert loop.search(standing) == (3, [])
