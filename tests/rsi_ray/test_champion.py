@@ -376,11 +376,11 @@ def test_what_nobody_approved_is_not_known_safe(ledger: Ledger, tmp_path: Path):
     ledger.open_sweep("f", limits(require_approval=False, max_improvement_rate=5.0), "free")
     store = ChampionStore(tmp_path / "free", ledger)
     store.adopt_base(candidate(0, inherits=False))
-    for number in (1, 2):
+    for number, old in ((1, 0.5), (2, 0.6)):
         version = store.stage(candidate(number))
         verdict = store.promote(
             version.artifact,
-            lambda champion: ledger.promote("f", champion.artifact, 0.5, 0.6, "max", champion),
+            lambda champion, old=old: ledger.promote("f", champion.artifact, old, 0.6, "max", champion),
         )
         assert verdict == Allow()
     assert store.champion().manifest.generation == 2
