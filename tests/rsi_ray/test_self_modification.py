@@ -249,7 +249,7 @@ def test_evidence_of_other_weights_is_none(store: ChampionStore):
     version, other = store.stage(measured(1.0, 0.55)), store.stage(measured(2.0, 0.9))
     assert evidence_of(version).own.score == 0.55
     evidence_path(version.path).write_bytes(other.evidence or b"")
-    with pytest.raises(ChampionError, match="its evidence is of weights"):
+    with pytest.raises(ChampionError, match="its evidence is of other weights"):
         evidence_of(store.find(version.artifact))
 
 
