@@ -69,7 +69,12 @@ def run(
     policy: Annotated[Path | None, typer.Option(help="file of a policy, for `--approve policy`")] = None,
     key: Annotated[Path | None, typer.Option(help="your key, where the limits name approvers")] = None,
 ) -> None:
-    """Run one governed sweep; or the recursive loop, where the file has a section `recursion`."""
+    """Run one governed sweep; or the recursive loop, where the file has a section `recursion`.
+
+    Exit code: 0 where it ended by itself, 1 where it failed or was stopped, 2 where it can't be done as it is
+    asked for, 3 where the loop waits for people to approve, or is held, and `--resume` goes on; 130 after
+    Ctrl-C.
+    """
     _find_own_classes(config.parent if config else None)
     parsed = _read(config, example, resume, Path(storage or RUNS))
     given = {"trials": trials, "seed": seed, "concurrent": concurrent, "seconds": seconds, "storage": storage}
