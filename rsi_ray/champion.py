@@ -131,7 +131,10 @@ class ChampionStore:
                 f"version {name!r:.80} of lineage {self.lineage}: expected one, found {found}; "
                 "`rsi-ray champion list` shows them"
             )
-        return self._read(paths[0], promotions)
+        version = self._read(paths[0], promotions)
+        if version.state == "base":
+            self._base(promotions)  # a file that says so is not the base yet
+        return version
 
     def history(self) -> list[Modification]:
         """Every promotion of the lineage, in order, and what it changed."""

@@ -99,6 +99,15 @@ def test_a_lineage_has_one_base(store: ChampionStore):
     assert store.champion() == base
 
 
+def test_a_file_beside_the_base_that_says_it_is_one_is_not_found(ledger: Ledger, tmp_path: Path):
+    store = grown(ledger, tmp_path, 1)
+    other = ChampionStore(tmp_path / "other" / "line", Record())
+    stranger = other.adopt_base(candidate(9, inherits=False)).path
+    stranger.rename(store.folder / stranger.name)
+    with pytest.raises(ChampionError, match="expected the one base it had"):
+        store.find(stranger.stem)
+
+
 def test_a_base_that_was_put_in_the_first_ones_place_is_none(ledger: Ledger, tmp_path: Path):
     for promoted in (0, 1):
         store = grown(ledger, tmp_path / str(promoted), promoted)
