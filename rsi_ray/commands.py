@@ -15,13 +15,12 @@ from rsi_ray import audit_commands, limits_commands, loop_command, oversight, re
 from rsi_ray.config import (
     SweepConfig,
     config_of_run,
-    example_file,
-    examples,
     load_config,
     load_example,
 )
 from rsi_ray.disk import RUN_FILE
 from rsi_ray.errors import SweepError
+from rsi_ray.example_files import example_file, examples
 from rsi_ray.ledgers import LEDGER_FILE, RUNS, from_anywhere
 from rsi_ray.printable import printable
 from rsi_ray.recursion import LOOP_FILE
