@@ -123,7 +123,11 @@ class SweepConfig(StrictModel):
     )
     seed: Seed = Field(default=0, description="of sampler and candidates")
     trials: Count = Field(default=24, description="candidates that are trained, the baseline included")
-    concurrent: Count | None = Field(default=None, description="trials at a time; as many as fit if left out")
+    concurrent: Count | None = Field(
+        default=None,
+        description="trials at a time; as many as fit if left out. With one, a run that was killed and goes on "
+        "proposes what an undisturbed one does; with more, that depends on the order of their reports too",
+    )
     seconds: Count | None = Field(default=None, description="time after which the sweep ends")
     trial_seconds: Count = Field(default=600, description="longest time of one trial, seconds")
     sampler: str = Field(
