@@ -125,7 +125,7 @@ class SweepConfig(StrictModel):
     trials: Count = Field(default=24, description="candidates that are trained, the baseline included")
     concurrent: Count | None = Field(
         default=None,
-        description="trials at a time; as many as fit if left out. With one, a run that was killed and goes on "
+        description="trials at a time; as many as fit if left out. With one, a run that is gone on with "
         "proposes what an undisturbed one does; with more, that depends on the order of their reports too",
     )
     seconds: Count | None = Field(default=None, description="time after which the sweep ends")
