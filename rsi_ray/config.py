@@ -125,8 +125,7 @@ class SweepConfig(StrictModel):
     trials: Count = Field(default=24, description="candidates that are trained, the baseline included")
     concurrent: Count | None = Field(
         default=None,
-        description="trials at a time; as many as fit if left out. With one, a run that is gone on with "
-        "proposes what an undisturbed one does; with more, that depends on the order of their reports too",
+        description="trials at a time; as many as fit if left out; a resumed run proposes the same with 1",
     )
     seconds: Count | None = Field(default=None, description="time after which the sweep ends")
     trial_seconds: Count = Field(default=600, description="longest time of one trial, seconds")
