@@ -12,8 +12,9 @@ export OMP_NUM_THREADS ?= 1
 
 .PHONY: run test quick coverage lint reference clean
 
+# 3: where nobody sits at a terminal, it waits for people to approve
 run: $(INSTALLED)
-	$(BIN)/rsi-ray run
+	$(BIN)/rsi-ray run || test $$? -eq 3
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest

@@ -19,8 +19,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from rsi_ray.journal import one_write
+from rsi_ray.random_draws import random_config
 from rsi_ray.samplers import SAMPLERS
-from rsi_ray.sampling import random_config
 from rsi_ray.study import open_study, trial_of
 from search_spaces.space import Suggest
 

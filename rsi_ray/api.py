@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from numbers import Real
 from pathlib import Path
@@ -215,8 +215,7 @@ class Sweep:
         """
         plan = self.checked_plan()
         if resume is not None:
-            plan = old_run(plan, resume)
-            return replace(plan, sampler=self._sampler(plan.seed))
+            return old_run(plan, resume)
         return new_run(plan, now or time.localtime())
 
     def plan_as(self, name: str, *, sweep: str) -> Plan:
@@ -225,8 +224,7 @@ class Sweep:
         Raises:
             SweepError: it can't run.
         """
-        plan = named_run(self.checked_plan(), name, sweep)
-        return replace(plan, sampler=self._sampler(plan.seed)) if plan.resumed else plan
+        return named_run(self.checked_plan(), name, sweep)
 
     def checked_plan(self) -> Plan:
         """Everything but the folder of a run.

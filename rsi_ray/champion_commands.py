@@ -154,14 +154,17 @@ def export(
     ledger: Url = None,
     storage: Storage = Path(RUNS),
 ) -> None:
-    """Write a version for elsewhere."""
+    """Write a version for elsewhere, and say so where nobody has approved it."""
     if str(Path.cwd()) not in sys.path:  # a space of the user's own is found from here
         sys.path.insert(0, str(Path.cwd()))
     with _opened(ledger, storage, lineage) as (_, store):
         found = store.find(version)
-    formats = import_module("rsi_ray.champion_export").FORMATS
-    for path in formats[form.value](found, out):
+    exporting = import_module("rsi_ray.champion_export")
+    for path in exporting.FORMATS[form.value](found, out):
         typer.echo(f"{path}")
+    told = exporting.unapproved(found)
+    if told:
+        typer.echo(f"rsi-ray: version {found.name}: {told}", err=True)
 
 
 # --- what is printed

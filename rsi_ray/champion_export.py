@@ -90,6 +90,17 @@ FORMATS: dict[str, Callable[[Version, Path], list[Path]]] = {
 }
 
 
+def unapproved(version: Version) -> str:
+    """Why a version is none that people stand by, in a line; "" where it is one."""
+    if version.state == "base":
+        return "not approved: the base"
+    if version.promoted is None:
+        return "not approved: a candidate that was never promoted"
+    if version.state == "rolled back":
+        return "rolled back: its lineage went back to before it"
+    return "" if version.promoted.decisions else "not approved: its limits asked for no approval"
+
+
 def _require_approved(version: Version) -> None:
     """Import nothing by the word of a file that nobody approved: whoever writes there could name anything."""
     if version.state == "candidate":
@@ -116,7 +127,7 @@ def _require_new(path: Path) -> None:
 # --- plain Python
 
 
-HEAD = '''"""{lineage}, generation {generation}: its model in plain PyTorch.
+HEAD = '''"""{lineage}, generation {generation}{unapproved}: its model in plain PyTorch.
 
 `load_model()` gives it in evaluation mode with the weights beside this file; called with a batch of inputs by
 head, it answers by head. It needs torch and safetensors. Made by rsi-ray.
@@ -177,6 +188,7 @@ def plain_python(version: Version, weights: str) -> str:
     return HEAD.format(
         lineage=manifest.lineage,
         generation=manifest.generation,
+        unapproved=f" ({unapproved(version)})" if unapproved(version) else "",
         weights=weights,
         digest=version.artifact,
         code=cut(roots, inside, TAKEN),

@@ -26,7 +26,7 @@ def app() -> typer.Typer:
 
 
 def main() -> None:
-    """Entry point: one line for what went wrong, 2 for usage and 1 for failure."""
+    """Entry point: one line for what went wrong, 2 for usage and 1 for failure; a loop that waits gives 3."""
     try:
         app()()
     except (DocumentError, UsageError) as error:

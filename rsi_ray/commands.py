@@ -15,13 +15,12 @@ from rsi_ray import audit_commands, limits_commands, loop_command, oversight, re
 from rsi_ray.config import (
     SweepConfig,
     config_of_run,
-    example_file,
-    examples,
     load_config,
     load_example,
 )
 from rsi_ray.disk import RUN_FILE
 from rsi_ray.errors import SweepError
+from rsi_ray.example_files import example_file, examples
 from rsi_ray.ledgers import LEDGER_FILE, RUNS, from_anywhere
 from rsi_ray.printable import printable
 from rsi_ray.recursion import LOOP_FILE
@@ -69,7 +68,12 @@ def run(
     policy: Annotated[Path | None, typer.Option(help="file of a policy, for `--approve policy`")] = None,
     key: Annotated[Path | None, typer.Option(help="your key, where the limits name approvers")] = None,
 ) -> None:
-    """Run one governed sweep; or the recursive loop, where the file has a section `recursion`."""
+    """Run one governed sweep; or the recursive loop, where the file has a section `recursion`.
+
+    Exit code: 0 where it ended by itself, 1 where it failed or was stopped, 2 where it can't be done as it is
+    asked for, 3 where the loop waits for people to approve, or is held, and `--resume` goes on; 130 after
+    Ctrl-C.
+    """
     _find_own_classes(config.parent if config else None)
     parsed = _read(config, example, resume, Path(storage or RUNS))
     given = {"trials": trials, "seed": seed, "concurrent": concurrent, "seconds": seconds, "storage": storage}

@@ -14,6 +14,7 @@ from rsi_ray.alerts import AlertsConfig
 from rsi_ray.approvers import Policy
 from rsi_ray.disk import RUN_FILE
 from rsi_ray.errors import RunError
+from rsi_ray.example_files import example_file
 from rsi_ray.objectives import SCORE, problems_of_objectives
 from rsi_ray.plan import one_line
 from rsi_ray.runs import read_about
@@ -30,7 +31,7 @@ from rsi_ray.wiring import (
     with_paths_from,
 )
 from safety import Document, DocumentError, Limits, StrictModel, limits_from_yaml, read_yaml, validate
-from safety.document import shown, whole_number
+from safety.document import whole_number
 from safety.identity import public_key
 from safety.names import plain_name
 from search_spaces.given_trial import spec_from
@@ -122,7 +123,10 @@ class SweepConfig(StrictModel):
     )
     seed: Seed = Field(default=0, description="of sampler and candidates")
     trials: Count = Field(default=24, description="candidates that are trained, the baseline included")
-    concurrent: Count | None = Field(default=None, description="trials at a time; as many as fit if left out")
+    concurrent: Count | None = Field(
+        default=None,
+        description="trials at a time; as many as fit if left out; a resumed run proposes the same with 1",
+    )
     seconds: Count | None = Field(default=None, description="time after which the sweep ends")
     trial_seconds: Count = Field(default=600, description="longest time of one trial, seconds")
     sampler: str = Field(
@@ -240,23 +244,6 @@ def config_of_run(folder: Path, file: str = RUN_FILE) -> SweepConfig:
             "use run(resume=...) or replay(...) of the same Sweep"
         )
     return parse_config(Document(source=str(folder / file), data=about["config"]), folder=Path())
-
-
-def examples() -> list[str]:
-    """Names of the examples that come with the package."""
-    folder = resources.files("rsi_ray") / "examples"
-    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
-
-
-def example_file(name: str) -> Any:
-    """An example's file, as a package resource.
-
-    Raises:
-        DocumentError: there is no such example.
-    """
-    if name not in examples():
-        raise DocumentError(f"example {shown(name)}: expected one of {', '.join(examples())}")
-    return resources.files("rsi_ray") / "examples" / f"{name}.yaml"
 
 
 def parse_config(document: Document, *, folder: Path) -> SweepConfig:

@@ -8,9 +8,9 @@ import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import optuna
+from optuna.trial import FrozenTrial
 
 from rsi_ray.errors import SweepError
 from rsi_ray.plan import Plan
@@ -26,7 +26,7 @@ TUNE = "tune"
 
 
 @contextmanager
-def open_folder(plan: Plan) -> Iterator[tuple[optuna.Study, list[dict[str, Any]]]]:
+def open_folder(plan: Plan) -> Iterator[tuple[optuna.Study, list[FrozenTrial]]]:
     """Open a sweep's folder for this process alone: its study, and what a resumed run left in the middle.
 
     Raises:
@@ -39,8 +39,9 @@ def open_folder(plan: Plan) -> Iterator[tuple[optuna.Study, list[dict[str, Any]]
     with _locked(plan.folder / LOCK_FILE):
         if not known:
             governed = {"ledger": plan.ledger_url, "governor_key": plan.governor_key, "sweep": plan.sweep}
+            told = {**plan.about, **governed, "enqueued": list(plan.enqueued)}
             partial = plan.folder / f"{RUN_FILE}.partial"
-            partial.write_text(json.dumps({**plan.about, **governed}, indent=2))
+            partial.write_text(json.dumps(told, indent=2))
             partial.replace(plan.folder / RUN_FILE)
         study = open_study(plan.folder / STUDY_FILE, plan.name, plan.sampler, plan.objectives)
         interrupted = take_up(study, plan.objectives)

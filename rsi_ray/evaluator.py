@@ -12,6 +12,7 @@ from rsi_ray.evaluation import Subject, evaluation_claim, evidence_of, measureme
 from rsi_ray.evidence import Discrepancy, Evidence, Measurement, discrepancies
 from rsi_ray.fresh_process import in_fresh_process
 from rsi_ray.job import TrainingJob
+from rsi_ray.judged import Judged
 from safety import (
     Allow,
     ArtifactError,
@@ -25,6 +26,7 @@ from safety import (
     Verdict,
     request_digest,
 )
+from safety.evaluations import Evaluated, key_of
 
 # rules of its incidents
 DISCREPANCY, EVALUATION = "discrepancy", "evaluation"
@@ -35,6 +37,10 @@ class Evaluating(Authority, Protocol):
 
     def judge_capability(self, sweep: str, key: str, domains: Mapping[str, object]) -> Verdict:
         """Judge an evaluator's scores of a trial against its sweep's ceilings."""
+        ...
+
+    def attest(self, lease: int, fence: int, evaluated: Evaluated) -> None:
+        """Write down what was found under a lease."""
         ...
 
     def record_incident(self, sweep: str, key: str, rule: str, reason: str) -> None:
@@ -73,6 +79,12 @@ class Evaluation:
     evidence: Evidence
     discrepancies: tuple[Discrepancy, ...]
     verdict: Verdict
+
+    @property
+    def judged(self) -> Judged:
+        """The same as it is written down."""
+        told = "; ".join(one.reason for one in self.discrepancies)
+        return Judged(evidence=self.evidence, verdict=self.verdict, discrepancy=told)
 
 
 def evaluate_in_fresh_process(
@@ -145,6 +157,9 @@ def evaluate_under_lease(
             if isinstance(verdict, Allow):
                 usage = grant.used(reports=begun, elapsed_ms=keeper.elapsed_ms())
                 verdict = authority.report(key, _report(found[-1], usage))
+        evidence = evidence_of(job, subject, found)
+        evaluation = Evaluation(evidence=evidence, discrepancies=wrong, verdict=verdict)
+        authority.attest(grant.lease, grant.fence, evaluation.judged.evaluated)
     except (ArtifactError, EvaluationError) as error:
         authority.record_incident(sweep, reported.trial, EVALUATION, str(error))
         raise
@@ -153,14 +168,14 @@ def evaluate_under_lease(
         usage = grant.used(reports=begun, elapsed_ms=keeper.elapsed_ms())
         keeper.end()
         authority.settle(grant.lease, grant.fence, usage)
-    return Evaluation(evidence=evidence_of(job, subject, found), discrepancies=wrong, verdict=verdict)
+    return evaluation
 
 
 def _begun(
     authority: Evaluating, keeper: LeaseKeeper, job: TrainingJob, subject: Subject, sweep: str
 ) -> tuple[str, Grant]:
     """The evaluation's lease and its key; again for the same weights, it is another attempt at the same."""
-    key, digest = f"{sweep}/evaluation-{subject.digest[:12]}", request_digest(subject.config)
+    key, digest = key_of(sweep, subject.digest), request_digest(subject.config)
     claim = evaluation_claim(job, subject)
     verdict = authority.readmit(Request(key=key, digest=digest, sweep=sweep, claim=claim))
     if not isinstance(verdict, Allow):

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rsi_ray.champion import ChampionStore
 from rsi_ray.champion_version import Candidate, Version
 from rsi_ray.description import Json, describe
-from rsi_ray.durable import write_durably
 from rsi_ray.errors import ChampionError, EvaluationError
 from rsi_ray.evaluation import Subject
-from rsi_ray.evaluator import Reported, evaluate_in_fresh_process
-from rsi_ray.evidence import Evidence, is_improvement, read_evidence
+from rsi_ray.evaluator import EVALUATION, Reported, evaluate_in_fresh_process
+from rsi_ray.evidence import Evidence, is_improvement
 from rsi_ray.heritage import Parent
 from rsi_ray.job import TrainingJob
+from rsi_ray.judged import Judged, read_judged, write_judged
 from rsi_ray.loop import Answer, Found, Searched, Standing, Verified
 from rsi_ray.screener import screen_in_fresh_process
 from rsi_ray.search_engine import ArchitectureSearchEngine
 from rsi_ray.self_modification import SelfModificationEngine, evidence_of
-from safety import Allow, ArtifactError, Deny, Hold, Limits, Verdict, artifact_digest, judge_capability
+from safety import ArtifactError, Deny, Hold, Limits, Verdict, artifact_digest, judge_capability
 from safety.actor import GovernorClient
 from search_spaces.given_trial import spec_from
 
@@ -34,21 +33,6 @@ DOUBT = 0.05
 MOST_SCREENED = 64
 # in the folder of a generation's run: what the evaluator found of its candidates
 EVALUATIONS = "evaluations"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judged:
-    """An evaluation as it was written down.
-
-    Attributes:
-        evidence: its numbers.
-        verdict: of the ceilings.
-        discrepancy: in what was reported.
-    """
-
-    evidence: Evidence
-    verdict: Verdict
-    discrepancy: str
 
 
 @dataclass(kw_only=True)
@@ -84,8 +68,10 @@ class GovernedLoop:
     def search(self, champion: Standing) -> Searched:
         """Train the candidates of the generation that would follow a champion."""
         generation, parent = self.next_generation(), self._parent()
+        if self.engine.has_begun(generation, parent):  # its run knows what it begins with
+            return self.engine.search(generation, parent, ())
         drafts = self.engine.drafts(champion, generation, parent)
-        if self.proxies and not self.engine.has_begun(generation, parent):
+        if self.proxies:
             drafts = self._screened(generation, parent, drafts)
         first = [*self.engine.trained_on(parent), *drafts][: self.engine.near]
         return self.engine.search(generation, parent, first)
@@ -201,15 +187,24 @@ class GovernedLoop:
     def _evaluated(self, job: TrainingJob, found: Found, weights: Path) -> Judged:
         digest = artifact_digest(weights)
         written = weights.parents[1] / EVALUATIONS / f"{weights.stem}.json"
-        known = _read(written, digest)
-        if known is not None and known.evidence.task == job.digest():
+        known = read_judged(written, digest)
+        if known is not None and known.evidence.task == job.digest() and self._is_attested(found, known):
             # the limits may have been tightened since
             verdict = judge_capability(self.limits, known.evidence.own.domains)
             return replace(known, verdict=verdict if isinstance(verdict, Deny) else known.verdict)
         subject = Subject(config=found.config, weights=weights, digest=digest, seeds=self.seeds)
         judged = self._evaluate(job, found, subject)
-        _write(written, judged)
+        write_judged(written, judged)
         return judged
+
+    def _is_attested(self, found: Found, known: Judged) -> bool:
+        """Whether an evaluator has said what was written down; where none has, that is an incident."""
+        if self.governor.is_attested(self.engine.run, known.evaluated.record):
+            return True
+        reason = f"no evaluator has said what is written of trial {found.number}; it is evaluated again"
+        trial = f"{self.engine.run}/{found.record['trial_id']}"
+        self.governor.record_incident(self.engine.run, trial, EVALUATION, reason)
+        return False
 
     def _evaluate(self, job: TrainingJob, found: Found, subject: Subject) -> Judged:
         reported = Reported(
@@ -221,11 +216,7 @@ class GovernedLoop:
         run, cpus = self.engine.run, self.engine.sweep.cpus
         with self._open():
             found_out = evaluate_in_fresh_process(self.governor, job, subject, reported, sweep=run, cpus=cpus)
-        return Judged(
-            evidence=found_out.evidence,
-            verdict=found_out.verdict,
-            discrepancy="; ".join(one.reason for one in found_out.discrepancies),
-        )
+        return found_out.judged
 
     def _candidate(self, job: TrainingJob, found: Found, weights: Path, evidence: Evidence) -> Candidate:
         candidate, claim = job.candidate(found.config), job.price(found.config)
@@ -267,23 +258,3 @@ def standing_of(version: Version) -> Standing:
         score=evidence_of(version).own.score,
         config=version.manifest.config,
     )
-
-
-def _write(path: Path, judged: Judged) -> None:
-    told = {"evidence": judged.evidence.canonical.decode(), "discrepancy": judged.discrepancy}
-    if isinstance(judged.verdict, Deny):
-        told["denied"] = json.dumps(asdict(replace(judged.verdict, excess={})))
-    path.parent.mkdir(exist_ok=True)
-    write_durably(path, json.dumps(told).encode())
-
-
-def _read(path: Path, digest: str) -> Judged | None:
-    """What was written of these weights; None where nothing was, or of others."""
-    try:
-        told = json.loads(path.read_bytes())
-        evidence = read_evidence(told["evidence"].encode())
-        verdict = Deny(**json.loads(told["denied"])) if "denied" in told else Allow()
-        judged = Judged(evidence=evidence, verdict=verdict, discrepancy=told["discrepancy"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return judged if evidence.weights == digest else None

@@ -122,6 +122,10 @@ class Ports(Protocol):
         """The champion now: the base model where nothing was promoted."""
         ...
 
+    def next_generation(self) -> int:
+        """Number of the generation that would come next; of what was rolled back none is used again."""
+        ...
+
     def search(self, champion: Standing) -> Searched:
         """Train the candidates of the generation that would follow a champion."""
         ...
@@ -152,7 +156,7 @@ class Terms:
     """When a loop ends by itself.
 
     Attributes:
-        last_generation: number of the last champion that it may promote.
+        last_generation: number of the last generation that it may promote a champion of.
         min_improvement: relative improvement under which it has converged.
         must_ask: whether people are asked before every promotion.
     """
@@ -184,14 +188,14 @@ Tell = Callable[[Event], None]
 
 def improve(ports: Ports, terms: Terms, tell: Tell) -> Ending:
     """Replace the champion by better ones until the loop has converged, is complete, or is stopped."""
-    champion = ports.champion()
-    while champion.generation < terms.last_generation:
+    # not by the champion's own number, which is an earlier one again where people went back to it
+    while ports.next_generation() <= terms.last_generation:
+        champion = ports.champion()
         outcome = one_generation(ports, terms, champion, tell)
         if isinstance(outcome, Ending):
             return _ended(champion, outcome, tell)
-        champion = outcome
-    text = f"generation {champion.generation} is the last that this run may promote"
-    return _ended(champion, Ending(why=Why.COMPLETE, text=text), tell)
+    text = f"generation {terms.last_generation} is the last that this run may promote"
+    return _ended(ports.champion(), Ending(why=Why.COMPLETE, text=text), tell)
 
 
 def _ended(champion: Standing, ending: Ending, tell: Tell) -> Ending:

@@ -33,8 +33,10 @@ from rsi_ray.recursion import Outcome, Recursion, run_recursion
 from rsi_ray.view import watching
 from rsi_ray.wiring import describe_space, limits_of, sweep_of
 
-FAILURE, INTERRUPTED = 1, 130
-DONE = (Why.COMPLETE, Why.CONVERGED, Why.REJECTED, Why.WAITS, Why.HELD)
+FAILURE, WAITS, INTERRUPTED = 1, 3, 130
+DONE = (Why.COMPLETE, Why.CONVERGED, Why.REJECTED)
+# for people to decide, or for time
+WAITING = (Why.WAITS, Why.HELD)
 
 
 class Approve(StrEnum):
@@ -138,4 +140,6 @@ def _show(outcome: Outcome, console: Console) -> None:
 def _exit_code(outcome: Outcome) -> int:
     if outcome.ending.text.startswith("interrupted"):
         return INTERRUPTED
+    if outcome.ending.why in WAITING:
+        return WAITS
     return 0 if outcome.ending.why in DONE else FAILURE

@@ -95,6 +95,20 @@ def signals_as_stop() -> Iterator[StopAsked]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """Between sweeps, SIGTERM ends the loop as Ctrl-C does; a sweep makes an orderly end of both."""
+    try:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    except ValueError:  # not in the main thread: signals are somebody else's
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 class Observer(tune.Callback):
     """Sees Tune's trials: tells the watcher, and ends a sweep that fails, takes too long or too much disk."""
 

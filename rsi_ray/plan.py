@@ -17,7 +17,7 @@ from rsi_ray.alerts import AlertsConfig
 from rsi_ray.errors import SweepError
 from rsi_ray.job import Job
 from rsi_ray.objectives import SCORE
-from rsi_ray.sampling import RANDOM_DRAWS, random_config
+from rsi_ray.random_draws import RANDOM_DRAWS, random_config
 from safety import Allow, Deny, Limits, Verdict, judge_claim
 from search_spaces.space import Suggests
 

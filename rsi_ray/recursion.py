@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from rsi_ray.durable import write_durably
 from rsi_ray.errors import ChampionError, SweepError
 from rsi_ray.governed_loop import GovernedLoop, standing_of
 from rsi_ray.loop import Ending, Event, Standing, Terms, Why, improve
-from rsi_ray.observer import Watch
+from rsi_ray.observer import Watch, terminated_as_interrupted
 from rsi_ray.oversight import this_user
 from rsi_ray.plan import Plan
 from rsi_ray.runs import new_folder, read_about, run_folder, versions_here
@@ -108,7 +107,7 @@ def run_recursion(recursion: Recursion, *, resume: str | None = None) -> Outcome
     limits = with_approver(limits, recursion.signer) if recursion.signer else limits
     sweep = replace(recursion.sweep, limits=limits)
     plan = sweep.checked_plan()
-    with quiet_tune(), local_ray() as dashboard, _terminated_as_interrupted():
+    with quiet_tune(), local_ray() as dashboard, terminated_as_interrupted():
         governor = governor_of(plan)
         storage = plan.folder.parent
         folder = (
@@ -286,17 +285,3 @@ def _outcome(folder: Path, store: ChampionStore, ending: Ending) -> Outcome:
         params=tuple(version.manifest.params for version in line),
         artifact=line[-1].path if line else None,
     )
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Between sweeps, SIGTERM ends the loop as Ctrl-C does; a sweep makes an orderly end of both."""
-    try:
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    except ValueError:  # not in the main thread: signals are somebody else's
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -6,7 +6,7 @@ import itertools
 import json
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -19,10 +19,10 @@ from optuna.trial import FrozenTrial
 from rsi_ray.disk import RUN_FILE, STUDY_FILE
 from rsi_ray.errors import RunError, SweepError
 from rsi_ray.ledgers import sqlite_path
-from rsi_ray.plan import Plan, check_plan
+from rsi_ray.plan import Plan, check_plan, judge_config
 from rsi_ray.records import Verdict, record_of
-from rsi_ray.study import earlier_trials, fits, read_study, trained_count
-from safety import Ledger, LedgerError
+from rsi_ray.study import earlier_trials, fits, read_study, was_trained
+from safety import Allow, Ledger, LedgerError
 from search_spaces.space import Suggests
 
 # what a run's scores depend on beside the space
@@ -88,19 +88,20 @@ def old_run(plan: Plan, run: str | Path) -> Plan:
     """
     folder = run_folder(plan.folder.parent, run)
     about = read_about(folder)
-    study = study_of_run(folder)
+    trials = _trials_of(folder)
     for name in SAME_AS_BEFORE:
         if about.get(name) != plan.about.get(name):
             raise SweepError(
                 f"run {folder.name}: its {name} was {about.get(name)}, and is {plan.about.get(name)} now; "
                 "scores of both can't be compared"
             )
-    for trial in study.get_trials(deepcopy=False):
-        if "config" in record_of(trial) and not fits(plan.space, record_of(trial)["config"]):
+    for trial in trials:
+        config = record_of(trial).get("config")  # of one that waits there is none yet
+        if config and not fits(plan.space, config):
             raise SweepError(f"run {folder.name}: trial {trial.number} is no candidate of this sweep's space")
     check_plan(plan)
     sweep = str(about.get("sweep", ""))
-    _check_ledger(about["ledger"], knows=sweep or folder.name if trained_count(study) else "")
+    _check_ledger(about["ledger"], knows=sweep or folder.name if any(map(was_trained, trials)) else "")
     return replace(
         plan,
         name=folder.name,
@@ -110,9 +111,23 @@ def old_run(plan: Plan, run: str | Path) -> Plan:
         ledger_named=True,
         governor_key=about.get("governor_key", ""),
         resumed=True,
-        # another stream: the same draws would only be answered from their records
-        seed=plan.seed + len(study.get_trials(deepcopy=False)),
+        enqueued=(*_enqueued(plan, about), *plan.enqueued),
     )
+
+
+def _trials_of(folder: Path) -> list[FrozenTrial]:
+    """Of a run that is gone on with; none where its process died before there was a study."""
+    with suppress(FileNotFoundError), (folder / STUDY_FILE).open("rb") as file:
+        if file.readline().endswith(b"\n"):
+            return study_of_run(folder).get_trials(deepcopy=False)
+    return []
+
+
+def _enqueued(plan: Plan, about: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """What a run was to train first, without what is over ceilings that were tightened since."""
+    for config in about.get("enqueued", ()):
+        if isinstance(judge_config(plan.limits, plan.job, config), Allow):
+            yield config
 
 
 def earlier_of(

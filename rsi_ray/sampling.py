@@ -12,23 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
 from rsi_ray.journal import one_write
 from rsi_ray.objectives import SCORE, values_of
+from rsi_ray.random_draws import draw_elsewhere
 from rsi_ray.records import RECORD, Verdict, below
-from rsi_ray.study import Outcome, known_outcomes, trial_of
-from safety import Allow, Claim, Deny, SearchExhausted, request_digest
+from rsi_ray.study import Outcome, config_of, known_outcomes, proposals_in_a_row, trial_of
+from safety import Claim, Deny, request_digest
 from safety import Verdict as SafetyVerdict
 from safety.lease import FAILED, LOST
-from search_spaces.random_trial import RandomTrial
 from search_spaces.space import Suggests
 
 METRIC = SCORE
 # proposals of the sampler for one trial, before one is drawn elsewhere
 PATIENCE = 3
-RANDOM_DRAWS = 1000
 # times that a candidate is run again whose lease was lost, before it counts as failed
 MOST_LOST = 3
 
@@ -57,7 +56,8 @@ class OptunaSearcher(Searcher):
         objectives: of the study, the score first.
         baseline: configuration that is run first and alone; None for none.
         enqueued: configurations that are proposed before the sampler is asked.
-        seed: of the draws elsewhere.
+        interrupted: trials that an earlier process left in the middle; they are run again before all else.
+        seed: of the draws elsewhere; each is of its trial's number alone.
         one_more: has Tune ask for another trial, in place of one whose lease was lost.
     """
 
@@ -72,6 +72,7 @@ class OptunaSearcher(Searcher):
         objectives: Sequence[str] = (SCORE,),
         baseline: Mapping[str, Any] | None = None,
         enqueued: Iterable[Mapping[str, Any]] = (),
+        interrupted: Iterable[FrozenTrial] = (),
         seed: int,
         one_more: Callable[[], None] = lambda: None,
     ) -> None:
@@ -86,14 +87,16 @@ class OptunaSearcher(Searcher):
         self._baseline_id: str | None = None
         if self._baseline and request_digest(self._baseline) in self._outcomes:
             self._baseline = None  # of a run that is resumed
+        self._interrupted = deque(interrupted)
         queue = {request_digest(config): dict(config) for config in enqueued}
-        self._queue = deque(config for digest, config in queue.items() if digest not in self._outcomes)
-        self._rng = random.Random(seed)
+        known = {request_digest(config_of(trial)) for trial in self._interrupted} | self._outcomes.keys()
+        self._queue = deque(config for digest, config in queue.items() if digest not in known)
+        self._seed = seed
         self._live: dict[str, _Live] = {}
         self._twins: dict[str, list[optuna.Trial]] = {}
         self._attempts: Counter[str] = Counter()
-        # by configuration, how often it has lost its lease
-        self._lost: Counter[str] = Counter()
+        self._attempted = proposals_in_a_row(study)
+        self._lost: Counter[str] = Counter()  # by digest, how often it has lost its lease
         self._one_more = one_more
 
     def suggest(self, trial_id: str) -> Any:
@@ -108,6 +111,7 @@ class OptunaSearcher(Searcher):
             return Searcher.FINISHED
         if self._attempts[trial_id] == 0:
             self._attempts.clear()
+            self._attempts[trial_id], self._attempted = self._attempted, 0
         while True:
             self._attempts[trial_id] += 1
             trial = self._ask(trial_id)
@@ -120,6 +124,11 @@ class OptunaSearcher(Searcher):
                 return config
 
     def _ask(self, trial_id: str) -> optuna.Trial | None:
+        if self._interrupted:
+            known = self._interrupted.popleft()
+            if self._baseline_id is None and config_of(known) == self._baseline:
+                self._baseline_id = trial_id
+            return self._suggested(lambda: optuna.Trial(self.study, known._trial_id))
         if self._baseline and self._baseline_id is None:
             self._baseline_id = trial_id
             self.study.enqueue_trial(self._baseline)
@@ -130,25 +139,21 @@ class OptunaSearcher(Searcher):
             if elsewhere is None:
                 return None
             self.study.enqueue_trial(elsewhere)
+        return self._suggested(self.study.ask)
+
+    def _suggested(self, ask: Callable[[], optuna.Trial]) -> optuna.Trial:
         with one_write(self.study):
-            trial = self.study.ask()
+            trial = ask()
             self._space.suggest(trial)
         return trial
 
     def _draw_elsewhere(self) -> dict[str, Any] | None:
-        """A feasible configuration that is not known; None where all that were drawn are."""
         known = {live.digest for live in self._live.values()} | self._outcomes.keys()
-        feasible = 0
-        for _ in range(RANDOM_DRAWS):
-            config = random_config(self._space, self._rng)
-            if isinstance(self._judge(config), Allow):
-                feasible += 1
-                if request_digest(config) not in known:
-                    return config
-        self.used_up = "every feasible spec that was drawn is known already"
-        if not feasible:
-            raise SearchExhausted(f"none of {RANDOM_DRAWS} random specs of the space is under every ceiling")
-        return None
+        rng = random.Random(f"{self._seed}:{len(self.study.get_trials(deepcopy=False))}")
+        elsewhere = draw_elsewhere(self._space, self._judge, known, rng)
+        if elsewhere is None:
+            self.used_up = "every feasible spec that was drawn is known already"
+        return elsewhere
 
     def _answer_from_record(self, trial: optuna.Trial, digest: str) -> bool:
         running = next((live for live in self._live.values() if live.digest == digest), None)
@@ -167,8 +172,9 @@ class OptunaSearcher(Searcher):
 
     def _report(self, trial: optuna.Trial, scores: Mapping[int, float]) -> None:
         if len(self._objectives) == 1:  # Optuna takes no intermediate values of several objectives
-            for step, score in scores.items():
-                trial.report(score, step)
+            told = trial._cached_frozen_trial.intermediate_values  # to an earlier process too
+            for step in sorted(scores.keys() - told.keys()):
+                trial.report(scores[step], step)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Tell an intermediate score."""
@@ -276,13 +282,6 @@ class OptunaSearcher(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to load: the study is the state."""
         json.loads(Path(checkpoint_path).read_text())
-
-
-def random_config(space: Suggests[Any], rng: random.Random) -> dict[str, Any]:
-    """A random configuration of a space."""
-    trial = RandomTrial(rng)
-    space.suggest(trial)
-    return dict(trial.params)
 
 
 def _measured(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -22,6 +22,7 @@ from ray.tune.schedulers import (
 from ray.tune.schedulers.pb2 import PB2
 
 from rsi_ray.hyperparameters import PREFIX
+from rsi_ray.objectives import SCORE
 from search_spaces.random_trial import RandomTrial
 from search_spaces.space import Suggests
 
@@ -147,6 +148,33 @@ def scheduler_of(name: Any, options: SchedulerOptions) -> TrialScheduler:
         known = ", ".join(SCHEDULERS)
         raise ValueError(f"scheduler: {name!r}, expected one of {known}, or a function that gives one")
     return SCHEDULERS[name](options)
+
+
+def recall(scheduler: TrialScheduler, ended: Iterable[Mapping[int, float]]) -> None:
+    """Show a new scheduler the candidates of an earlier process, so that it stops as if it had seen them.
+
+    ASHA and the median rule are shown them; HyperBand, PBT and PB2 go by what runs together, and begin anew.
+
+    Args:
+        scheduler: that has heard of no trial yet.
+        ended: score by report of each candidate, in order; more is better.
+    """
+    for index, scores in enumerate(ended):
+        earlier: Any = _Earlier(f"earlier-{index}")
+        if isinstance(scheduler, ASHAScheduler):
+            for step, score in sorted(scores.items()):
+                scheduler._brackets[0].on_result(earlier, step, score)
+        elif isinstance(scheduler, MedianStoppingRule) and scores:
+            results = [{TIME: step, SCORE: score} for step, score in sorted(scores.items())]
+            # of one that ends, Tune tells the last result again
+            scheduler._results[earlier] = [*results, results[-1]]
+
+
+@dataclass(frozen=True)
+class _Earlier:
+    """A trial of an earlier process, as far as a scheduler looks at one."""
+
+    trial_id: str
 
 
 def within(mutable: Mapping[str, BaseDistribution], config: dict[str, Any]) -> dict[str, Any]:

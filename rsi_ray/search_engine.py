@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from rsi_ray.api import Sweep
 from rsi_ray.disk import RUN_FILE, WEIGHTS
+from rsi_ray.durable import write_durably
 from rsi_ray.heritage import Parent
 from rsi_ray.loop import Found, Searched, Standing
 from rsi_ray.neighbours import neighbours
@@ -27,6 +28,8 @@ from search_spaces.growth import relation
 
 # in the storage: what samplers have learned of each lineage
 LEARNED = "learned"
+# in the folder of a generation's run: what its sampler had learned as it began, for whoever goes on with it
+BEFORE = "learned_before.safetensors"
 # of a generation's candidates, those that are around or beyond the champion; the sampler proposes the rest
 SHARE_NEAR = 0.5
 
@@ -113,8 +116,11 @@ class ArchitectureSearchEngine:
     def _run(self, plan: Plan) -> Searched:
         learner = _learner(plan)
         state = plan.folder.parent / LEARNED / f"{plan.lineage}.safetensors"
-        if learner and state.is_file():
-            learner.load(state)
+        before = plan.folder / BEFORE
+        if not plan.resumed and state.is_file():
+            write_durably(before, state.read_bytes())
+        if learner and before.is_file():
+            learner.load(before)
         with self.watching() as watch:
             result = run_sweep(plan, watch)
         if learner:

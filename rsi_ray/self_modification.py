@@ -245,14 +245,19 @@ def evidence_of(version: Version) -> Evidence:
     """What was measured of a version.
 
     Raises:
-        ChampionError: it is missing, or is none of an evaluation.
+        ChampionError: it is missing, or is none of an evaluation, or one of other weights.
     """
     if version.evidence is None:
         raise ChampionError(f"version {version.name}: its evidence is missing; it can't be compared")
     try:
-        return read_evidence(version.evidence)
+        evidence = read_evidence(version.evidence)
     except ValueError as error:
         raise ChampionError(f"version {version.name}: {error}") from None
+    if evidence.weights != version.manifest.weights:
+        raise ChampionError(
+            f"version {version.name}: its evidence is of other weights, {evidence.weights:.12}"
+        )
+    return evidence
 
 
 def _size(version: Version) -> Size:

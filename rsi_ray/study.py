@@ -96,38 +96,81 @@ def _is_final(record: Mapping[str, Any]) -> bool:
     return record["verdict"] in (Verdict.MEASURED, Verdict.STOPPED, Verdict.FAILED)
 
 
-def take_up(study: optuna.Study, objectives: Sequence[str]) -> list[dict[str, Any]]:
-    """End the trials that a run left behind; configurations of those that are to be run again.
+def take_up(study: optuna.Study, objectives: Sequence[str]) -> list[FrozenTrial]:
+    """The trials that a run left in the middle, which are run again under their numbers.
 
-    One whose record was written is told what the record says; any other one as interrupted.
+    One whose record was written is told what the record says, and ends.
     """
     interrupted = []
     for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING, TrialState.WAITING]):
-        state, values = _recorded(trial, objectives)
-        if state == TrialState.FAIL:
-            interrupted.append(dict(trial.system_attrs.get("fixed_params", trial.params)))
-        # not `tell`: it takes no trial that was enqueued and never asked for
-        study._storage.set_trial_state_values(trial._trial_id, state, values)
-    known = known_outcomes(study)
-    # the twins of one candidate were interrupted with it
-    once = {request_digest(config): config for config in interrupted if config}
-    return [config for digest, config in once.items() if digest not in known]
+        ended = _recorded(trial, objectives)
+        if ended is not None:
+            for name, over in trial.user_attrs[RECORD].get("excess", {}).items():
+                if name not in trial.constraints:
+                    optuna.Trial(study, trial._trial_id).set_constraint(name, over)
+            study._storage.set_trial_state_values(trial._trial_id, *ended)
+            continue
+        if trial.state == TrialState.WAITING:  # it is for whoever runs it again, not for the next ask
+            study._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+        interrupted.append(trial)
+    return interrupted
 
 
-def _recorded(trial: FrozenTrial, objectives: Sequence[str]) -> tuple[TrialState, list[float] | None]:
-    """How a trial ended whose record was written just before its process died."""
+def _recorded(trial: FrozenTrial, objectives: Sequence[str]) -> tuple[TrialState, list[float] | None] | None:
+    """How a trial ended whose record was written just before its process died; None where none was.
+
+    One that is known as another one, which is told with it, is answered from that one again.
+    """
     record = trial.user_attrs.get(RECORD, {})
-    if record.get("verdict") == Verdict.MEASURED:
+    if record.get("verdict", Verdict.KNOWN) == Verdict.KNOWN:
+        return None
+    if record["verdict"] == Verdict.MEASURED:
         return TrialState.COMPLETE, values_of(objectives, record)
-    if record.get("verdict") in (Verdict.STOPPED, Verdict.REFUSED, Verdict.MUTATED):
+    if record["verdict"] in (Verdict.STOPPED, Verdict.REFUSED, Verdict.MUTATED):
         return TrialState.PRUNED, None
     return TrialState.FAIL, None
 
 
+def config_of(trial: FrozenTrial) -> dict[str, Any]:
+    """The configuration of a trial, which may wait still; nothing where its process died as it drew it."""
+    return dict(trial.system_attrs.get("fixed_params", trial.params))
+
+
+def proposals_in_a_row(study: optuna.Study) -> int:
+    """How many of the latest proposals that have ended, all for one trial of Tune, came to no training."""
+    count, proposer = 0, None
+    for trial in reversed(study.get_trials(deepcopy=False)):
+        if not trial.state.is_finished():
+            continue
+        record = trial.user_attrs.get(RECORD, {})
+        known = record.get("verdict") == Verdict.KNOWN
+        if not known and record.get("verdict") != Verdict.REFUSED:
+            break
+        proposer = proposer or record.get("trial_id")
+        if not known and record.get("trial_id") != proposer:
+            break
+        count += 1
+    return count
+
+
+def scores_by_report(study: optuna.Study) -> list[dict[int, float]]:
+    """The reports of every candidate that was trained and has ended, in the order of their proposal."""
+    records = [record_of(trial) for trial in study.get_trials(deepcopy=False) if was_trained(trial)]
+    return [
+        {int(step): score for step, score in record.get("scores", {}).items()}
+        for record in records
+        if "proposed" not in record
+    ]
+
+
 def trained_count(study: optuna.Study) -> int:
     """Candidates that were trained, whatever came of it."""
-    trained = (Verdict.MEASURED, Verdict.STOPPED, Verdict.FAILED)
-    return sum(record_of(trial)["verdict"] in trained for trial in study.get_trials(deepcopy=False))
+    return sum(map(was_trained, study.get_trials(deepcopy=False)))
+
+
+def was_trained(trial: FrozenTrial) -> bool:
+    """Whether a candidate was trained, whatever came of it."""
+    return record_of(trial)["verdict"] in (Verdict.MEASURED, Verdict.STOPPED, Verdict.FAILED)
 
 
 def earlier_trials(

@@ -7,21 +7,24 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import optuna
 import ray
+from optuna.trial import FrozenTrial
 from ray import tune
 from ray.tune import TuneError
+from ray.tune.schedulers import TrialScheduler
 
 from rsi_ray.disk import TUNE, WEIGHTS, nothing_empty, open_folder, prune_weights
 from rsi_ray.errors import SweepError
 from rsi_ray.log_tail import log_tail
 from rsi_ray.observer import Observer, Watch, signals_as_stop
 from rsi_ray.plan import Plan, check_plan, judge_config
+from rsi_ray.redraw import redraw
 from rsi_ray.result import Result, result_of, write_table
 from rsi_ray.sampling import METRIC, OptunaSearcher
-from rsi_ray.study import trained_count
+from rsi_ray.schedulers import recall
+from rsi_ray.study import scores_by_report, trained_count
 from rsi_ray.sweep_emergency import require_running, shut_down_if_frozen
 from rsi_ray.worker import Candidate
 from safety import Governor, SafetyError, looser_fields
@@ -74,12 +77,14 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
         stop.after(plan.seconds)
         with open_folder(plan) as (study, interrupted):
             plan = bound(plan, governor)
+            if plan.resumed:
+                _draw_again(plan, study)
             searcher = _searcher(plan, study, interrupted, lambda: _ask_for_one_more(governance))
             observer = Observer(plan, searcher, governor, watch, stop, dashboard)
             trials = plan.trials - trained_count(study)
             try:
                 if trials > 0:
-                    tuner = _tuner(plan, searcher, governor, governance, observer, trials, concurrent)
+                    tuner = _tuner(plan, study, searcher, governor, governance, observer, trials, concurrent)
                     with watched(governance):
                         _fit(tuner, lambda: governor.close_sweep(plan.on_ledger, observer.usage()))
             finally:
@@ -190,8 +195,23 @@ def _ask_for_one_more(governance: Governance) -> None:
     governance.heard.controller.search_alg._total_samples += 1
 
 
+def _draw_again(plan: Plan, study: optuna.Study) -> None:
+    """Bring the sampler to where it was when the run was stopped."""
+    otherwise = redraw(study, plan.space)
+    if otherwise:
+        log.warning(
+            "run %s: its sampler goes on otherwise than if it had not stopped: %s", plan.name, otherwise
+        )
+
+
+def _scheduler(plan: Plan, study: optuna.Study) -> TrialScheduler:
+    scheduler = plan.scheduler()
+    recall(scheduler, scores_by_report(study))
+    return scheduler
+
+
 def _searcher(
-    plan: Plan, study: optuna.Study, interrupted: list[dict[str, Any]], one_more: Callable[[], None]
+    plan: Plan, study: optuna.Study, interrupted: list[FrozenTrial], one_more: Callable[[], None]
 ) -> OptunaSearcher:
     return OptunaSearcher(
         study,
@@ -201,14 +221,16 @@ def _searcher(
         reports=plan.reports,
         objectives=plan.objectives,
         baseline=plan.baseline,
-        enqueued=[*interrupted, *plan.enqueued],
-        seed=plan.seed + len(study.get_trials(deepcopy=False)),
+        enqueued=plan.enqueued,
+        interrupted=interrupted,
+        seed=plan.seed,
         one_more=one_more,
     )
 
 
 def _tuner(
     plan: Plan,
+    study: optuna.Study,
     searcher: OptunaSearcher,
     governor: GovernorClient,
     governance: Governance,
@@ -230,7 +252,7 @@ def _tuner(
             metric=METRIC,
             mode="max",
             search_alg=GovernedSearch(searcher, governance),
-            scheduler=GovernedScheduler(plan.scheduler(), governance),
+            scheduler=GovernedScheduler(_scheduler(plan, study), governance),
             num_samples=trials,
             max_concurrent_trials=concurrent,
             reuse_actors=True,

@@ -16,6 +16,7 @@ from safety.database import state_folder, without_password
 from safety.drills import Canary
 from safety.emergency_client import EmergencyClient
 from safety.errors import GovernorUnreachable, IdentityError, LedgerError
+from safety.evaluations import Evaluated
 from safety.governor import Status
 from safety.governor_process import NAME, NAMESPACE, governor_actor
 from safety.identity import public_in
@@ -148,6 +149,15 @@ class GovernorClient(Promoter, EmergencyClient):
         """Judge an evaluator's scores of a trial against its sweep's ceilings."""
         verdict: Verdict = self._ask("judge_capability", sweep, key, dict(domains))
         return verdict
+
+    def attest(self, lease: int, fence: int, evaluated: Evaluated) -> None:
+        """Write down what an evaluator found."""
+        self._ask("attest", lease, fence, evaluated)
+
+    def is_attested(self, sweep: str, record: str) -> bool:
+        """Whether an evaluator has said this."""
+        known: bool = self._ask("is_attested", sweep, record)
+        return known
 
     def record_incident(self, sweep: str, key: str, rule: str, reason: str) -> None:
         """Write an incident into the audit."""

@@ -6,17 +6,17 @@ import sqlalchemy as sa
 
 from safety import approvals, audit, endings, incidents, leases, promotions, schema, succession, sweeps
 from safety.approval import Act, Champion
+from safety.champion_ledger import ChampionLedger
 from safety.emergency import Incident, Step
 from safety.errors import LedgerError
 from safety.lease import Lease
-from safety.oversight import Oversight
 from safety.verdict import Allow
 
 # rule of a lease that a shutdown has revoked
 RULE = "shut_down"
 
 
-class Emergencies(Oversight):
+class Emergencies(ChampionLedger):
     """Emergency shutdowns and rollbacks; every method is one transaction, and twice is once.
 
     Args:

@@ -12,6 +12,7 @@ from safety.claim import Measured, Usage
 from safety.drills import Canary
 from safety.emergency_client import EmergencyClient
 from safety.errors import GovernorUnreachable, LeaseLost, LedgerUnavailable
+from safety.evaluations import Evaluated
 from safety.lease import DIED, FAILED, LOST, Grant, Request
 from safety.ledger import Judge, Ledger
 from safety.limits import Limits
@@ -243,6 +244,14 @@ class Governor(Promoter, EmergencyClient):
         if isinstance(verdict, Deny):
             self._ledger.refuse(sweep, key, verdict, kind="incident")
         return verdict
+
+    def attest(self, lease: int, fence: int, evaluated: Evaluated) -> None:
+        """Write down what an evaluator found; see `Ledger.attest`."""
+        self._ledger.attest(lease, fence, evaluated)
+
+    def is_attested(self, sweep: str, record: str) -> bool:
+        """Whether an evaluator has said this; see `Ledger.is_attested`."""
+        return self._ledger.is_attested(sweep, record)
 
     def record_incident(self, sweep: str, key: str, rule: str, reason: str) -> None:
         """Write an incident into the audit."""

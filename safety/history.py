@@ -17,7 +17,7 @@ MOST_INCIDENTS = 1_000
 # amounts that the rows tell whole; of a trial that is tried again only the ledger knows whether it counts
 TOLD = (TRAIN_GFLOP, CONCURRENT_PARAMS, GPU_MS, WALL_MS)
 # amounts of a claim that have a ceiling
-CEILINGS = ("params", "forward_flops", "memory_bytes")
+CEILINGS = ("params", "forward_flops", "memory_bytes", "lineage_flops")
 REFUSALS = ("deny", "hold", "incident")
 INCIDENTS = ("incident", "forfeit", "freeze", "kill", "shut_down")
 ENDINGS = ("settle", "forfeit", "void")

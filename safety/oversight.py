@@ -1,4 +1,4 @@
-"""What people decide over a ledger: its limits, its kill switch, its champions."""
+"""What people decide over a ledger: its limits, and its kill switch."""
 
 from __future__ import annotations
 
@@ -11,24 +11,18 @@ from safety import (
     approvals,
     audit,
     budgets,
-    champions,
     drills,
     endings,
     latch,
     leases,
-    promotions,
     sweeps,
     versions,
 )
-from safety.approval import NOBODY, Act, Champion, Decision, require_reachable
-from safety.approval import Request as ApprovalRequest
+from safety.approval import NOBODY, Act, require_reachable
 from safety.approvals import Asked
-from safety.champions import Promoted
 from safety.clock import Clock, system_clock
 from safety.drills import Canary
-from safety.errors import ApprovalRefused
 from safety.identity import Identity
-from safety.improvement import Mode, Promotion
 from safety.latch import Latch
 from safety.lease import KILLED
 from safety.limits import Approval, Limits
@@ -38,7 +32,7 @@ from safety.versions import Version
 
 
 class Oversight:
-    """The part of a ledger that people decide; `SweepLedger` and `Ledger` add what drivers and workers ask.
+    """The part of a ledger that people decide; those below it add what drivers and workers ask.
 
     Every method is one transaction.
 
@@ -220,94 +214,3 @@ class Oversight:
         """Write down what a kill drill measured; how it failed, after which no sweep is opened, or ""."""
         with self._transaction() as connection:
             return drills.record(connection, self._clock, canaries, target_ms, by)
-
-    # --- promotions
-
-    def judge_improvement(self, sweep: str, old: float, new: float, mode: Mode = "max") -> Verdict:
-        """Judge a sweep's best against its lineage's history; see `promotions.judged`."""
-        with self._transaction() as connection:
-            candidate = promotions.candidate(connection, self._clock, sweep, "", old, new, mode)
-            return promotions.judged(connection, self._clock, sweep, candidate)
-
-    def promote(
-        self,
-        sweep: str,
-        key: str,
-        old: float,
-        new: float,
-        mode: Mode = "max",
-        champion: Champion | None = None,
-        request: str = "",
-    ) -> Verdict:
-        """Judge and, where it is allowed, record that a champion takes another's place; twice is once.
-
-        Args:
-            sweep: that promotes.
-            key: of the promotion.
-            old: score of the champion before it.
-            new: its own score.
-            mode: whether a larger or a smaller score is better.
-            champion: its artifact, hashed right before, and what else an approval must be for.
-            request: digest of the request whose approval is used up, where the limits ask for one.
-
-        Raises:
-            KeyReused: the key was used for another promotion.
-        """
-        with self._transaction() as connection:
-            candidate = promotions.candidate(connection, self._clock, sweep, key, old, new, mode)
-            return promotions.promote(connection, self._clock, sweep, candidate, champion, request)
-
-    def ask_promotion(
-        self, sweep: str, champion: Champion, by: str, about: str, lifts: str = ""
-    ) -> ApprovalRequest:
-        """Ask people to approve a promotion; see `promotions.ask`."""
-        with self._transaction() as connection:
-            return promotions.ask(connection, self._clock, sweep, champion, by, about, lifts).request
-
-    def promotions(self, lineage: str) -> list[Promotion]:
-        """The promotions of a lineage, in order."""
-        with self._transaction() as connection:
-            return promotions.of_lineage(connection, lineage)
-
-    def champions(self, lineage: str) -> list[Promoted]:
-        """The promotions of a lineage, in order, each with its champion and who approved it."""
-        with self._transaction() as connection:
-            return champions.of_lineage(connection, lineage)
-
-    # --- approvals
-
-    def decide(self, decision: Decision) -> None:
-        """Write an approver's decision down; reject wins over approve, one's own too.
-
-        Raises:
-            ApprovalRefused: it doesn't count; the audit says so.
-            LedgerError: there is no such request.
-        """
-        with self._transaction() as connection:
-            denial = approvals.decide(connection, self._clock, decision)
-        if denial:
-            raise ApprovalRefused(denial.reason)
-
-    def requests(self) -> list[tuple[Asked, Verdict]]:
-        """Every request for an approval, and whether it is approved now."""
-        with self._transaction() as connection:
-            return [(asked, self._standing(connection, asked)) for asked in approvals.all_of(connection)]
-
-    def request(self, name: str) -> tuple[Asked, Verdict]:
-        """One of them, by its digest or the beginning of it.
-
-        Raises:
-            LedgerError: there is none, or there are several.
-        """
-        with self._transaction() as connection:
-            asked = approvals.find(connection, name)
-            return asked, self._standing(connection, asked)
-
-    def _standing(self, connection: sa.Connection, asked: Asked) -> Verdict:
-        approval = approvals.in_force(connection, asked.request.act)
-        return approvals.standing(asked, approval, self._clock.wall_ms())
-
-    def approval(self, sweep: str = "") -> Approval:
-        """Who approves for all sweeps, or for the lineage of one."""
-        with self._transaction() as connection:
-            return sweeps.approval_in_force(connection, sweep)

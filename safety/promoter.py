@@ -15,14 +15,14 @@ from safety.verdict import Verdict
 
 
 class Promoter(ABC):
-    """Asks what `Oversight` answers of champions and their approvals."""
+    """Asks what `ChampionLedger` answers of champions and their approvals."""
 
     @abstractmethod
     def _ask(self, method: str, *arguments: object) -> Any:
         """Ask whoever answers."""
 
     def judge_improvement(self, sweep: str, old: float, new: float, mode: Mode = "max") -> Verdict:
-        """Judge a sweep's best against what it would replace; see `Oversight.judge_improvement`."""
+        """Judge a sweep's best against what it would replace; see `ChampionLedger.judge_improvement`."""
         verdict: Verdict = self._ask("judge_improvement", sweep, old, new, mode)
         return verdict
 
@@ -36,23 +36,23 @@ class Promoter(ABC):
         champion: Champion | None = None,
         request: str = "",
     ) -> Verdict:
-        """Record that a champion takes another's place, if it may; see `Oversight.promote`."""
+        """Record that a champion takes another's place, if it may; see `ChampionLedger.promote`."""
         verdict: Verdict = self._ask("promote", sweep, key, old, new, mode, champion, request)
         return verdict
 
     def ask_promotion(
         self, sweep: str, champion: Champion, by: str, about: str, lifts: str = ""
     ) -> ApprovalRequest:
-        """Ask people to approve a promotion; see `Oversight.ask_promotion`."""
+        """Ask people to approve a promotion; see `ChampionLedger.ask_promotion`."""
         asked: ApprovalRequest = self._ask("ask_promotion", sweep, champion, by, about, lifts)
         return asked
 
     def decide(self, decision: Decision) -> None:
-        """Write an approver's signed decision down; see `Oversight.decide`."""
+        """Write an approver's signed decision down; see `ChampionLedger.decide`."""
         self._ask("decide", decision)
 
     def request(self, name: str) -> tuple[Asked, Verdict]:
-        """A request for an approval, and whether it is approved now; see `Oversight.request`."""
+        """A request for an approval, and whether it is approved now; see `ChampionLedger.request`."""
         found: tuple[Asked, Verdict] = self._ask("request", name)
         return found
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 
 import sqlalchemy as sa
 
-from safety import approvals, audit, incidents, schema, succession, sweeps
+from safety import approvals, audit, evaluations, incidents, schema, succession, sweeps
 from safety.approval import Champion, out_of_line
 from safety.approvals import Asked
 from safety.clock import Clock
@@ -21,6 +21,8 @@ from safety.verdict import Allow, Deny, Hold, Verdict
 
 # who shuts a lineage down that runs away
 LIMITS = "the limits"
+# rule of a promotion that tells another score of the present champion than the ledger has
+OLD_SCORE = "old_score"
 _table = schema.promotions
 
 
@@ -138,6 +140,11 @@ def promote(
         told = {"reason": denial.reason, "lineage": wanted.lineage}
         audit.note(connection, clock, "deny", sweep=sweep, key=wanted.key, rule=denial.rule, detail=told)
         return denial
+    other = _other_scores(connection, clock, wanted, champion) if champion else None
+    if champion and other:
+        told = {**asdict(champion), "reason": other.reason}
+        audit.note(connection, clock, "deny", sweep=sweep, key=wanted.key, rule=other.rule, detail=told)
+        return other
     verdict = judged(connection, clock, sweep, wanted)
     lifts = approvals.lifts(connection, request)
     if isinstance(verdict, Allow) or _is_lifted(verdict, lifts):
@@ -151,6 +158,17 @@ def promote(
             detail |= {**asdict(champion), "request": request, "lifts": lifts}
         audit.note(connection, clock, "promote", sweep=sweep, key=wanted.key, detail=detail)
     return verdict
+
+
+def _other_scores(
+    connection: sa.Connection, clock: Clock, wanted: Promotion, champion: Champion
+) -> Deny | None:
+    """Why a promotion can't be judged by the scores that it tells: the ledger has others; None where not."""
+    known = succession.score_of_present(connection, clock, wanted.lineage, champion, wanted.old)
+    if known is not None and known != wanted.old:
+        told = f"lineage {wanted.lineage}: its champion scored {known!r}, and {wanted.old!r} is told of it"
+        return Deny(OLD_SCORE, told)
+    return evaluations.denied(connection, wanted.lineage, champion.evidence, wanted.new)
 
 
 def _require_same(known: sa.Row[tuple[object, ...]], wanted: Promotion, champion: Champion | None) -> None:

@@ -20,7 +20,12 @@ from safety.unverified import Evidence, unverified
 # training compute that laws and thresholds in discussion name, as powers of ten
 EXPONENTS = (23, 25, 26)
 # ceilings of one candidate in the limits, by the amount of a claim
-CEILINGS = {"max_params": "params", "max_flops": "forward_flops", "max_memory": "memory_bytes"}
+CEILINGS = {
+    "max_params": "params",
+    "max_flops": "forward_flops",
+    "max_memory": "memory_bytes",
+    "max_train_flops": "lineage_flops",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -200,7 +205,9 @@ def _ceilings(
         return
     largest = told.sweeps[sweep.name].largest if sweep.name in told.sweeps else {}
     for ceiling, amount in CEILINGS.items():
-        found, limit = largest.get(amount), getattr(limits.bounds, ceiling)
+        limit, found = getattr(limits.bounds, ceiling), largest.get(amount)
+        if limit is None:  # only `max_train_flops` may be left out
+            continue
         part = None if found is None else share(found, limit)
         yield _ceiling(sweep.name, ceiling, limit, found, part)
     for domain, score in limits.bounds.max_performance.items():

@@ -83,6 +83,27 @@ promotions = _table(
     sa.Column("train_gflop", Int64),
 )
 
+# what evaluators found, each under its own lease
+evaluations = _table(
+    "evaluations",
+    sa.Column("lineage", sa.Text, primary_key=True),
+    # SHA-256 of all that one says of a candidate
+    sa.Column("record", sa.Text, primary_key=True),
+    sa.Column("evidence", sa.Text, nullable=False),
+    sa.Column("weights", sa.Text, nullable=False),
+    sa.Column("score", Float64, nullable=False),
+    sa.Column("sweep", sa.Text, sa.ForeignKey("sweeps.name"), nullable=False),
+    sa.Column("at_ms", Int64, nullable=False),
+)
+
+# what each lineage's base scores, as its first promotion told it
+bases = _table(
+    "bases",
+    sa.Column("lineage", sa.Text, primary_key=True),
+    sa.Column("score", Float64, nullable=False),
+    sa.Column("at_ms", Int64, nullable=False),
+)
+
 # champions that were taken back: after the promotion `after` the lineage was at the promotion `to`; 0 is what
 # it began with
 rollbacks = _table(

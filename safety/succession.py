@@ -14,6 +14,7 @@ from safety.clock import Clock
 from safety.document import FLOPS_PER_GFLOP
 from safety.errors import LedgerError
 from safety.latch import readable
+from safety.rules import is_finite_number
 from safety.sweeps import Sweep
 
 _table = schema.promotions
@@ -108,6 +109,33 @@ def parent_of_next(connection: sa.Connection, lineage: str) -> str | None:
     """Artifact that the next champion follows; "" for what the lineage began with, None where nobody told."""
     found = standing(connection, lineage)
     return _artifact(found[-1]) if found else ""
+
+
+def score_of_present(
+    connection: sa.Connection, clock: Clock, lineage: str, follows: Champion, told: float
+) -> float | None:
+    """The score of the champion that another one would follow, as the ledger has it; None where it has none.
+
+    It is what its promotion told; of what the lineage began with, what was told first, which is written down
+    here. Nothing is known of one that the other doesn't say it follows.
+
+    Args:
+        connection: of the caller's transaction.
+        clock: of this host.
+        lineage: of both.
+        follows: that would be promoted.
+        told: the present champion's score, as its successor's driver tells it.
+    """
+    if follows.parent != parent_of_next(connection, lineage):
+        return None
+    found, table = standing(connection, lineage), schema.bases
+    if found:
+        return float(found[-1].new)
+    score = connection.scalar(sa.select(table.c.score).where(table.c.lineage == lineage))
+    if score is None and is_finite_number(told):
+        connection.execute(table.insert().values(lineage=lineage, score=told, at_ms=clock.wall_ms()))
+        audit.note(connection, clock, "base", key=lineage, detail={"lineage": lineage, "score": told})
+    return None if score is None else float(score)
 
 
 def artifact_of(connection: sa.Connection, number: int) -> str:

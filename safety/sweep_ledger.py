@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 import sqlalchemy as sa
 
-from safety import endings, leases, sweeps
+from safety import endings, evaluations, leases, sweeps
 from safety.claim import Usage
 from safety.emergencies import Emergencies
 from safety.errors import LedgerError
+from safety.evaluations import Evaluated
 from safety.limits import Limits
 from safety.sweeps import Sweep
 
@@ -104,3 +105,25 @@ class SweepLedger(Emergencies):
         for lease in leases.open_ones(connection, name):
             endings.settle_cut_short(connection, self._clock, lease, usage.get(lease.trial, Usage()))
         sweeps.close(connection, self._clock, name)
+
+    # --- what evaluators found
+
+    def attest(self, lease_id: int, fence: int, evaluated: Evaluated) -> None:
+        """Write down what an evaluator found under its own lease; twice is once.
+
+        Raises:
+            LeaseLost: the fence is stale, or the lease is over, or another evaluation's.
+        """
+        with self._transaction() as connection:
+            lease = leases.fenced(connection, lease_id, fence)
+            lineage = sweeps.find(connection, lease.sweep).lineage
+            evaluations.attest(connection, self._clock, lease, lineage, evaluated)
+
+    def is_attested(self, sweep: str, record: str) -> bool:
+        """Whether an evaluator of a sweep's lineage has said what has this digest.
+
+        Raises:
+            LedgerError: there is no such sweep.
+        """
+        with self._transaction() as connection:
+            return evaluations.knows(connection, sweeps.find(connection, sweep).lineage, record)

@@ -22,7 +22,7 @@ from safety.verdict import Allow
 
 NAMES = ("ann", "bob", "eve")
 HOUR_MS = 3_600_000
-# small enough for many of them within a window
+# of the base, and of every champion: small enough a step for any number of them within a window
 OLD, NEW = 1.0, 1.0005
 # a champion's own training has less than so many GFLOP
 MOST_STEP = 12
@@ -109,7 +109,9 @@ class Approvers:
             champion, digest = self._cheat(champion, digest)
         try:
             key = f"promotion-{self.number}"
-            verdict = self.network.ask(None, "promote", sweep, key, OLD, NEW, "max", champion, digest)
+            # what its parent scored as it was promoted itself
+            old = NEW if champion.parent else OLD
+            verdict = self.network.ask(None, "promote", sweep, key, old, NEW, "max", champion, digest)
         except SafetyError:
             return
         self.network.tally["champions promoted"] += isinstance(verdict, Allow)

@@ -80,9 +80,11 @@ def approved(ledger: Ledger, champion: Champion) -> str:
 
 
 def promote(
-    store: ChampionStore, ledger: Ledger, version: Version, old: float = 0.5, new: float = 0.6
+    store: ChampionStore, ledger: Ledger, version: Version, old: float | None = None, new: float = 0.6
 ) -> Verdict:
-    """The promotion of a version that ann approves."""
+    """The promotion of a version that ann approves, over a champion whose score is its own by default."""
+    before = [one.promotion.new for one in ledger.champions("line") if not one.rolled_back]
+    old = (before[-1] if before else 0.5) if old is None else old
     request = approved(ledger, version.champion)
     return store.promote(
         version.artifact,

@@ -99,6 +99,15 @@ def test_a_lineage_has_one_base(store: ChampionStore):
     assert store.champion() == base
 
 
+def test_a_file_beside_the_base_that_says_it_is_one_is_not_found(ledger: Ledger, tmp_path: Path):
+    store = grown(ledger, tmp_path, 1)
+    other = ChampionStore(tmp_path / "other" / "line", Record())
+    stranger = other.adopt_base(candidate(9, inherits=False)).path
+    stranger.rename(store.folder / stranger.name)
+    with pytest.raises(ChampionError, match="expected the one base it had"):
+        store.find(stranger.stem)
+
+
 def test_a_base_that_was_put_in_the_first_ones_place_is_none(ledger: Ledger, tmp_path: Path):
     for promoted in (0, 1):
         store = grown(ledger, tmp_path / str(promoted), promoted)
@@ -376,11 +385,11 @@ def test_what_nobody_approved_is_not_known_safe(ledger: Ledger, tmp_path: Path):
     ledger.open_sweep("f", limits(require_approval=False, max_improvement_rate=5.0), "free")
     store = ChampionStore(tmp_path / "free", ledger)
     store.adopt_base(candidate(0, inherits=False))
-    for number in (1, 2):
+    for number, old in ((1, 0.5), (2, 0.6)):
         version = store.stage(candidate(number))
         verdict = store.promote(
             version.artifact,
-            lambda champion: ledger.promote("f", champion.artifact, 0.5, 0.6, "max", champion),
+            lambda champion, old=old: ledger.promote("f", champion.artifact, old, 0.6, "max", champion),
         )
         assert verdict == Allow()
     assert store.champion().manifest.generation == 2

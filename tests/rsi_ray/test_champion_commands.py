@@ -135,6 +135,10 @@ def test_a_version_is_taken_away_by_name(store: ChampionStore, command: Printed,
     python = tmp_path / "model.py"
     code, printed = command("champion", "export", "1", "--format", "python", "--out", str(python))
     assert (code, printed) == (0, f"{python}\n{tmp_path / 'model.safetensors'}\n")
+    base = tmp_path / "base.safetensors"
+    code, printed = command("champion", "export", "0", "--out", str(base))
+    name = store.find("0").name
+    assert (code, printed) == (0, f"{base}\nrsi-ray: version {name}: not approved: the base\n")
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,12 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from rsi_ray.champion import ChampionStore
-from rsi_ray.champion_export import FORMATS
+from rsi_ray.champion_export import FORMATS, unapproved
 from rsi_ray.champion_version import Version
 from rsi_ray.champion_weights import fill, model_of, weights_of
 from rsi_ray.description import Json, describe, describe_call
 from rsi_ray.errors import ChampionError
-from safety import Ledger, artifact_digest
+from safety import Ledger, Promoted, Promotion, artifact_digest
 from search_spaces import ConvSpace, ImageHead, MLPSpace, TableHead
 from search_spaces.convnet import ConvSpec, ConvStage
 from search_spaces.mlp import MLPSpec
@@ -239,6 +239,18 @@ def test_a_candidate_leaves_as_safetensors_alone(
             FORMATS[form](staged, tmp_path / "out.x")
     assert FORMATS["safetensors"](staged, tmp_path / "out.x") == [tmp_path / "out.x"]
     assert not (tmp_path / "run").exists()
+
+
+def test_what_nobody_stands_by_says_so(adopt: Callable[..., Version], ledger: Ledger, tmp_path: Path):
+    base, out = adopt(*CASES["mlp"]), tmp_path / "model.py"
+    FORMATS["python"](base, out)
+    assert out.read_text().startswith('"""line, generation 0 (not approved: the base): its model')
+    staged = ChampionStore(tmp_path / "line", ledger).stage(candidate(1))
+    assert unapproved(staged) == "not approved: a candidate that was never promoted"
+    promotion = Promotion(lineage="line", key="k", at_ms=0, old=0.5, new=0.6)
+    promoted = replace(staged, state="promoted", promoted=Promoted(promotion=promotion, champion=None))
+    assert unapproved(promoted) == "not approved: its limits asked for no approval"
+    assert unapproved(replace(promoted, state="rolled back")).startswith("rolled back")
 
 
 def test_a_space_that_can_only_be_shown_is_told_in_one_line(adopt: Callable[..., Version], tmp_path: Path):

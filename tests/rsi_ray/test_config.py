@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from rsi_ray import Sweep
-from rsi_ray.config import example_file, examples, load_config, load_example, parse_config
+from rsi_ray.config import load_config, load_example, parse_config
 from rsi_ray.errors import RunError, SweepError
+from rsi_ray.example_files import example_file, examples
 from rsi_ray.own import own_class
 from rsi_ray.runs import run_folder
 from rsi_ray.tasks import breast_cancer_task

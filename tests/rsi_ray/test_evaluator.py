@@ -94,6 +94,13 @@ def test_an_honest_candidate_is_evaluated_with_every_seed_and_nothing_else_is_re
     assert incidents(ledger) == []
 
 
+def test_what_an_evaluator_says_is_in_the_ledger_whether_it_denies_or_not(evaluate, ledger):
+    for found in (evaluate(), evaluate(ceilings={"danger": 0.6})):
+        told = found.judged.evaluated
+        assert ledger.is_attested("s", told.record)
+        assert told.score == found.evidence.own.score
+
+
 def test_what_was_computed_is_spent_and_nothing_stays_held(evaluate, ledger, trained):
     evaluate(seeds=1)
     budgets = {(b.scope, b.resource): b for b in ledger.budgets("s")}

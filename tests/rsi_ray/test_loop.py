@@ -26,9 +26,16 @@ class Plain:
     asked: list = field(default_factory=list)
     shut: str = ""
     candidates: int = 1
+    promoted: int = 0
+
+    def __post_init__(self):
+        self.promoted = self.promoted or self.now.generation
 
     def champion(self):
         return self.now
+
+    def next_generation(self):
+        return self.promoted + 1
 
     def search(self, champion):
         if self.stopped:
@@ -40,7 +47,7 @@ class Plain:
         return Searched(best_first=found)
 
     def verify(self, found):
-        generation = self.now.generation + 1
+        generation = self.next_generation()
         standing = Standing(
             generation=generation,
             artifact=f"a{generation}.{found.number}",
@@ -66,7 +73,7 @@ class Plain:
     def promote(self, wanted):
         verdict = self.promotions.get(wanted.standing.generation, ALLOWED)
         if verdict == ALLOWED:
-            self.now = wanted.standing
+            self.now, self.promoted = wanted.standing, wanted.standing.generation
         return verdict
 
     def shut_down(self, reason):
@@ -94,6 +101,35 @@ def test_a_loop_goes_on_from_the_champion_that_stands():
     world = Plain(now=Standing(generation=2, artifact="a2", score=0.53, config={}))
     run(world)
     assert world.asked == [(3, None)]
+
+
+def test_what_people_went_back_from_counts_as_a_generation_that_was_had():
+    world = Plain(now=Standing(generation=1, artifact="a1", score=0.51, config={}), promoted=2)
+    ending, _ = run(world)
+    assert world.asked == [(3, None)]
+    assert (ending.why, ending.text) == (
+        Why.COMPLETE,
+        "generation 3 is the last that this run may promote",
+    )
+    world = Plain(promoted=3)
+    assert (run(world)[0].why, world.asked) == (Why.COMPLETE, [])
+
+
+def test_a_loop_whose_lineage_goes_back_meanwhile_goes_on_from_there():
+    searched = []
+
+    class GoingBack(Plain):
+        def search(self, champion):
+            searched.append(champion.artifact)
+            return super().search(champion)
+
+        def promote(self, wanted):
+            verdict = super().promote(wanted)
+            self.now = BASE
+            return verdict
+
+    run(GoingBack(), last=2)
+    assert searched == ["a0", "a0"]
 
 
 def test_no_answer_is_no():

@@ -19,7 +19,10 @@ def test_a_lineage_goes_back_and_on_and_its_generations_only_rise(tmp_path, comm
     assert command("champion", "rollback", "--reason", "all", "--to", "0")[0] == 0
     assert store.champion().state == "base"
     nxt = store.stage(candidate(10))
-    assert promote(store, ledger, nxt, 0.6, 0.61) == Allow()
+    assert promote(store, ledger, nxt, 0.6, 0.61).reason == (
+        "lineage line: its champion scored 0.5, and 0.6 is told of it"
+    )
+    assert promote(store, ledger, nxt, 0.5, 0.61) == Allow()
     assert store.champion().manifest.generation == 5
     assert command("champion", "rollback", "--reason", "all", "--to", "4")[0] == 2
     ledger.close()

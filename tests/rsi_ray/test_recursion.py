@@ -18,13 +18,13 @@ from rsi_ray.champion import ChampionStore
 from rsi_ray.disk import nothing_empty
 from rsi_ray.errors import RunError
 from rsi_ray.loop import Ending, Why
+from rsi_ray.observer import terminated_as_interrupted
 from rsi_ray.recursion import (
     LOOP_FILE,
     Recursion,
     _first_generation,
     _outcome,
     _run_to_its_end,
-    _terminated_as_interrupted,
     ports_of,
 )
 from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
@@ -82,7 +82,7 @@ def test_a_run_that_never_began_leaves_no_empty_folder(tmp_path):
 
 def test_between_sweeps_sigterm_interrupts_and_afterwards_is_what_it_was():
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), _terminated_as_interrupted():
+    with pytest.raises(KeyboardInterrupt), terminated_as_interrupted():
         signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) == before
 
@@ -91,7 +91,7 @@ def test_outside_the_main_thread_signals_are_left_alone():
     seen = []
 
     def run():
-        with _terminated_as_interrupted():
+        with terminated_as_interrupted():
             seen.append(True)
 
     thread = threading.Thread(target=run)

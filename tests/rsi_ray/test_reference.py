@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rsi_ray.config import example_file, examples
+from rsi_ray.example_files import example_file, examples
 from rsi_ray.reference import TOP, reference, sections
 from safety import read_yaml
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from optuna.samplers import RandomSampler
 
-from rsi_ray import Sweep
+from rsi_ray import Sweep, search_engine
+from rsi_ray.disk import open_folder
 from rsi_ray.heritage import Parent
 from rsi_ray.loop import Found, Standing
-from rsi_ray.search_engine import ArchitectureSearchEngine
+from rsi_ray.search_engine import LEARNED, ArchitectureSearchEngine
 from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
 from safety import DocumentError
 from search_spaces import MLPSpace
@@ -122,3 +124,41 @@ def test_bounds_that_are_none_are_refused(tmp_path):
     engine = engine_of(tmp_path)
     with pytest.raises(DocumentError, match="max_params"):
         engine._validate_safety(champion_of(engine).config, {**BOUNDS, "max_params": -1})
+
+
+class Learning(RandomSampler):
+    """Remembers what it was given to start from."""
+
+    start = ""
+
+    def load(self, path: Path) -> None:
+        self.start = path.read_text()
+
+    def save(self, path: Path) -> None:
+        path.write_text(f"{self.start}, more")
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_generation_that_is_gone_on_with_learns_from_where_it_began(tmp_path, monkeypatch):
+    shared = tmp_path / LEARNED / "line.safetensors"
+    shared.parent.mkdir()
+    shared.write_text("something")
+    starts = []
+
+    def killed(plan, _watch):
+        starts.append(plan.sampler.inner.start)
+        with open_folder(plan):
+            raise Killed
+
+    monkeypatch.setattr(search_engine, "run_sweep", killed)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            engine_of(tmp_path, lineage="line", sampler=Learning()).search(1, None, ())
+        shared.write_text("something, more of another run")
+    assert starts == ["something", "something"]
+    with pytest.raises(Killed):
+        engine_of(tmp_path, lineage="line", sampler=Learning()).search(2, None, ())
+    assert starts[-1] == "something, more of another run"

@@ -12,6 +12,7 @@ import torch
 
 from rsi_ray.champion import ChampionStore
 from rsi_ray.champion_version import Candidate, digest_of
+from rsi_ray.champion_version import evidence_of as evidence_path
 from rsi_ray.champion_weights import weights_of
 from rsi_ray.description import describe
 from rsi_ray.errors import ChampionError
@@ -242,6 +243,14 @@ def test_a_version_that_was_never_measured_is_named(store: ChampionStore):
         evidence_of(version)
     with pytest.raises(ChampionError, match="its evidence is missing"):
         evidence_of(replace(version, evidence=None))
+
+
+def test_evidence_of_other_weights_is_none(store: ChampionStore):
+    version, other = store.stage(measured(1.0, 0.55)), store.stage(measured(2.0, 0.9))
+    assert evidence_of(version).own.score == 0.55
+    evidence_path(version.path).write_bytes(other.evidence or b"")
+    with pytest.raises(ChampionError, match="its evidence is of other weights"):
+        evidence_of(store.find(version.artifact))
 
 
 def test_the_current_model_computes_with_the_champions_weights(

@@ -7,9 +7,12 @@ from optuna.trial import TrialState
 from rsi_ray.records import RECORD, Verdict, frame, pareto_front
 from rsi_ray.study import (
     TOLD,
+    config_of,
     earlier_trials,
     known_outcomes,
     open_study,
+    proposals_in_a_row,
+    scores_by_report,
     take_up,
     trained_count,
     trial_of,
@@ -65,14 +68,14 @@ def test_a_candidate_that_was_mutated_is_no_outcome_of_either_configuration(stud
     assert known_outcomes(study) == {}
 
 
-def test_what_a_run_left_in_the_middle_is_told_and_given_back_once(study):
+def test_what_a_run_left_in_the_middle_is_given_back_under_its_number(study):
     tell(study, 1, Verdict.MEASURED, 0.5)
     for width in (1, 7, 7):
         study.enqueue_trial({"width": width})
         SPACE.suggest(study.ask())
-    assert take_up(study, ("score",)) == [{"width": 7}]
-    assert not study.get_trials(states=[TrialState.RUNNING])
-    assert take_up(study, ("score",)) == []
+    study.enqueue_trial({"width": 9})
+    left = take_up(study, ("score",))
+    assert [(trial.number, config_of(trial)["width"]) for trial in left] == [(1, 1), (2, 7), (3, 7), (4, 9)]
 
 
 def test_only_what_was_trained_counts_as_trained(study):
@@ -131,10 +134,35 @@ def test_a_candidate_whose_process_died_between_record_and_tell_keeps_its_score(
     assert known_outcomes(study)[digest(7)].values == [0.9]
 
 
-def test_what_was_enqueued_and_never_asked_for_is_run_again_and_not_left_waiting(study):
-    study.enqueue_trial({"width": 9})
-    assert take_up(study, ("score",)) == [{"width": 9}]
-    assert not study.get_trials(states=[TrialState.WAITING])
+def test_a_refusal_whose_process_died_as_it_was_told_keeps_its_constraint(study):
+    study.enqueue_trial({"width": 7})
+    trial = study.ask()
+    SPACE.suggest(trial)
+    refused = {"verdict": Verdict.REFUSED, "config": {"width": 7}, "rule": "max_params"}
+    trial.set_user_attr(RECORD, {**refused, "excess": {"max_params": 0.5}})
+    assert take_up(study, ("score",)) == []
+    (told,) = study.get_trials()
+    assert (told.state, told.constraints) == (TrialState.PRUNED, {"max_params": 0.5})
+
+
+def test_how_often_a_trial_was_proposed_in_vain_is_counted_back_to_the_trial_before(study):
+    tell(study, 1, Verdict.REFUSED, trial_id="a")
+    tell(study, 2, Verdict.STOPPED, trial_id="a")
+    assert proposals_in_a_row(study) == 0
+    tell(study, 3, Verdict.REFUSED, trial_id="b")
+    for trial_id, count in (("c", 1), ("c", 2)):
+        tell(study, 4, Verdict.REFUSED, trial_id=trial_id)
+        assert proposals_in_a_row(study) == count
+    tell(study, 4, Verdict.KNOWN)
+    assert proposals_in_a_row(study) == 3
+
+
+def test_what_reports_told_is_read_back_of_what_was_trained_alone(study):
+    tell(study, 1, Verdict.MEASURED, 0.5, scores={"1": 0.25, "2": 0.5})
+    tell(study, 2, Verdict.REFUSED, scores={})
+    tell(study, 3, Verdict.STOPPED, scores={"1": 0.125})
+    tell(study, 4, Verdict.MEASURED, 0.5, scores={"1": 0.5}, proposed={"width": 9})
+    assert scores_by_report(study) == [{1: 0.25, 2: 0.5}, {1: 0.125}]
 
 
 def test_a_study_that_is_not_ours_is_told_by_its_parameters_and_values(tmp_path):

@@ -124,6 +124,8 @@ ASKED = {
     "void": ("s/1", "pruned"),
     "revoke": ("s/1", "operator", "odd"),
     "judge_capability": ("s", "s/1", {"reasoning": 0.5}),
+    "attest": (*GRANT, "evaluated"),
+    "is_attested": ("s", "a digest"),
     "record_incident": ("s", "s/1", "evidence", "odd"),
     "fail": ("s", "s/1", "it raised"),
     "verdict": ("s/1",),
@@ -135,7 +137,7 @@ ASKED = {
 }
 NO_ANSWER = {
     "close_sweep", "freeze", "confirm", "observe", "settle", "void", "revoke", "record_incident", "fail",
-    "sign_into", "decide",
+    "sign_into", "decide", "attest",
 }  # fmt: skip
 # which driver asks is told too
 BY_A_DRIVER = {"open_sweep", "close_sweep"}

@@ -27,7 +27,8 @@ def line(ledger):
 
 
 def promoted(ledger, champion, key="p/1"):
-    return ledger.promote("p", key, 1.0, 1.04, champion=champion)
+    old = 1.0 if champion is None or champion.generation == 1 else 1.01
+    return ledger.promote("p", key, old, old + 0.01, champion=champion)
 
 
 def asked(key="p/1", sweep="p", **amounts):

@@ -702,7 +702,7 @@ def test_a_champion_takes_the_place_of_its_lineages_last_one_only(line):
     line.open_sweep("q", limits(approval=ONE), "p")
     name = line.ask_promotion("q", NEXT, "loop", "better").digest
     answer(line, name, "ann")
-    assert line.promote("q", "q/1", 1.0, 1.01, champion=NEXT, request=name) == Allow()
+    assert line.promote("q", "q/1", 1.04, 1.05, champion=NEXT, request=name) == Allow()
 
 
 def test_after_a_promotion_that_named_no_champion_the_generation_alone_is_compared(ledger):

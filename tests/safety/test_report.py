@@ -178,6 +178,16 @@ def test_ceilings_tell_the_largest_candidate_that_was_admitted(driven):
     assert (reasoning["limit"], reasoning["largest"], reasoning["share"]) == (0.95, None, None)
 
 
+def test_the_ceiling_of_all_training_is_told_where_there_is_one(ledger):
+    assert "max_train_flops" not in {row["ceiling"] for row in reported(ledger)["ceilings"]}
+    plain = limits()
+    bounds = plain.bounds.model_copy(update={"max_train_flops": 100 * GFLOP})
+    ledger.open_sweep("t", plain.model_copy(update={"bounds": bounds}))
+    ledger.reserve(request("t/1", sweep="t", ancestor_flops=40 * GFLOP))
+    told = found(reported(ledger)["ceilings"], sweep="t", ceiling="max_train_flops")
+    assert (told["limit"], told["largest"], told["share"]) == (100 * GFLOP, 50 * GFLOP, 0.5)
+
+
 def test_a_sweep_that_admitted_nothing_came_near_no_ceiling(ledger):
     assert found(reported(ledger)["ceilings"], ceiling="max_params")["share"] is None
 
