@@ -53,8 +53,10 @@ def made_once(tmp_path_factory: pytest.TempPathFactory, shared_ray: None) -> Pat
 def first(made_once: Path, tmp_path: Path) -> Path:
     """The folder of an earlier run in this test's storage."""
     shutil.copytree(made_once, tmp_path, dirs_exist_ok=True)
-    (found,) = tmp_path.glob("*/results.parquet")
-    return found.parent
+    (about,) = tmp_path.glob("*/run.json")
+    # which says where its ledger is
+    about.write_text(about.read_text().replace(str(made_once), str(tmp_path)))
+    return about.parent
 
 
 def trained(result: rsi_ray.Result):
@@ -114,7 +116,7 @@ def test_a_run_of_another_space_is_not_resumed(make, first):
 
 def test_what_is_enqueued_is_trained_first_and_what_is_told_is_not_trained(make, first):
     sweep = make(trials=2)
-    names = trained_of(table_of(first)).filter(like="config/").dropna(axis=1).iloc[0].to_dict()
+    names = trained_of(table_of(first)).filter(like="config/").iloc[0].dropna().to_dict()
     config = {name.removeprefix("config/"): value for name, value in names.items()}
     other = {**config, "activation": "gelu" if config["activation"] != "gelu" else "silu"}
     sweep.enqueue_trial(other)
