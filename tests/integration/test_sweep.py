@@ -174,11 +174,11 @@ def test_weights_are_kept_of_the_best_alone(make_sweep: Maker):
 
 
 def test_a_sweep_ends_when_its_time_is_over(make_sweep: Maker):
-    plan = make_sweep(BehavingJob(seconds=1.0), trials=1000, seconds=20)
+    plan = make_sweep(BehavingJob(seconds=1.0), trials=1000, seconds=30)
     started = time.monotonic()
     result = run_sweep(plan)
-    assert time.monotonic() - started < 60
-    assert (result.ended, result.used_up) == ("", "the time of 20 s is over")
+    assert time.monotonic() - started < 70
+    assert (result.ended, result.used_up) == ("", "the time of 30 s is over")
     assert 1 <= (result.table["verdict"] == Verdict.MEASURED).sum() < 1000
     assert open_leases(plan) == []
 
