@@ -16,8 +16,10 @@ export OMP_NUM_THREADS ?= 1
 run: $(INSTALLED)
 	$(BIN)/rsi-ray run || test $$? -eq 3
 
+# two tests at a time, each file's in one process, then those that measure time
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder -m "not alone"
+	$(BIN)/python -m pytest -m alone
 
 # what is tried while one works
 quick: $(INSTALLED)

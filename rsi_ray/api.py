@@ -23,6 +23,7 @@ from rsi_ray.job import TrainingJob
 from rsi_ray.ledgers import LEDGER_FILE, from_anywhere
 from rsi_ray.objectives import SCORE, problems_of_objectives
 from rsi_ray.observer import Watch
+from rsi_ray.own import given_task
 from rsi_ray.plan import Plan, one_line
 from rsi_ray.records import Verdict
 from rsi_ray.replay import Replay, replay
@@ -197,7 +198,7 @@ class Sweep:
             raise SweepError("task: missing; expected a Task, or a function that gives one")
         return TrainingJob(
             space=priced(self.space, self.training.batch_size),
-            load_task=self.task if callable(self.task) else partial(_given, self.task),
+            load_task=self.task if callable(self.task) else partial(given_task, self.task),
             training=self.training,
             choices=self.hyperparameters,
             seed=self.seed,
@@ -352,7 +353,3 @@ def _problems_of_name(what: str, name: str) -> list[str]:
     except ValueError as error:
         return [f"{what}: {name!r:.80}: {error}"]
     return []
-
-
-def _given(task: Task) -> Task:
-    return task

@@ -1,9 +1,14 @@
-"""A user's own class, named `module:Class`."""
+"""A user's own class, named `module:Class`, and own task: as workers get it, without what drives a sweep."""
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+import json
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rsi_ray.tasks.task import Task
 
 
 def own_class(name: str) -> Any:
@@ -23,3 +28,15 @@ def own_class(name: str) -> Any:
     if not hasattr(module, attribute):
         raise ValueError(f"{name!r}, the module {module_name} has no {attribute}")
     return getattr(module, attribute)
+
+
+@lru_cache(maxsize=2)
+def own_task(name: str, options: str) -> Task:
+    """The task that `module:Class` makes of its options as JSON, once per process."""
+    task: Task = own_class(name)(**json.loads(options))
+    return task
+
+
+def given_task(task: Task) -> Task:
+    """A task that is there already, for whoever calls what gives one."""
+    return task

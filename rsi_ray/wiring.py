@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +14,7 @@ from pydantic import Field
 from rsi_ray.api import Sweep
 from rsi_ray.description import Json, describe, describe_call
 from rsi_ray.hyperparameters import TrainingChoices
-from rsi_ray.own import own_class
+from rsi_ray.own import own_class, own_task
 from rsi_ray.sections import KIND, OwnSection, options_of, section_of
 from rsi_ray.tasks import TASKS, Task
 from rsi_ray.train import Training
@@ -115,15 +115,9 @@ def load_task_of(config: SweepConfig) -> Callable[[], Task]:
     """What gives the task, once per process."""
     section = config.task
     if isinstance(section, OwnSection):
-        return partial(_own_task, section.kind, json.dumps(section.options, sort_keys=True))
+        return partial(own_task, section.kind, json.dumps(section.options, sort_keys=True))
     options, load = TASKS[getattr(section, KIND)]
     return partial(load, options(**options_of(section)))
-
-
-@lru_cache(maxsize=2)
-def _own_task(name: str, options: str) -> Task:
-    task: Task = own_class(name)(**json.loads(options))
-    return task
 
 
 def space_of(config: SweepConfig) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import psutil
 import pytest
 import ray
 from ray.tune.schedulers import FIFOScheduler
@@ -25,26 +26,46 @@ BOUNDS = {"max_params": 1000, "max_flops": 10**9, "max_memory": 10**9, "max_perf
 @pytest.fixture(scope="session")
 def shared_ray() -> Iterator[None]:
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
-    root = str(Path(__file__).parents[2])
-    ray.init(
-        address="local",
-        num_cpus=2,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        runtime_env={"env_vars": {"PYTHONPATH": root}},
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        # its workers inherit it, whichever driver they work for
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+        ray.init(address="local", num_cpus=2, log_to_driver=False, logging_level=logging.ERROR)
     yield
     ray.shutdown()
+
+
+def end_governor() -> None:
+    """Kill the shared Ray's governor, if there is one."""
+    try:
+        ray.kill(ray.get_actor(NAME, namespace=NAMESPACE))
+    except ValueError:
+        return
 
 
 @pytest.fixture
 def fresh_governor(shared_ray: None) -> Iterator[None]:
     """Each test has a ledger of its own, so each needs a governor of its own."""
     yield
+    end_governor()
+
+
+@pytest.fixture
+def on_shared_ray(fresh_governor: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands in processes of their own join the shared Ray: another one takes seconds to start."""
+    monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+
+
+def workers() -> list[psutil.Process]:
+    """What trains or evaluates on any Ray that this test, or a command of its, has started."""
+    return [one for one in psutil.Process().children(recursive=True) if _is_worker(one)]
+
+
+def _is_worker(process: psutil.Process) -> bool:
     try:
-        ray.kill(ray.get_actor(NAME, namespace=NAMESPACE))
-    except ValueError:
-        return
+        name = process.name()
+    except psutil.NoSuchProcess:
+        return False
+    return name.startswith("ray::") and not name.endswith(("Agent", "IDLE")) and "Governor" not in name
 
 
 Maker = Callable[..., Plan]
@@ -65,6 +86,7 @@ def make_sweep(tmp_path: Path, fresh_governor: None) -> Maker:
             "sampler": SAMPLERS["tpe"](0),
             "reports": REPORTS,
             "trials": 6,
+            "concurrent": 1,
             "scheduler": FIFOScheduler,
         }
         return Plan(**{**values, **changes})

@@ -1,6 +1,6 @@
 """Changes the GPUs of a trial while it runs, within limits; a program, since it needs a Ray with GPUs.
 
-`python -m tests.integration.resource_change FOLDER GPU_SECONDS` prints how far the trial got, as JSON.
+`python -m tests.integration.resource_change FOLDER GPU_SECONDS...` prints how far each trial got, as JSON.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from ray.tune import PlacementGroupFactory
 from ray.tune.schedulers import FIFOScheduler, ResourceChangingScheduler
 
 import safety
+from safety.governor_process import NAME, NAMESPACE
 from tests.integration.trainables import Climber
 
 SECONDS = 100
@@ -30,7 +31,7 @@ def two_gpus_from_the_third_report(
     return PlacementGroupFactory([{"CPU": 1, "GPU": 2}]) if result["training_iteration"] >= 3 else None
 
 
-def main(folder: str, gpu_seconds: str) -> None:
+def main(folder: str, *gpu_seconds: str) -> None:
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
     variables = {"PYTHONPATH": str(Path(__file__).parents[2])}
     ray.init(
@@ -42,19 +43,30 @@ def main(folder: str, gpu_seconds: str) -> None:
         logging_level=logging.ERROR,
         runtime_env={"env_vars": variables},
     )
+    reports = {}
+    for seconds in gpu_seconds:
+        own = Path(folder, seconds)
+        own.mkdir()
+        reports[seconds] = reports_within(own, int(seconds))
+        ray.kill(ray.get_actor(NAME, namespace=NAMESPACE))
+    sys.stdout.write(json.dumps(reports))
+
+
+def reports_within(folder: Path, gpu_seconds: int) -> int:
+    """How far a trial gets whose ledger has so much room."""
     scheduler = ResourceChangingScheduler(FIFOScheduler(), two_gpus_from_the_third_report)
     tuner = tune.Tuner(
         tune.with_resources(Climber, {"cpu": 1, "gpu": 1}),
-        param_space={"slope": 0.1, "folder": folder},
+        param_space={"slope": 0.1, "folder": str(folder)},
         tune_config=tune.TuneConfig(metric="score", mode="max", scheduler=scheduler),
-        run_config=tune.RunConfig(name="run", storage_path=folder, verbose=0),
+        run_config=tune.RunConfig(name="run", storage_path=str(folder), verbose=0),
     )
     limits = {
         "bounds": {"max_params": 10, "max_flops": 10, "max_memory": 10},
-        "sweep": {"gpu_seconds": int(gpu_seconds)},
+        "sweep": {"gpu_seconds": gpu_seconds},
     }
     (result,) = safety.govern(tuner, limits, trial_seconds=SECONDS).fit()
-    sys.stdout.write(json.dumps({"reports": result.metrics["training_iteration"]}))
+    return int(result.metrics["training_iteration"])
 
 
 if __name__ == "__main__":

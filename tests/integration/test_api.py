@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import optuna
+import pandas as pd
 import pytest
 
 import rsi_ray
@@ -16,6 +19,7 @@ from rsi_ray.records import Verdict
 from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
 from safety import Ledger
 from search_spaces import MLPSpace
+from tests.integration.conftest import end_governor
 
 pytestmark = pytest.mark.ray
 
@@ -24,20 +28,47 @@ TASK = breast_cancer_task(BreastCancerOptions(holdout_size=64))
 TRAINING = rsi_ray.Training(epochs=3, steps_per_epoch=2, batch_size=8, warmup_steps=1)
 
 
+def sweep_in(storage: Path, **changes: Any) -> rsi_ray.Sweep:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space = MLPSpace(heads=TASK.heads, batch_size=TRAINING.batch_size)
+    values = {"training": TRAINING, "scheduler": "fifo", "trials": 3, "concurrent": 1, **changes}
+    return rsi_ray.Sweep(space, TASK, LIMITS, storage=storage, **values)
+
+
 @pytest.fixture
 def make(tmp_path: Path, fresh_governor: None):
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return partial(sweep_in, tmp_path)
 
-    def sweep(**changes: Any) -> rsi_ray.Sweep:
-        space = MLPSpace(heads=TASK.heads, batch_size=TRAINING.batch_size)
-        values = {"training": TRAINING, "scheduler": "fifo", "trials": 3, "concurrent": 2, **changes}
-        return rsi_ray.Sweep(space, TASK, LIMITS, storage=tmp_path, **values)
 
-    return sweep
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory: pytest.TempPathFactory, shared_ray: None) -> Path:
+    """The storage of one run of three trials, which the tests that begin with one copy."""
+    storage = tmp_path_factory.mktemp("made_once")
+    sweep_in(storage).run()
+    end_governor()
+    return storage
+
+
+@pytest.fixture
+def first(made_once: Path, tmp_path: Path) -> Path:
+    """The folder of an earlier run in this test's storage."""
+    shutil.copytree(made_once, tmp_path, dirs_exist_ok=True)
+    (about,) = tmp_path.glob("*/run.json")
+    # which says where its ledger is
+    about.write_text(about.read_text().replace(str(made_once), str(tmp_path)))
+    return about.parent
 
 
 def trained(result: rsi_ray.Result):
-    return result.table[result.table["verdict"].isin([Verdict.MEASURED, Verdict.STOPPED])]
+    return trained_of(result.table)
+
+
+def trained_of(table: pd.DataFrame):
+    return table[table["verdict"].isin([Verdict.MEASURED, Verdict.STOPPED])]
+
+
+def table_of(run: Path) -> pd.DataFrame:
+    return pd.read_parquet(run / "results.parquet")
 
 
 def spent(result: rsi_ray.Result, resource: str = "trials") -> int:
@@ -69,24 +100,22 @@ def test_a_run_that_is_resumed_runs_nothing_twice_and_spends_from_the_same_budge
     assert spent(again) == 5
 
 
-def test_a_run_that_is_complete_has_nothing_left_to_resume(make):
-    sweep = make(trials=2)
-    first = sweep.run()
-    again = sweep.run(resume=first.folder)
-    assert len(again.table) == len(first.table)
-    assert spent(again) == 2
+def test_a_run_that_is_complete_has_nothing_left_to_resume(make, first):
+    before = len(table_of(first))
+    again = make().run(resume=first)
+    assert len(again.table) == before
+    assert spent(again) == 3
 
 
-def test_a_run_of_another_space_is_not_resumed(make, tmp_path):
-    first = make(trials=1).run()
+def test_a_run_of_another_space_is_not_resumed(make, first):
     other = make()
     other.space = MLPSpace(heads=TASK.heads, batch_size=TRAINING.batch_size, widths=(3, 5))
     with pytest.raises(rsi_ray.SweepError, match="is no candidate of this sweep's space"):
-        other.run(resume=first.folder)
+        other.run(resume=first)
 
 
 def test_what_is_enqueued_is_trained_first_and_what_is_told_is_not_trained(make):
-    sweep = make(trials=2, concurrent=1)
+    sweep = make(trials=2)
     names = trained(make(trials=1).run()).filter(like="config/").dropna(axis=1).iloc[0].to_dict()
     config = {name.removeprefix("config/"): value for name, value in names.items()}
     other = {**config, "activation": "gelu" if config["activation"] != "gelu" else "silu"}
@@ -101,11 +130,10 @@ def test_what_is_enqueued_is_trained_first_and_what_is_told_is_not_trained(make)
     assert earlier["params"].notna().all()
 
 
-def test_a_warm_start_tells_what_an_earlier_run_measured(make):
-    first = make().run()
-    result = make(trials=1, warm_start=first.folder.name).run()
+def test_a_warm_start_tells_what_an_earlier_run_measured(make, first):
+    result = make(trials=1, warm_start=first.name).run()
     earlier = result.table[result.table["verdict"] == Verdict.EARLIER]
-    assert list(earlier["score"]) == list(trained(first)["score"])
+    assert list(earlier["score"]) == list(trained_of(table_of(first))["score"])
     assert len(trained(result)) == 1
 
 
@@ -120,18 +148,17 @@ def test_several_objectives_leave_a_front_that_nothing_dominates(make):
         assert not (better["latency_ms"] <= one["latency_ms"]).any()
 
 
-def test_a_run_is_not_resumed_with_another_training_or_without_its_ledger(make, tmp_path):
-    first = make(trials=1).run()
+def test_a_run_is_not_resumed_with_another_training_or_without_its_ledger(make, first, tmp_path):
     for changes, message in (
         ({"training": replace(TRAINING, epochs=4)}, "its training was"),
         ({"seed": 5}, "its seed was 0, and is 5 now"),
         ({"objectives": ("score", "params")}, "its objectives was"),
     ):
         with pytest.raises(rsi_ray.SweepError, match=message):
-            make(**changes).plan(resume=first.folder)
+            make(**changes).plan(resume=first)
     (tmp_path / "ledger.db").rename(tmp_path / "elsewhere.db")
     with pytest.raises(rsi_ray.SweepError, match="its budgets would start anew"):
-        make().plan(resume=first.folder)
+        make().plan(resume=first)
     assert not (tmp_path / "ledger.db").exists()
 
 
@@ -141,6 +168,7 @@ def test_every_scheduler_by_name_ends_with_every_lease_settled(make, scheduler):
     result = make(
         scheduler=scheduler,
         trials=4,
+        concurrent=2,
         hyperparameters=rsi_ray.TrainingChoices(learning_rate=(1e-4, 1e-2)),
         sampler="random",
     ).run()

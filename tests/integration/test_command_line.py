@@ -1,4 +1,7 @@
-"""The command as people type it, in processes of its own: bad input, Ctrl-C, replay, a shared budget."""
+"""The command as people type it: bad input, Ctrl-C, replay, a shared budget.
+
+In a process and a Ray of its own wherever either may matter, and else in the test's own.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ import yaml
 
 from safety import Ledger
 from tests.conftest import Command
+from tests.integration.conftest import workers
 
 Refused = Callable[..., str]
 
@@ -108,25 +112,30 @@ def test_a_run_that_never_began_has_nothing_to_replay(tmp_path: Path, refused: R
     assert "it never began" in refused("replay", "0")
 
 
+def all_results(folder: Path) -> list[pd.DataFrame]:
+    return [pd.read_parquet(path) for path in folder.glob("rsi_results/*/results.parquet")]
+
+
 def results(folder: Path) -> pd.DataFrame:
-    (path,) = folder.glob("rsi_results/*/results.parquet")
-    return pd.read_parquet(path)
+    (table,) = all_results(folder)
+    return table
 
 
 @pytest.mark.ray
-def test_one_seed_and_one_worker_give_the_same_trials_and_scores_and_any_trial_replays(tmp_path: Path):
-    tables = []
-    for name in ("one", "two"):
-        folder = tmp_path / name
-        folder.mkdir()
-        assert rsi_ray(folder, "run", config(folder)).returncode == 0
-        tables.append(results(folder).drop(columns=["trial_id", "seconds"]))
-    pd.testing.assert_frame_equal(*tables)
-    measured = tables[0][tables[0]["score"].notna()]
-    number = int(measured["number"].iloc[-1])
-    replayed = rsi_ray(tmp_path / "one", "replay", number)
-    assert replayed.returncode == 0, replayed.stdout + replayed.stderr
-    assert repr(float(measured["score"].iloc[-1])) in replayed.stdout
+def test_one_seed_and_one_worker_give_the_same_trials_and_scores_and_any_trial_replays(
+    tmp_path: Path, command_here: Command, on_shared_ray: None
+):
+    path = config(tmp_path)
+    assert rsi_ray(tmp_path, "run", path).returncode == 0
+    one = results(tmp_path)
+    assert command_here("run", str(path))[0] == 0
+    (other,) = (found for found in all_results(tmp_path) if not found.equals(one))
+    same = [table.drop(columns=["trial_id", "seconds"]) for table in (one, other)]
+    pd.testing.assert_frame_equal(*same)
+    measured = one[one["score"].notna()]
+    code, out, err = command_here("replay", str(int(measured["number"].iloc[-1])))
+    assert code == 0, out + err
+    assert repr(float(measured["score"].iloc[-1])) in out
 
 
 @pytest.mark.ray
@@ -139,7 +148,7 @@ def test_two_sweeps_in_two_processes_share_one_budget(tmp_path: Path):
     ]
     for process in running:
         process.communicate(timeout=250)
-    tables = [pd.read_parquet(found) for found in tmp_path.glob("rsi_results/*/results.parquet")]
+    tables = all_results(tmp_path)
     assert len(tables) == 2
     assert sum(int(table["score"].notna().sum()) for table in tables) == 4
     ledger = Ledger(f"sqlite:///{tmp_path}/rsi_results/ledger.db")
@@ -177,35 +186,39 @@ def test_an_interrupt_ends_it_within_seconds_and_keeps_what_was_measured(
 
 
 @pytest.mark.ray
-def test_a_kill_ends_a_sweep_and_none_goes_on_until_it_is_lifted(tmp_path: Path):
+def test_a_kill_ends_a_sweep_and_none_goes_on_until_it_is_lifted(
+    tmp_path: Path, command_here: Command, on_shared_ray: None
+):
     training = {**TINY["training"], "steps_per_epoch": 60}  # type: ignore[dict-item]
     path, out = config(tmp_path, training=training, trials=200, scheduler={"kind": "fifo"}), tmp_path / "out"
     with out.open("w") as file:
         process = subprocess.Popen(command("run", path), cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT)
     wait_for(lambda: "measured" in out.read_text(), 120)
-    workers = psutil.Process(process.pid).children(recursive=True)
-    assert rsi_ray(tmp_path, "kill", "--reason", "a fire", "--by", "ann").returncode == 0
+    training_now = workers()
+    assert training_now
+    assert command_here("kill", "--reason", "a fire", "--by", "ann")[0] == 0
     # the longest lease and its grace
     assert process.wait(timeout=20) == 1
-    _, alive = psutil.wait_procs(workers, timeout=10)
-    assert alive == []
+    assert psutil.wait_procs(training_now, timeout=10)[1] == []
     assert "The sweep ended early: killed: a fire" in out.read_text()
     ledger = Ledger(f"sqlite:///{tmp_path}/rsi_results/ledger.db")
     run = next(tmp_path.glob("rsi_results/*/run.json")).parent.name
     assert ledger.open_leases(run) == []
     ledger.close()
-    refused = rsi_ray(tmp_path, "run", "--resume", run)
-    assert (refused.returncode, "killed: a fire" in refused.stderr) == (1, True), refused.stderr
-    assert rsi_ray(tmp_path, "unkill", "--reason", "it is out").returncode == 0
+    code, _, err = command_here("run", "--resume", run)
+    assert (code, "killed: a fire" in err) == (1, True), err
+    assert command_here("unkill", "--reason", "it is out")[0] == 0
     measured = int((results(tmp_path)["verdict"] == "measured").sum())
-    resumed = rsi_ray(tmp_path, "run", "--resume", run, "--trials", measured + 1)
-    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    code, printed, err = command_here("run", "--resume", run, "--trials", str(measured + 1))
+    assert code == 0, printed + err
     assert (results(tmp_path)["verdict"] == "measured").sum() == measured + 1
-    assert rsi_ray(tmp_path, "audit", "verify").returncode == 0
+    assert command_here("audit", "verify")[0] == 0
 
 
 @pytest.mark.ray
-def test_a_run_whose_driver_was_killed_is_resumed_with_nothing_lost_or_run_twice(tmp_path: Path):
+def test_a_run_whose_driver_was_killed_is_resumed_with_nothing_lost_or_run_twice(
+    tmp_path: Path, command_here: Command, fresh_governor: None
+):
     training = {**TINY["training"], "epochs": 3, "steps_per_epoch": 30}  # type: ignore[dict-item]
     path = config(tmp_path, training=training, trials=5, scheduler={"kind": "fifo"})
     out = tmp_path / "out"
@@ -219,16 +232,15 @@ def test_a_run_whose_driver_was_killed_is_resumed_with_nothing_lost_or_run_twice
     (run,) = (found.parent for found in tmp_path.glob("rsi_results/*/run.json"))
     measured = [line.split()[0] for line in out.read_text().splitlines() if "measured" in line]
     path.unlink()  # what it takes lies with the run
-    resumed = rsi_ray(tmp_path, "run", "--resume", run.name)
-    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    code, printed, err = command_here("run", "--resume", run.name)
+    assert code == 0, printed + err
     table = results(tmp_path)
     whole = table[table["verdict"] == "measured"]
     assert len(whole) == 5
     configs = [str(row) for row in whole.filter(like="config/").to_dict("records")]
     assert len(set(configs)) == 5
     assert {f"#{number}" for number in whole["number"]} >= set(measured)
-    again = rsi_ray(tmp_path, "run", "--resume", run.name)
-    assert again.returncode == 0
+    assert command_here("run", "--resume", run.name)[0] == 0
     pd.testing.assert_frame_equal(results(tmp_path), table)
 
 

@@ -55,6 +55,7 @@ def test_budgets_that_are_not_what_their_leases_say_are_seen(tmp_path: Path):
     assert "I1: cluster train_gflop: spent 1, held 4, cap 2" in found
 
 
+@pytest.mark.alone
 def test_the_kill_bench_measures_each_way_to_throw_the_switch_and_all_workers_die_in_time():
     command = [sys.executable, "-m", "bench.kill", "--local", "--repetitions", str(len(WAYS))]
     seconds = ["--lease", str(LEASE), "--grace", str(GRACE)]

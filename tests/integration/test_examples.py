@@ -1,4 +1,4 @@
-"""The examples, as people start them: in processes of their own."""
+"""The examples, as people start them: in processes of their own; all but the first join the tests' Ray."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_model_of_ones_own_is_priced_by_measuring(tmp_path: Path):
     assert (measured["params"] == exact).all()
 
 
-def test_digits_leave_a_front_of_score_and_parameters(tmp_path: Path):
+def test_digits_leave_a_front_of_score_and_parameters(tmp_path: Path, on_shared_ray: None):
     assert "score" in example("digits_pareto.py", tmp_path)
     found = table(tmp_path)
     assert found["pareto"].sum() >= 1
@@ -50,7 +50,7 @@ def test_digits_leave_a_front_of_score_and_parameters(tmp_path: Path):
 
 
 @pytest.mark.skipif(not MACRO.exists(), reason="needs the published tables in shared/data")
-def test_a_benchmark_table_is_searched_under_its_ceiling(tmp_path: Path):
+def test_a_benchmark_table_is_searched_under_its_ceiling(tmp_path: Path, on_shared_ray: None):
     example("benchmark_table.py", tmp_path, MACRO)
     found = table(tmp_path)
     measured = found[found["verdict"] == Verdict.MEASURED]
@@ -60,7 +60,7 @@ def test_a_benchmark_table_is_searched_under_its_ceiling(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["digits", "breast_cancer"])
-def test_an_example_of_the_package_runs_by_its_name(tmp_path: Path, name: str):
+def test_an_example_of_the_package_runs_by_its_name(tmp_path: Path, on_shared_ray: None, name: str):
     done = rsi_ray(tmp_path, "run", "--example", name, "--trials", 5, seconds=280)
     assert done.returncode == 0, done.stdout + done.stderr
     assert table(tmp_path)["score"].max() > 0.5

@@ -24,7 +24,7 @@ from bench.hosts import cluster, network, obstacle
 from safety import Budget, Lease, LeaseLost, Ledger, Usage, leases
 from safety.audit import Entry
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.ray, pytest.mark.alone, pytest.mark.timeout(280)]
 
 LEASE, GRACE = 3, 2
 # a moment to be scheduled on a busy machine

@@ -128,6 +128,7 @@ def test_the_governor_does_not_wait_behind_busy_drivers(governor: GovernorClient
     assert {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads} == {0}
 
 
+@pytest.mark.alone
 def test_a_file_beside_the_ledger_kills(governor: GovernorClient, tmp_path: Path):
     governor.open_sweep("s", limits())
     (Path(ledger_url(tmp_path).removeprefix("sqlite:///")).parent / KILL_FILE).write_text("smoke")
@@ -139,6 +140,7 @@ def test_a_file_beside_the_ledger_kills(governor: GovernorClient, tmp_path: Path
         governor.open_sweep("t", limits())
 
 
+@pytest.mark.alone
 def test_a_drill_ends_every_canary_within_its_target_and_no_other_sweep(
     governor: GovernorClient, tmp_path: Path
 ):

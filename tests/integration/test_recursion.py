@@ -1,4 +1,7 @@
-"""The recursive loop on a real Ray, by its command: promoted, answered, killed anywhere, run away."""
+"""The recursive loop on a real Ray, by its command: promoted, answered, killed anywhere, run away.
+
+One loop has a Ray of its own, as people start it; the others share one.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +31,14 @@ from rsi_ray.recursion import Outcome, run_recursion
 from safety import Decision, Ledger, Promoted
 from tests.conftest import Command
 from tests.integration import rising
+from tests.integration.conftest import end_governor, workers
 
 pytestmark = pytest.mark.ray
 
 ROOT = str(Path(__file__).parents[2])
 # draws of a batch in one training
 DRAWS = rising.TRAINING["steps_per_epoch"]
-OWN = "tests.integration.rising"
+OWN, TASK = "tests.integration.rising", "tests.integration.rising_task"
 
 
 def job(folder: Path, task: str = "RisingTask", **changes: Any) -> Path:
@@ -46,8 +50,8 @@ def job(folder: Path, task: str = "RisingTask", **changes: Any) -> Path:
         "concurrent": 1,
         "sampler": "random",
         "trial_seconds": 60,
-        "space": {"kind": f"{OWN}:RisingSpace"},
-        "task": {"kind": f"{OWN}:{task}", "options": {"folder": str(folder)}},
+        "space": {"kind": f"{TASK}:RisingSpace"},
+        "task": {"kind": f"{TASK}:{task}", "options": {"folder": str(folder)}},
         "training": rising.TRAINING,
         "scheduler": {"kind": "fifo"},
         "baseline": {"width": 2},
@@ -95,21 +99,12 @@ def caught(folder: Path, process: subprocess.Popen[bytes], where: str, number: s
     """Send a signal to a command once it is there; what it has printed when all of its workers are gone."""
     wait_for(lambda: (folder / f"in-{where}").exists() or process.poll() is not None, 200)
     assert process.poll() is None, (folder / "out").read_text()
-    children = psutil.Process(process.pid).children(recursive=True)
+    busy = workers()
+    assert busy
     process.send_signal(number)
     process.wait(timeout=60)
-    _, alive = psutil.wait_procs(children, timeout=20)
-    assert [one for one in alive if is_worker(one)] == []
+    assert psutil.wait_procs(busy, timeout=20)[1] == []
     return (folder / "out").read_text()
-
-
-def is_worker(process: psutil.Process) -> bool:
-    """Whether it trains or evaluates; Ray's own agents notice some time later that their driver is gone."""
-    try:
-        name = process.name()
-    except psutil.NoSuchProcess:
-        return False
-    return name.startswith("ray::") and not name.endswith("Agent")
 
 
 def wait_for(happened: Callable[[], bool], seconds: float) -> None:
@@ -196,15 +191,6 @@ def test_a_policy_lets_champion_after_champion_be_promoted(
     assert all(one.used_for and one.decisions[0].reason.startswith("within policy") for one, _ in requests)
 
 
-@pytest.fixture(scope="module")
-def waiting(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The folder of a loop that stopped at its first request, and what it has printed."""
-    folder = tmp_path_factory.mktemp("waiting")
-    code, printed = rsi_ray(folder, "run", job(folder))
-    assert code == 3, printed
-    return folder, printed
-
-
 def answer(command_here: Command, folder: Path, said: str) -> None:
     """Approve or reject the newest request, as the run's last words say."""
     (*_, newest) = opened(folder).requests()
@@ -215,24 +201,28 @@ def answer(command_here: Command, folder: Path, said: str) -> None:
 
 
 def test_unattended_it_stops_at_the_first_request_and_goes_on_as_people_decide(
-    waiting: tuple[Path, str], undisturbed: tuple[Path, str], command_here: Command
+    tmp_path: Path, undisturbed: tuple[Path, str], command_here: Command, fresh_governor: None
 ):
-    folder, printed = waiting
+    def rsi_ray(*arguments: str, code: int) -> str:
+        found, out, err = command_here("run", *arguments)
+        assert found == code, out + err
+        return out
+
+    folder = tmp_path
+    printed = rsi_ray(str(job(folder)), code=3)
     run = run_of(folder)
     assert f"`rsi-ray run --resume {run}` goes on" in printed
     assert "rsi-ray approvals approve" in printed
     assert promoted(folder) == []
 
     answer(command_here, folder, "approve")
-    code, printed = rsi_ray(folder, "run", "--resume", run)
-    assert code == 3, printed
+    printed = rsi_ray("--resume", run, code=3)
     assert [one.approvers[0] for one in promoted(folder)] == [opened(folder).requests()[0][0].decisions[0].by]
     assert "Generation 1 is the champion" in printed
     assert "rsi-ray approvals approve" in printed
 
     answer(command_here, folder, "reject")
-    code, printed = rsi_ray(folder, "run", "--resume", run)
-    assert code == 0, printed
+    printed = rsi_ray("--resume", run, code=0)
     assert "rejected" in printed
     assert len(promoted(folder)) == 1
     assert len(opened(folder).requests()) == 2
@@ -242,13 +232,15 @@ def test_unattended_it_stops_at_the_first_request_and_goes_on_as_people_decide(
 
 
 def test_a_loop_that_is_killed_anywhere_ends_where_it_would_have_ended(
-    tmp_path: Path, undisturbed: tuple[Path, str]
+    tmp_path: Path, undisturbed: tuple[Path, str], command_here: Command, on_shared_ray: None
 ):
     steps: list[dict[str, int]] = []
 
     def killed(process: subprocess.Popen[bytes], where: str) -> None:
         caught(tmp_path, process, where, signal.SIGKILL)
         steps.append(spent(tmp_path))
+        if where == "batch":  # and once it lives on, as it does where the driver alone dies
+            end_governor()
 
     hold(tmp_path, "batch")
     killed(started(tmp_path, "run", job(tmp_path), "--approve", "policy"), "batch")
@@ -266,8 +258,8 @@ def test_a_loop_that_is_killed_anywhere_ends_where_it_would_have_ended(
     steps.append(spent(tmp_path))
     assert promoted(tmp_path) == []
 
-    code, printed = rsi_ray(tmp_path, *again)
-    assert code == 0, printed
+    code, printed, err = command_here(*again)
+    assert code == 0, printed + err
     steps.append(spent(tmp_path))
     assert weights(tmp_path) == weights(undisturbed[0])
     assert [one.manifest.spec for one in champions(tmp_path)] == [
@@ -283,7 +275,7 @@ def test_a_loop_that_is_killed_anywhere_ends_where_it_would_have_ended(
 
 
 def test_an_interrupt_anywhere_is_one_line_and_the_loop_goes_on_later(
-    tmp_path: Path, undisturbed: tuple[Path, str]
+    tmp_path: Path, undisturbed: tuple[Path, str], command_here: Command, on_shared_ray: None
 ):
     path = job(tmp_path, recursion={"generations": 1, "seeds": 1, "policy": {"max_improvement": 10}})
     hold(tmp_path, "batch", (1 + 1 + 1) * DRAWS)
@@ -302,8 +294,8 @@ def test_an_interrupt_anywhere_is_one_line_and_the_loop_goes_on_later(
     assert printed.count(f"interrupted; `rsi-ray run --resume {run_of(tmp_path)}` goes on") == 1
     assert "Traceback" not in printed
     let_go(tmp_path, "sealed")
-    code, printed = rsi_ray(tmp_path, *again)
-    assert code == 0, printed
+    code, out, err = command_here(*again)
+    assert code == 0, out + err
     assert weights(tmp_path) == weights(undisturbed[0])[:2]
     assert open_leases(tmp_path) == 0
 
@@ -334,7 +326,9 @@ class Terminal:
         os.write(self._ours, text.encode())
 
 
-def test_on_a_terminal_people_see_what_they_decide_of_and_no_answer_is_no(tmp_path: Path):
+def test_on_a_terminal_people_see_what_they_decide_of_and_no_answer_is_no(
+    tmp_path: Path, on_shared_ray: None
+):
     terminal = Terminal(tmp_path, "run", job(tmp_path), "--approve", "ask")
     question = "Approve modification?"
     shown = terminal.read_until(question)
@@ -404,7 +398,7 @@ def test_a_runaway_is_stopped_before_it_is_promoted(tmp_path: Path, fresh_govern
 
 
 def test_a_shutdown_that_died_in_the_middle_is_completed_and_holds_until_people_release_it(
-    tmp_path: Path, command_here: Command
+    tmp_path: Path, command_here: Command, on_shared_ray: None
 ):
     alerts = dict(alarm(tmp_path))
     code, printed = rsi_ray(
@@ -420,9 +414,9 @@ def test_a_shutdown_that_died_in_the_middle_is_completed_and_holds_until_people_
     recursion = {"generations": 1, "seeds": 0, "policy": {"max_improvement": 10}}
     path = job(tmp_path, "LevelledTask", alerts=alerts, recursion=recursion)
     runs = sorted(tmp_path.glob("rsi_results/rising-*"))
-    code, printed = rsi_ray(tmp_path, "run", path, "--approve", "policy")
-    assert (code, printed.count("rsi-ray: ")) == (2, 1), printed
-    assert "lineage line: shut down" in printed
+    code, out, err = command_here("run", str(path), "--approve", "policy")
+    assert (code, err.count("rsi-ray: ")) == (2, 1), out + err
+    assert "lineage line: shut down" in err
     assert sorted(tmp_path.glob("rsi_results/rising-*")) == runs
     require_shut_down(tmp_path)
 
@@ -437,8 +431,8 @@ def test_a_shutdown_that_died_in_the_middle_is_completed_and_holds_until_people_
                 "incidents", step, number, "--reason", "seen", "--storage", str(tmp_path / "rsi_results")
             )
         assert told[0] == 0, told
-    code, printed = rsi_ray(tmp_path, "run", path, "--approve", "policy")
-    assert code == 0, printed
+    code, printed, err = command_here("run", str(path), "--approve", "policy")
+    assert code == 0, printed + err
     assert "Generation 3 is the champion" in printed or promoted(tmp_path)[-1].promotion.new == 0.57
 
 

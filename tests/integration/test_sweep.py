@@ -59,7 +59,7 @@ def test_a_model_that_is_larger_than_what_was_reserved_trains_no_step(make_sweep
 
 
 def test_a_trainable_that_raises_ends_the_sweep_with_its_own_words(make_sweep: Maker):
-    sweep = make_sweep(BehavingJob(kind="raise"), trials=6)
+    sweep = make_sweep(BehavingJob(kind="raise"), trials=6, concurrent=2)
     result = run_sweep(sweep)
     assert result.ended == "3 candidates in a row failed"
     assert result.table["reason"].dropna().str.contains("ValueError: no such luck").any()
@@ -70,18 +70,19 @@ def test_a_trainable_that_raises_ends_the_sweep_with_its_own_words(make_sweep: M
     assert 2 * kinds.count("fail") <= spent <= 2 * kinds.count("activate")
 
 
-@pytest.mark.parametrize("kind", NO_SCORES)
-def test_a_score_that_is_none_is_an_incident_and_never_the_best(make_sweep: Maker, kind: str):
-    sweep = make_sweep(BehavingJob(kind=kind), trials=2)
+def test_a_score_that_is_none_is_an_incident_and_never_the_best(make_sweep: Maker):
+    count = len(NO_SCORES)
+    space = WidthSpace(widths=(1, count))
+    sweep = make_sweep(BehavingJob(kind="no scores", space=space), trials=count, max_failures=count + 1)
     result = run_sweep(sweep)
     assert result.best is None
     failed = result.table[result.table["verdict"] == Verdict.FAILED]
+    assert sorted(failed["config/width"]) == list(range(1, count + 1))
     assert failed["rule"].eq("finite_score").all()
-    assert len(failed) == 2
-    assert audit_kinds(sweep).count("incident") == 2
+    assert audit_kinds(sweep).count("incident") == count
     # of a trial that failed the sampler has heard no value
     study = read_study(sweep.folder / STUDY_FILE, sweep.name)
-    assert [(trial.state.name, trial.values) for trial in study.trials] == [("FAIL", None)] * 2
+    assert [(trial.state.name, trial.values) for trial in study.trials] == [("FAIL", None)] * count
 
 
 def test_a_trainable_that_never_reports_again_dies_at_its_time_limit(make_sweep: Maker):
@@ -199,7 +200,7 @@ def test_weights_that_are_not_kept_make_room_while_it_runs(make_sweep: Maker):
 
 
 def test_so_many_failures_in_a_row_as_are_asked_for_end_a_sweep(make_sweep: Maker):
-    result = run_sweep(make_sweep(BehavingJob(kind="raise"), trials=6, concurrent=1, max_failures=1))
+    result = run_sweep(make_sweep(BehavingJob(kind="raise"), trials=6, max_failures=1))
     assert result.ended == "1 candidates in a row failed"
     assert (result.table["verdict"] == Verdict.FAILED).sum() == 1
 
@@ -216,7 +217,7 @@ def stop_governor_for(seconds: float, plan: Plan) -> None:
 
 def test_a_candidate_that_dies_since_the_governor_is_silent_is_run_again(make_sweep: Maker):
     short = {"lease_seconds": 6, "grace_seconds": 2}
-    plan = make_sweep(BehavingJob(seconds=4.0), limits=short, trials=2, concurrent=1, max_failures=1)
+    plan = make_sweep(BehavingJob(seconds=4.0), limits=short, trials=2, max_failures=1)
     silence = threading.Thread(target=stop_governor_for, args=(12, plan), daemon=True)
     silence.start()
     result = run_sweep(plan)

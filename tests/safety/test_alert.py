@@ -73,6 +73,7 @@ def test_an_answer_that_takes_nothing_is_a_failure_and_no_redirection_is_followe
         assert [path for path, _, _ in server.taken] == ["/hook"]
 
 
+@pytest.mark.alone
 def test_a_webhook_that_is_slow_or_down_is_given_up_after_its_time_and_its_url_is_not_told():
     with http_server(answer=(204, 0.5)) as server:
         began = time.monotonic()

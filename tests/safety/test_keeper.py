@@ -345,6 +345,7 @@ with keeper.computing():
 """
 
 
+@pytest.mark.alone
 @pytest.mark.processes
 def test_a_worker_whose_governor_is_silent_dies_at_the_end_of_its_lease_though_it_holds_the_gil():
     code, seconds = dies(LEASED, within=10)
@@ -352,6 +353,7 @@ def test_a_worker_whose_governor_is_silent_dies_at_the_end_of_its_lease_though_i
     assert seconds < 2
 
 
+@pytest.mark.alone
 @pytest.mark.processes
 def test_a_worker_whose_lease_is_revoked_dies_before_its_end():
     revoked = LEASED.replace('[GovernorUnreachable("silent")] * 1000, ttl_ms=600', "[], ttl_ms=1500")

@@ -13,13 +13,15 @@ from tests.safety.racers import shared
 
 pytestmark = pytest.mark.processes
 
-SPAWN = multiprocessing.get_context("spawn")
+# each is forked from a process that has imported what it needs, and done nothing else
+FORKED = multiprocessing.get_context("forkserver")
+FORKED.set_forkserver_preload(["tests.safety.racers"])
 
 
 def run_all(target, arguments):
     """Start one process for each tuple of arguments, let all go at once, and give their answers."""
-    start, answers = SPAWN.Barrier(len(arguments)), SPAWN.SimpleQueue()
-    processes = [SPAWN.Process(target=target, args=(*each, start, answers)) for each in arguments]
+    start, answers = FORKED.Barrier(len(arguments)), FORKED.SimpleQueue()
+    processes = [FORKED.Process(target=target, args=(*each, start, answers)) for each in arguments]
     for process in processes:
         process.start()
     for process in processes:
@@ -79,7 +81,7 @@ def test_of_sweeps_that_are_opened_at_once_the_tightest_binds(real, url):
 
 
 def killed(target, *arguments):
-    process = SPAWN.Process(target=target, args=arguments)
+    process = FORKED.Process(target=target, args=arguments)
     process.start()
     process.join(60)
     assert process.exitcode == -9
