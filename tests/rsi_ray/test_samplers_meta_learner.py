@@ -18,9 +18,9 @@ from rsi_ray.samplers.meta_learner.drafts import neighbours
 from rsi_ray.samplers.meta_learner.fields import Field, Fields
 from rsi_ray.samplers.meta_learner.predictor import FITTED, Forecast, Predictor, fitted
 from rsi_ray.samplers.meta_learner.presence import Presence
-from rsi_ray.samplers.meta_learner.process import Process
+from rsi_ray.samplers.meta_learner.process import Process, kernel_of
 from rsi_ray.samplers.meta_learner.rank_net import RankNets
-from rsi_ray.samplers.meta_learner.standings import standing_of_stopped, standings
+from rsi_ray.samplers.meta_learner.standings import standings, standings_of_stopped
 from rsi_ray.samplers.meta_learner.state import read
 
 OPS = CategoricalDistribution(("conv", "pool", "none"))
@@ -111,12 +111,18 @@ def test_a_space_without_conditions_has_no_gates():
     assert presence.applied(rows) is rows
 
 
-def test_neighbours_differ_in_one_field():
+def test_neighbours_differ_in_one_field_and_are_all_that_do():
     fields = Fields.of(SPACE)
-    row = fields.draw(rng(), 1)[0]
-    near = neighbours(fields, row, 100, rng())
-    assert ((near != row).sum(axis=1) <= 1).all()
-    assert len(neighbours(fields, row, 5, rng())) == 5
+    rows = fields.draw(rng(), 3)
+    near = neighbours(fields, rows, 100, rng()).reshape(3, -1, len(fields))
+    changed = near != rows[:, None]
+    assert (changed.sum(axis=2) == 1).all()
+    for row, found in zip(rows, near, strict=True):
+        ops = found[found[:, 0] != row[0], 0]
+        assert sorted(ops) == sorted({0.0, 1.0, 2.0} - {row[0]})
+        heads = found[found[:, 4] != row[4], 4]
+        assert sorted(heads) == sorted({0.0, 0.5, 1.0} - {row[4]})
+    assert neighbours(fields, rows, 5, rng()).shape == (15, len(fields))
 
 
 def additive(fields, rows):
@@ -147,7 +153,8 @@ def test_a_process_climbs_its_evidence():
     process = Process(fields.blocks)
 
     def evidence():
-        whole = process._kernel(process.scales, x, x).whole + (process.scales.noise + 1e-6) * np.eye(12)
+        rows = x * process._root(process.scales)
+        whole = kernel_of(process.scales, rows, rows).whole + (process.scales.noise + 1e-6) * np.eye(12)
         return -0.5 * y @ np.linalg.solve(whole, y) - 0.5 * np.linalg.slogdet(whole)[1]
 
     gradient = process._gradient(x, y, none)
@@ -300,7 +307,7 @@ def test_equal_scores_stand_equal_and_one_that_was_stopped_stands_by_its_last_st
     good, bad, silent = (
         create_trial(state=TrialState.PRUNED, intermediate_values=one) for one in ({1: 2.5}, {1: 0.5}, {})
     )
-    of = [standing_of_stopped(one, trials, StudyDirection.MAXIMIZE) for one in (good, bad, silent)]
+    of = standings_of_stopped([good, bad, silent], trials, StudyDirection.MAXIMIZE)
     assert of[1] < of[2] < of[0]
 
 

@@ -57,6 +57,13 @@ class Presence:
         gates = [gate for asked in sometimes for gate in _gates(int(asked), parts, absent)]
         return cls(gates=gates, choices=choices)
 
+    def unexplained(self, rows: Array) -> int:
+        """Rows of whole specs in which not just that is absent which the gates say."""
+        shut = np.zeros(rows.shape, dtype=np.bool_)
+        for gate in self.gates:
+            shut[:, gate.asked] |= gate.shut(parts_of(rows[:, gate.by], self.choices[gate.by]))
+        return int((shut != np.isnan(rows)).any(axis=1).sum())
+
     def absent(self, rows: Array, asked: int) -> npt.NDArray[np.bool_]:
         """Which rows, as far as they are written, don't have a field."""
         shut = np.zeros(len(rows), dtype=np.bool_)
