@@ -60,7 +60,7 @@ class Journal(BaseJournalBackend):
 
     @contextmanager
     def one_write(self) -> Iterator[None]:
-        """Write the parameters, and what a sampler notes of them, that are set meanwhile at the end, all at once."""
+        """Write the parameters and the notes of a sampler that are set meanwhile at the end, all at once."""
         self._held = []
         try:
             yield
