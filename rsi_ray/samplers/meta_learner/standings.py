@@ -44,14 +44,15 @@ def standings_of_stopped(
     Where none did, it is taken as worse than three of four.
     """
     sign = 1.0 if direction == StudyDirection.MAXIMIZE else -1.0
-    last = [trial.last_step for trial in stopped]
-    told = [trial.intermediate_values for trial in complete] if stopped else []
-    scores = {step: np.sort([sign * one[step] for one in told if step in one]) for step in {*last} - {None}}
     share = np.full(len(stopped), 0.25)
-    for index, (trial, step) in enumerate(zip(stopped, last, strict=True)):
-        if step is None or not len(scores[step]):
-            continue
-        own = sign * trial.intermediate_values[step]
-        if not np.isnan(own):
-            share[index] = (np.searchsorted(scores[step], own) + 0.5) / (len(scores[step]) + 1)
+    by_step: dict[int, dict[int, float]] = {}
+    for index, trial in enumerate(stopped):
+        step = trial.last_step
+        if step is not None and not np.isnan(trial.intermediate_values[step]):
+            by_step.setdefault(step, {})[index] = sign * trial.intermediate_values[step]
+    told = [trial.intermediate_values for trial in complete] if by_step else []
+    for step, own in by_step.items():
+        others = np.sort([sign * one[step] for one in told if step in one])
+        if len(others):
+            share[list(own)] = (np.searchsorted(others, list(own.values())) + 0.5) / (len(others) + 1)
     return np.asarray(ndtri(share))
