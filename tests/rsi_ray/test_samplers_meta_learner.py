@@ -11,15 +11,19 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 from safetensors.numpy import save_file
 
+from rsi_ray.samplers.history import BEST_KEPT, History
 from rsi_ray.samplers.meta_learner import MetaLearner
 from rsi_ray.samplers.meta_learner.ceilings import Ceilings
 from rsi_ray.samplers.meta_learner.controller import Controller
 from rsi_ray.samplers.meta_learner.drafts import neighbours
+from rsi_ray.samplers.meta_learner.evidence import LATEST, Rows
 from rsi_ray.samplers.meta_learner.fields import Field, Fields
+from rsi_ray.samplers.meta_learner.learner import WRITTEN
 from rsi_ray.samplers.meta_learner.predictor import FITTED, Forecast, Predictor, fitted
 from rsi_ray.samplers.meta_learner.presence import Presence
 from rsi_ray.samplers.meta_learner.process import Process, kernel_of
 from rsi_ray.samplers.meta_learner.rank_net import RankNets
+from rsi_ray.samplers.meta_learner.screen import ANYWHERE, CLIMBERS, CLOSE, MIXED, NEAR, PARENTS, ROUNDS
 from rsi_ray.samplers.meta_learner.standings import standings, standings_of_stopped
 from rsi_ray.samplers.meta_learner.state import read
 
@@ -103,6 +107,14 @@ def test_presence_is_learned_from_what_was_asked_after_which_answers():
     rows[whole[:, 2] < 1, 3] = np.nan
     presence = Presence.of(rows, np.array([True, False, False, False]))
     assert np.array_equal(presence.applied(whole), rows, equal_nan=True)
+
+
+def test_rows_that_the_gates_do_not_explain_are_counted():
+    rows = np.array([[0.0, 0.5], [0.0, 0.7], [1.0, np.nan], [2.0, np.nan]])
+    presence = Presence.of(rows, np.array([True, False]))
+    assert presence.unexplained(rows) == 0
+    more = np.array([[1.0, 0.5], [0.0, np.nan], [7.0, np.nan]])
+    assert presence.unexplained(np.concatenate([rows, more])) == 2
 
 
 def test_a_space_without_conditions_has_no_gates():
@@ -194,6 +206,65 @@ def test_networks_learn_an_order_from_pairs():
     assert (told.std(axis=0) > 0).all()
 
 
+class Counted(dict[str, object]):
+    """Answers of a trial; how often they were looked at."""
+
+    looks = 0
+
+    def __contains__(self, name):
+        Counted.looks += 1
+        return super().__contains__(name)
+
+
+def history_of(count):
+    history = History()
+    for number in range(count):
+        trial = create_trial(
+            params={"rate": 0.001 + 0.9 * number / count}, distributions={"rate": RATE}, value=1.0
+        )
+        trial.number = number
+        trial._params = Counted(trial.params)
+        history.complete.append(trial)
+    history.best = history.complete[:50]
+    return history
+
+
+def test_the_rows_of_a_long_study_are_made_once_and_no_more_are_looked_at_than_of_a_shorter_one():
+    fields, directions = Fields.of({"rate": RATE}), [StudyDirection.MAXIMIZE]
+    looked = []
+    for count in (1000, 4000):
+        rows, history = Rows(fields, []), history_of(count)
+        Counted.looks = 0
+        first = rows.evidence(history, directions)
+        looked.append((Counted.looks, len(first.measured)))
+        again = rows.evidence(history, directions)
+        assert Counted.looks == looked[-1][0]
+        assert np.array_equal(first.measured, again.measured)
+    assert looked == [(BEST_KEPT + LATEST, BEST_KEPT + LATEST)] * 2
+
+
+def predicted_rows(learner, history):
+    """Rows that the processes predict in one ask."""
+    seen = []
+    predictor = learner._screen.predictor
+    forecast = predictor.forecast
+    predictor.forecast = lambda x: seen.append(len(x)) or forecast(x)
+    learner.learn(history, [StudyDirection.MAXIMIZE])
+    learner.propose(1, [], 0)
+    predictor.forecast = forecast
+    return sum(seen)
+
+
+def test_an_ask_compares_a_bounded_number_of_drafts_on_a_bounded_number_of_rows():
+    drafts = ANYWHERE + MIXED + NEAR * PARENTS + ROUNDS * CLIMBERS * CLOSE + WRITTEN + 1
+    for count in (400, 1500):
+        learner, history = MetaLearner(0), history_of(count)
+        learner.learn(history, [StudyDirection.MAXIMIZE])
+        assert 0 < predicted_rows(learner, history) <= drafts
+        for process in learner._screen.predictor.processes:
+            assert len(process._fit.rows) == FITTED
+
+
 def test_a_member_that_foretold_the_order_counts_more():
     predictor = Predictor(Fields.of(SPACE), {}, rng())
     column = np.zeros((3, 1))
@@ -208,6 +279,14 @@ def test_an_improvement_is_expected_where_the_mean_is_high_or_the_doubt_is():
     told = Forecast(np.array([[0.0, 1.0, 0.0]]), np.array([[0.1, 0.1, 1.0]]), column, np.ones(1))
     low, high, doubtful = told.log_improvement(1.5, measured=True)
     assert low < min(high, doubtful)
+
+
+def test_a_draw_is_of_one_member_or_another_as_they_count():
+    means, spread = np.repeat([[-5.0], [5.0]], 4000, axis=1), np.full((2, 4000), 0.5)
+    drawn = Forecast(means, spread, np.zeros_like(spread), np.array([0.25, 0.75])).drawn(rng())
+    assert (drawn > 0).mean() == pytest.approx(0.75, abs=0.03)
+    assert drawn[drawn > 0].mean() == pytest.approx(5.0, abs=0.05)
+    assert drawn[drawn > 0].std() == pytest.approx(0.5, abs=0.03)
 
 
 def test_a_process_is_fitted_on_the_best_and_the_latest():

@@ -56,6 +56,12 @@ class Forecast(NamedTuple):
         second = self.weights @ (self.spreads**2 + self.means**2)
         return np.sqrt(np.maximum(second - self.mean() ** 2, 1e-12))
 
+    def drawn(self, rng: np.random.Generator) -> Array:
+        """A draw of what would be measured of each candidate, by one member or another, (rows,)."""
+        rows = np.arange(self.means.shape[1])
+        member = rng.choice(len(self.weights), p=self.weights, size=len(rows))
+        return self.means[member, rows] + self.spreads[member, rows] * rng.normal(size=len(rows))
+
     def log_improvement(self, best: float, *, measured: bool) -> Array:
         """Logarithm of the improvement on the best that is expected of each candidate, (rows,).
 

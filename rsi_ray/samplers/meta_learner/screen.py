@@ -21,6 +21,8 @@ Array = npt.NDArray[np.float64]
 ANYWHERE, MIXED, NEAR, PARENTS = 32, 32, 24, 5
 # then rounds of drafts near those that are worth most
 ROUNDS, CLIMBERS, CLOSE = 2, 4, 20
+# what proposals are chosen by, in turn: see `Screen._worth`
+MEASURED, EXPECTED, DRAWN = range(3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +90,7 @@ class Screen:
         """
         taken = {row.tobytes() for row in running}
         drafts = self._fresh(np.concatenate([more, self._drafts()]), taken)
-        worth_of = partial(self._worth, measured=number % 2 == 0, caution=caution)
+        worth_of = partial(self._worth, turn=self._turn(number), caution=caution)
         worth = worth_of(drafts)
         for _ in range(ROUNDS):
             top = whole(self.fields, drafts[np.argsort(-worth)[:CLIMBERS]], self._rng)
@@ -138,10 +140,17 @@ class Screen:
                 kept.append(index)
         return rows[kept]
 
-    def _worth(self, rows: Array, *, measured: bool, caution: int) -> Array:
+    def _turn(self, number: int) -> int:
+        """What a proposal is chosen by: under ceilings by no draw, which would keep too far from them."""
+        return number % 2 if len(self._evidence.refused) else number % 3
+
+    def _worth(self, rows: Array, *, turn: int, caution: int) -> Array:
+        """By the improvement that is measured or expected, or by a draw, which goes to more places."""
         if not len(rows):
             return np.empty(0)
         features = self.fields.features(rows)
         told = self.predictor.forecast(features)
-        gain = told.log_improvement(self._evidence.best, measured=measured)
+        if turn == DRAWN:
+            return told.drawn(self._rng)
+        gain = told.log_improvement(self._evidence.best, measured=turn == MEASURED)
         return gain + (1 + caution) * self._ceilings.log_admitted(features)
