@@ -57,10 +57,10 @@ class Forecast(NamedTuple):
         return np.sqrt(np.maximum(second - self.mean() ** 2, 1e-12))
 
     def drawn(self, rng: np.random.Generator) -> Array:
-        """A draw of what would be measured of each candidate, by one member or another, (rows,)."""
-        rows = np.arange(self.means.shape[1])
-        member = rng.choice(len(self.weights), p=self.weights, size=len(rows))
-        return self.means[member, rows] + self.spreads[member, rows] * rng.normal(size=len(rows))
+        """A draw of what would be measured of each candidate, by one member, drawn as it counts, (rows,)."""
+        member = rng.choice(len(self.weights), p=self.weights)
+        noise = rng.normal(size=self.means.shape[1])
+        return np.asarray(self.means[member] + self.spreads[member] * noise)
 
     def log_improvement(self, best: float, *, measured: bool) -> Array:
         """Logarithm of the improvement on the best that is expected of each candidate, (rows,).
