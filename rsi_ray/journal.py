@@ -32,7 +32,7 @@ class Journal(BaseJournalBackend):
         self._writing = JournalFileOpenLock(str(path))
         path.touch()
         self._position = 0
-        # parameters of an ask that are not in the file yet, and those of them that nobody has read yet
+        # what an ask has set that is not in the file yet, and what of it nobody has read yet
         self._held: list[dict[str, Any]] | None = None
         self._unread: list[dict[str, Any]] = []
 
@@ -52,7 +52,7 @@ class Journal(BaseJournalBackend):
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append lines; wait for the disk unless all of them are of an ask."""
-        if self._held is not None and all(map(_is_parameter, logs)):
+        if self._held is not None and all(map(_is_proposed, logs)):
             self._held += logs
             self._unread += logs
             return
@@ -60,7 +60,7 @@ class Journal(BaseJournalBackend):
 
     @contextmanager
     def one_write(self) -> Iterator[None]:
-        """Write the parameters that are set meanwhile at the end, all at once."""
+        """Write the parameters and the notes of a sampler that are set meanwhile at the end, all at once."""
         self._held = []
         try:
             yield
@@ -116,13 +116,17 @@ class StudyStorage(JournalStorage):
 
 
 def one_write(study: optuna.Study) -> AbstractContextManager[None]:
-    """Write the parameters that are suggested meanwhile at once, where the study is in a `Journal`."""
+    """Write what is suggested and noted meanwhile at once, where the study is in a `Journal`."""
     journal = getattr(study._storage, "_backend", None)
     return journal.one_write() if isinstance(journal, Journal) else nullcontext()
 
 
 def _is_parameter(log: Mapping[str, Any]) -> bool:
     return bool(log["op_code"] == JournalOperation.SET_TRIAL_PARAM)
+
+
+def _is_proposed(log: Mapping[str, Any]) -> bool:
+    return _is_parameter(log) or bool(log["op_code"] == JournalOperation.SET_TRIAL_SYSTEM_ATTR)
 
 
 def _is_of_an_ask(log: Mapping[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from rsi_ray.samplers.history import History
-from rsi_ray.samplers.known_specs import Place, values_of
+from rsi_ray.samplers.known_specs import KnownSpecs, Place, values_of
 
 # neighbours of a known proposal that are tried before one is taken from farther away
 NEIGHBOURS = 30
@@ -59,7 +59,8 @@ class Guarded(BaseSampler):
     def __init__(self, inner: BaseSampler, *, seed: int, shown: Shown | None = None) -> None:
         self.inner = inner
         self._shown = shown
-        self._history = History()
+        self._specs = KnownSpecs()
+        self._history = History(self._specs)
         self._rng = random.Random(seed)
         self._random = RandomSampler(seed=seed)
         self._asked = -1
@@ -101,7 +102,7 @@ class Guarded(BaseSampler):
             value = self._proposal[param_name]
         else:
             value = self.inner.sample_independent(self._study, trial, param_name, param_distribution)
-        place = self._history.specs.place(trial.params)
+        place = self._specs.place(trial.params)
         if place is None or place.is_open(param_name, value):
             return value
         return self._elsewhere(place, trial, param_name, param_distribution)
@@ -127,7 +128,7 @@ class Guarded(BaseSampler):
             self._study = StudyView(study, [*self._shown(self._history, study), *self._history.running])
         self._space = self.inner.infer_relative_search_space(self._study, trial)
         self._proposal = self.inner.sample_relative(self._study, trial, self._space)
-        if self._proposal and self._proposal in self._history.specs:
+        if self._proposal and self._proposal in self._specs:
             self._proposal = self._neighbour(self._proposal)
         self._asked = trial.number
 
@@ -139,7 +140,7 @@ class Guarded(BaseSampler):
             others = [value for value in values_of(self._space[name]) or [] if value != moved[name]]
             if others:
                 neighbour = {**moved, name: self._rng.choice(others)}
-                if neighbour not in self._history.specs:
+                if neighbour not in self._specs:
                     return neighbour
                 if attempt % NEIGHBOURS == 0:
                     moved = neighbour

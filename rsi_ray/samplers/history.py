@@ -24,16 +24,18 @@ class History:
         refused: told with a violated constraint.
         best: the best of `complete`, at least `BEST_KEPT` of them where there are so many.
         running: of now.
-        specs: every spec above.
+
+    Args:
+        specs: where every spec that is known is added; None for nowhere.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, specs: KnownSpecs | None = None) -> None:
         self.complete: list[FrozenTrial] = []
         self.pruned: list[FrozenTrial] = []
         self.refused: list[FrozenTrial] = []
         self.best: list[FrozenTrial] = []
         self.running: list[FrozenTrial] = []
-        self.specs = KnownSpecs()
+        self._specs = specs
         self._seen = 0
         self._unfinished: set[int] = set()
 
@@ -56,8 +58,9 @@ class History:
     def _add(self, trial: FrozenTrial, directions: Sequence[StudyDirection]) -> None:
         refused = is_refused(trial)
         # one without a record was interrupted, and will be run again
-        if trial.params and (trial.state != TrialState.FAIL or RECORD in trial.user_attrs):
-            self.specs.add(trial, refused=refused)
+        ended = trial.params and (trial.state != TrialState.FAIL or RECORD in trial.user_attrs)
+        if self._specs is not None and ended:
+            self._specs.add(trial, refused=refused)
         if refused:
             self.refused.append(trial)
         elif trial.state == TrialState.PRUNED:

@@ -95,6 +95,28 @@ def test_the_parameters_of_an_ask_are_one_write_that_a_killed_driver_leaves_whol
     assert optunas(path).trials[0].params == trial.params
 
 
+class Noting(optuna.samplers.RandomSampler):
+    """Notes what it expects of each trial that it proposes."""
+
+    def infer_relative_search_space(self, study, trial):
+        study._storage.set_trial_system_attr(trial._trial_id, "expected", 0.5)
+        return {}
+
+
+def test_what_a_sampler_notes_in_an_ask_is_in_the_same_write_and_does_not_wait_for_the_disk(
+    path, monkeypatch
+):
+    study = ours(path)
+    study.sampler = Noting(seed=0)
+    waited: list[int] = []
+    monkeypatch.setattr(os, "fsync", waited.append)
+    seen = []
+    asked(study, lambda: seen.append(path.read_bytes().count(b"\n")))
+    assert (seen, waited) == ([2], [])
+    assert study.trials[0].system_attrs == optunas(path).trials[0].system_attrs == {"expected": 0.5}
+    assert told(study) == told(optunas(path))
+
+
 def test_parameters_that_were_suggested_are_written_whatever_ends_the_ask(path):
     study = ours(path)
     with pytest.raises(ZeroDivisionError):

@@ -11,16 +11,20 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 from safetensors.numpy import save_file
 
+from rsi_ray.samplers.history import BEST_KEPT, History
 from rsi_ray.samplers.meta_learner import MetaLearner
 from rsi_ray.samplers.meta_learner.ceilings import Ceilings
 from rsi_ray.samplers.meta_learner.controller import Controller
 from rsi_ray.samplers.meta_learner.drafts import neighbours
+from rsi_ray.samplers.meta_learner.evidence import LATEST, Rows
 from rsi_ray.samplers.meta_learner.fields import Field, Fields
+from rsi_ray.samplers.meta_learner.learner import WRITTEN
 from rsi_ray.samplers.meta_learner.predictor import FITTED, Forecast, Predictor, fitted
 from rsi_ray.samplers.meta_learner.presence import Presence
-from rsi_ray.samplers.meta_learner.process import Process
+from rsi_ray.samplers.meta_learner.process import Process, kernel_of
 from rsi_ray.samplers.meta_learner.rank_net import RankNets
-from rsi_ray.samplers.meta_learner.standings import standing_of_stopped, standings
+from rsi_ray.samplers.meta_learner.screen import ANYWHERE, CLIMBERS, CLOSE, MIXED, NEAR, PARENTS, ROUNDS
+from rsi_ray.samplers.meta_learner.standings import standings, standings_of_stopped
 from rsi_ray.samplers.meta_learner.state import read
 
 OPS = CategoricalDistribution(("conv", "pool", "none"))
@@ -105,18 +109,32 @@ def test_presence_is_learned_from_what_was_asked_after_which_answers():
     assert np.array_equal(presence.applied(whole), rows, equal_nan=True)
 
 
+def test_rows_that_the_gates_do_not_explain_are_counted():
+    rows = np.array([[0.0, 0.5], [0.0, 0.7], [1.0, np.nan], [2.0, np.nan]])
+    presence = Presence.of(rows, np.array([True, False]))
+    assert presence.unexplained(rows) == 0
+    more = np.array([[1.0, 0.5], [0.0, np.nan], [7.0, np.nan]])
+    assert presence.unexplained(np.concatenate([rows, more])) == 2
+
+
 def test_a_space_without_conditions_has_no_gates():
     rows = rng().random((9, 3))
     presence = Presence.of(rows, np.zeros(3, dtype=bool))
     assert presence.applied(rows) is rows
 
 
-def test_neighbours_differ_in_one_field():
+def test_neighbours_differ_in_one_field_and_are_all_that_do():
     fields = Fields.of(SPACE)
-    row = fields.draw(rng(), 1)[0]
-    near = neighbours(fields, row, 100, rng())
-    assert ((near != row).sum(axis=1) <= 1).all()
-    assert len(neighbours(fields, row, 5, rng())) == 5
+    rows = fields.draw(rng(), 3)
+    near = neighbours(fields, rows, 100, rng()).reshape(3, -1, len(fields))
+    changed = near != rows[:, None]
+    assert (changed.sum(axis=2) == 1).all()
+    for row, found in zip(rows, near, strict=True):
+        ops = found[found[:, 0] != row[0], 0]
+        assert sorted(ops) == sorted({0.0, 1.0, 2.0} - {row[0]})
+        heads = found[found[:, 4] != row[4], 4]
+        assert sorted(heads) == sorted({0.0, 0.5, 1.0} - {row[4]})
+    assert neighbours(fields, rows, 5, rng()).shape == (15, len(fields))
 
 
 def additive(fields, rows):
@@ -147,7 +165,8 @@ def test_a_process_climbs_its_evidence():
     process = Process(fields.blocks)
 
     def evidence():
-        whole = process._kernel(process.scales, x, x).whole + (process.scales.noise + 1e-6) * np.eye(12)
+        rows = x * process._root(process.scales)
+        whole = kernel_of(process.scales, rows, rows).whole + (process.scales.noise + 1e-6) * np.eye(12)
         return -0.5 * y @ np.linalg.solve(whole, y) - 0.5 * np.linalg.slogdet(whole)[1]
 
     gradient = process._gradient(x, y, none)
@@ -187,6 +206,65 @@ def test_networks_learn_an_order_from_pairs():
     assert (told.std(axis=0) > 0).all()
 
 
+class Counted(dict[str, object]):
+    """Answers of a trial; how often they were looked at."""
+
+    looks = 0
+
+    def __contains__(self, name):
+        Counted.looks += 1
+        return super().__contains__(name)
+
+
+def history_of(count):
+    history = History()
+    for number in range(count):
+        trial = create_trial(
+            params={"rate": 0.001 + 0.9 * number / count}, distributions={"rate": RATE}, value=1.0
+        )
+        trial.number = number
+        trial._params = Counted(trial.params)
+        history.complete.append(trial)
+    history.best = history.complete[:50]
+    return history
+
+
+def test_the_rows_of_a_long_study_are_made_once_and_no_more_are_looked_at_than_of_a_shorter_one():
+    fields, directions = Fields.of({"rate": RATE}), [StudyDirection.MAXIMIZE]
+    looked = []
+    for count in (1000, 4000):
+        rows, history = Rows(fields, []), history_of(count)
+        Counted.looks = 0
+        first = rows.evidence(history, directions)
+        looked.append((Counted.looks, len(first.measured)))
+        again = rows.evidence(history, directions)
+        assert Counted.looks == looked[-1][0]
+        assert np.array_equal(first.measured, again.measured)
+    assert looked == [(BEST_KEPT + LATEST, BEST_KEPT + LATEST)] * 2
+
+
+def predicted_rows(learner, history):
+    """Rows that the processes predict in one ask."""
+    seen = []
+    predictor = learner._screen.predictor
+    forecast = predictor.forecast
+    predictor.forecast = lambda x: seen.append(len(x)) or forecast(x)
+    learner.learn(history, [StudyDirection.MAXIMIZE])
+    learner.propose(1, [], 0)
+    predictor.forecast = forecast
+    return sum(seen)
+
+
+def test_an_ask_compares_a_bounded_number_of_drafts_on_a_bounded_number_of_rows():
+    drafts = ANYWHERE + MIXED + NEAR * PARENTS + ROUNDS * CLIMBERS * CLOSE + WRITTEN + 1
+    for count in (400, 1500):
+        learner, history = MetaLearner(0), history_of(count)
+        learner.learn(history, [StudyDirection.MAXIMIZE])
+        assert 0 < predicted_rows(learner, history) <= drafts
+        for process in learner._screen.predictor.processes:
+            assert len(process._fit.rows) == FITTED
+
+
 def test_a_member_that_foretold_the_order_counts_more():
     predictor = Predictor(Fields.of(SPACE), {}, rng())
     column = np.zeros((3, 1))
@@ -201,6 +279,17 @@ def test_an_improvement_is_expected_where_the_mean_is_high_or_the_doubt_is():
     told = Forecast(np.array([[0.0, 1.0, 0.0]]), np.array([[0.1, 0.1, 1.0]]), column, np.ones(1))
     low, high, doubtful = told.log_improvement(1.5, measured=True)
     assert low < min(high, doubtful)
+
+
+def test_a_draw_is_of_one_member_which_is_drawn_as_it_counts():
+    means, spread = np.repeat([[-5.0], [5.0]], 100, axis=1), np.full((2, 100), 0.5)
+    told = Forecast(means, spread, np.zeros_like(spread), np.array([0.25, 0.75]))
+    draws = rng()
+    drawn = np.array([told.drawn(draws) for _ in range(400)])
+    by_second = drawn > 0
+    assert (by_second.all(axis=1) | ~by_second.any(axis=1)).all()
+    assert by_second.mean() == pytest.approx(0.75, abs=0.07)
+    assert (drawn - np.where(by_second, 5.0, -5.0)).std() == pytest.approx(0.5, abs=0.02)
 
 
 def test_a_process_is_fitted_on_the_best_and_the_latest():
@@ -300,7 +389,7 @@ def test_equal_scores_stand_equal_and_one_that_was_stopped_stands_by_its_last_st
     good, bad, silent = (
         create_trial(state=TrialState.PRUNED, intermediate_values=one) for one in ({1: 2.5}, {1: 0.5}, {})
     )
-    of = [standing_of_stopped(one, trials, StudyDirection.MAXIMIZE) for one in (good, bad, silent)]
+    of = standings_of_stopped([good, bad, silent], trials, StudyDirection.MAXIMIZE)
     assert of[1] < of[2] < of[0]
 
 

@@ -11,6 +11,7 @@ from scipy.special import log_ndtr
 from rsi_ray.samplers.meta_learner.process import Process
 
 Array = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float32]
 # the least that an admitted spec is under the ceilings, where the median of the refused is over by 1
 MARGIN = 0.05
 # admitted and refused specs, of each, that are looked at
@@ -29,7 +30,7 @@ class Ceilings:
         self._under: dict[int, float] = {}
         self._known = False
 
-    def learn(self, admitted: Array, numbers: Sequence[int], refused: Array, excess: Array) -> None:
+    def learn(self, admitted: Floats, numbers: Sequence[int], refused: Floats, excess: Array) -> None:
         """Learn from the latest specs.
 
         Args:
@@ -55,7 +56,7 @@ class Ceilings:
         self._under.update(zip(numbers, under.tolist(), strict=True))
         self._known = True
 
-    def log_admitted(self, x: Array) -> Array:
+    def log_admitted(self, x: Floats) -> Array:
         """Logarithm of the probability that specs with these features are under every ceiling, (rows,)."""
         if not self._known:
             return np.zeros(len(x))

@@ -14,20 +14,18 @@ REDRAWN = 1.5
 
 def whole(fields: Fields, rows: Array, rng: np.random.Generator) -> Array:
     """Rows with a random place where something was absent."""
-    return np.where(np.isnan(rows), fields.draw(rng, len(rows)), rows)
+    absent = np.isnan(rows)
+    return np.where(absent, fields.draw(rng, len(rows)), rows) if absent.any() else rows
 
 
-def neighbours(fields: Fields, row: Array, most: int, rng: np.random.Generator) -> Array:
-    """Rows that differ from a whole one in one field, at most so many."""
-    changes = [field.others(place, rng) for field, place in zip(fields.fields, row.tolist(), strict=True)]
-    which = np.repeat(np.arange(len(changes)), [len(one) for one in changes])
-    places = np.concatenate(changes)
-    if len(which) > most:
-        drawn = rng.choice(len(which), most, replace=False)
-        which, places = which[drawn], places[drawn]
-    rows = np.repeat(row[None], len(which), axis=0)
-    rows[np.arange(len(which)), which] = places
-    return rows
+def neighbours(fields: Fields, rows: Array, most: int, rng: np.random.Generator) -> Array:
+    """Rows that differ from a whole one in one field, at most so many for each."""
+    which, steps = fields.moves
+    drawn = rng.random((len(rows), len(which))).argsort(axis=1)[:, :most].ravel()
+    near = np.repeat(rows, min(most, len(which)), axis=0)
+    at = (np.arange(len(near)), which[drawn])
+    near[at] = fields.moved(near[at], which[drawn], steps[drawn], rng)
+    return near
 
 
 def mixed(fields: Fields, parents: Array, count: int, rng: np.random.Generator) -> Array:

@@ -17,11 +17,15 @@ from rsi_ray.samplers.known_specs import number_of_values, values_of
 from rsi_ray.samplers.levels import NUMBERS, Number, on_grid
 
 Array = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.int64]
 # numbers on a grid that is no finer are listed; the rest are looked at in so many places
 FEW = 16
 FINE = 128
 # of a number's range: how far a smooth and a rough effect of it reach
 REACHES = (1.0, 0.25)
+# how far a number is moved along a range; infinity is anywhere
+MOVES = np.array([0.02, 0.05, 0.1, 0.2, np.inf, np.inf])
 # share of an effect's size that is left out
 LEAST = 1e-4
 
@@ -88,19 +92,6 @@ class Field:
         number = low + (high - low) * place
         return on_grid(math.exp(number) if distribution.log else number, distribution)
 
-    def draw(self, rng: np.random.Generator, count: int) -> Array:
-        """Random places."""
-        if self.places is None:
-            return rng.random(count)
-        return np.asarray(self.places[rng.integers(len(self.places), size=count)], dtype=np.float64)
-
-    def others(self, place: float, rng: np.random.Generator) -> Array:
-        """Every other place; of many, some near this one and some anywhere."""
-        if self.places is not None:
-            return np.asarray(self.places[self.places != place], dtype=np.float64)
-        near = place + rng.normal(size=4) * np.array([0.02, 0.05, 0.1, 0.2])
-        return np.concatenate([np.clip(near, 0.0, 1.0), rng.random(2)])
-
     @cached_property
     def _ends(self) -> tuple[float, float]:
         distribution = self.distribution
@@ -128,11 +119,11 @@ class Field:
         return found
 
     @cached_property
-    def table(self) -> Array:
+    def table(self) -> Floats:
         """All blocks side by side at every place, and whether it is absent, for which there is a last row."""
         present = np.pad(np.concatenate(self.maps, axis=1), ((0, 1), (0, 1)))
         present[-1, -1] = 1.0
-        return present
+        return present.astype(np.float32)
 
 
 def _centred(features: Array) -> Array:
@@ -184,17 +175,53 @@ class Fields:
 
     def draw(self, rng: np.random.Generator, count: int) -> Array:
         """Random rows in which nothing is absent, (count, fields)."""
-        return np.stack([one.draw(rng, count) for one in self.fields], axis=1)
+        places = rng.random((count, len(self)))
+        return np.where(self._listed > 0, np.floor(places * self._listed) / self._last, places)
 
-    def features(self, rows: Array) -> Array:
-        """Features of rows, (rows, width)."""
+    @cached_property
+    def moves(self) -> tuple[Indices, Indices]:
+        """Every way to change a row in one field, as indices of fields and steps; see `moved`."""
+        steps = [np.arange(1, count) if count else np.arange(-len(MOVES), 0) for count in self._listed]
+        which = np.repeat(np.arange(len(self)), [len(one) for one in steps])
+        return which, np.concatenate([np.empty(0, dtype=np.int64), *steps])
+
+    def moved(self, places: Array, which: Indices, steps: Indices, rng: np.random.Generator) -> Array:
+        """Other places: so many values on, past the last the first ones; along a range near or anywhere.
+
+        Args:
+            places: of any shape.
+            which: the field of each.
+            steps: how each is changed, as `moves` has it.
+            rng: of the places along ranges.
+        """
+        listed, last = self._listed[which], self._last[which]
+        on = (np.rint(places * last).astype(np.int64) + steps) % np.maximum(listed, 1) / last
+        reach = MOVES[np.minimum(steps, -1)]
+        near = np.clip(places + reach * rng.normal(size=places.shape), 0.0, 1.0)
+        along = np.where(np.isinf(reach), rng.random(places.shape), near)
+        return np.where(listed > 0, on, along)
+
+    @cached_property
+    def _listed(self) -> Indices:
+        """How many values each field has that are listed, 0 for a range."""
+        return np.array([0 if one.places is None else len(one.places) for one in self.fields], dtype=np.int64)
+
+    @cached_property
+    def _last(self) -> Indices:
+        """The index that the last listed place stands for, by the place."""
+        return np.where(self.choices | (self._listed == 0), 1, self._listed - 1)
+
+    def features(self, rows: Array) -> Floats:
+        """Features of rows, in single precision, (rows, width)."""
         places = np.where(self.choices, rows, rows * self._steps)
         places = np.where(np.isnan(rows), -1, np.rint(places)).astype(np.int64)
         blocks = [field.table[places[:, index]] for index, field in enumerate(self.fields)]
         for members in self.families:
-            total = np.sum([blocks[index][:, :-1] for index in members], axis=0)
-            blocks.append(total / math.sqrt(len(members)))
-        return np.concatenate(blocks, axis=1)
+            total = blocks[members[0]][:, :-1] / math.sqrt(len(members))
+            for index in members[1:]:
+                total += blocks[index][:, :-1] / math.sqrt(len(members))
+            blocks.append(total)
+        return np.concatenate([np.empty((len(rows), 0), dtype=np.float32), *blocks], axis=1)
 
     @cached_property
     def _steps(self) -> npt.NDArray[np.int64]:
@@ -226,7 +253,7 @@ class Fields:
     @cached_property
     def choices(self) -> npt.NDArray[np.bool_]:
         """Which fields are choices without order."""
-        return np.array([not field.ordered for field in self.fields])
+        return np.array([not field.ordered for field in self.fields], dtype=np.bool_)
 
 
 def stem(name: str) -> str:

@@ -100,19 +100,20 @@ class MetaLearner:
         """
         if self._screen is None:
             return {}, None
-        if number % SCHEDULE == 0 or not len(self._written):
-            self._written = self._practised(self._screen)
+        self._practise(number, self._screen)
         going = np.array([self.fields.row(params) for params in running]).reshape(-1, len(self.fields))
-        row = self._screen.best_draft(number, self._written, going, caution)
-        if row is None:
+        found = self._screen.best_draft(number, self._written, going, caution)
+        if found is None:
             return {}, None
-        return self.fields.params(row), self._screen.prediction(row)
+        row, told = found
+        return self.fields.params(row), told
 
-    def _practised(self, screen: Screen) -> Array:
-        """Specs that the controller writes, and is trained on what the predictor says of them."""
-        written = self.controller.draw(self.fields, WRITTEN, self._rng, screen.presence.absent)
-        self.controller.train(self.fields, written, screen.reward(written))
-        return written
+    def _practise(self, number: int, screen: Screen) -> None:
+        """Have the controller write specs; some trials later it is trained on what the predictor says."""
+        if number % SCHEDULE == 0 or not len(self._written):
+            self._written = self.controller.draw(self.fields, WRITTEN, self._rng, screen.presence.absent)
+        elif number % SCHEDULE == SCHEDULE // 2:
+            self.controller.train(self.fields, self._written, screen.reward(self._written))
 
     def decide(self, given: Mapping[str, Any], name: str, distribution: BaseDistribution) -> Any:
         """The controller's answer where one parameter is asked after some answers."""

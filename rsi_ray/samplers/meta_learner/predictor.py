@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import log_ndtr, logsumexp
+from scipy.special import log_ndtr
 
 from rsi_ray.samplers.meta_learner.fields import Fields
 from rsi_ray.samplers.meta_learner.process import PRIOR, Process
 from rsi_ray.samplers.meta_learner.rank_net import RankNets
 
 Array = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float32]
 # mostly smooth effects of single choices; mostly what near candidates have in common
 PRIORS = (PRIOR, (0.2, 0.05, 0.75, 0.1, 4.0, 0.3))
 # losses of the members before any: smooth effects are most likely, and networks need many rows
@@ -55,6 +56,12 @@ class Forecast(NamedTuple):
         second = self.weights @ (self.spreads**2 + self.means**2)
         return np.sqrt(np.maximum(second - self.mean() ** 2, 1e-12))
 
+    def drawn(self, rng: np.random.Generator) -> Array:
+        """A draw of what would be measured of each candidate, by one member, drawn as it counts, (rows,)."""
+        member = rng.choice(len(self.weights), p=self.weights)
+        noise = rng.normal(size=self.means.shape[1])
+        return np.asarray(self.means[member] + self.spreads[member] * noise)
+
     def log_improvement(self, best: float, *, measured: bool) -> Array:
         """Logarithm of the improvement on the best that is expected of each candidate, (rows,).
 
@@ -65,7 +72,8 @@ class Forecast(NamedTuple):
         """
         spreads = self.spreads if measured else self.doubts
         each = log_expected((self.means - best) / spreads) + np.log(spreads)
-        return np.asarray(logsumexp(each, axis=0, b=self.weights[:, None]))
+        most = each.max(axis=0)
+        return np.asarray(most + np.log(self.weights @ np.exp(each - most)))
 
 
 class Predictor:
@@ -99,7 +107,7 @@ class Predictor:
             for label, value in zip(self._names(index), process.log_scales, strict=True)
         }
 
-    def learn(self, x: Array, y: Array, foreign: npt.NDArray[np.bool_]) -> None:
+    def learn(self, x: Floats, y: Array, foreign: npt.NDArray[np.bool_]) -> None:
         """Train all members.
 
         Args:
@@ -118,11 +126,12 @@ class Predictor:
             process.fit(x[kept], y[kept], apart)
         self.nets.improve(x, y, 10 * NET_STEPS if self._new else NET_STEPS)
         told = self.nets.predict(x[kept]).mean(axis=0)
-        slope = np.cov(told, y[kept])[0, 1] / (told.var() + 1e-9) if len(kept) > 2 else 0.0
-        self._line = (float(y[kept].mean() - slope * told.mean()), float(slope))
+        mean = float(y[kept].mean())
+        slope = float((told - told.mean()) @ (y[kept] - mean) / (len(kept) * told.var() + 1e-9))
+        self._line = (mean - slope * float(told.mean()), slope if len(kept) > 2 else 0.0)
         self._new = False
 
-    def forecast(self, x: Array) -> Forecast:
+    def forecast(self, x: Floats) -> Forecast:
         """What is expected of candidates with these features, (rows, width)."""
         expected = [process.predict(x) for process in self.processes]
         members = self._line[0] + self._line[1] * self.nets.predict(x)

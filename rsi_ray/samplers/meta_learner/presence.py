@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,12 @@ class Gate:
 
     def shut(self, parts: Parts) -> npt.NDArray[np.bool_]:
         """Whether it is absent at these parts; as at the nearest, where one was never seen."""
+        return self._nearest[np.minimum(parts + 1, len(self._nearest) - 1)]
+
+    @cached_property
+    def _nearest(self) -> npt.NDArray[np.bool_]:
+        """Whether it is absent at each part from -1 on; past the last that was seen it is as there."""
+        parts = np.arange(-1, self.seen.max() + 1)
         return np.asarray(self.closed[np.abs(parts[:, None] - self.seen).argmin(axis=1)])
 
 
@@ -57,6 +64,14 @@ class Presence:
         gates = [gate for asked in sometimes for gate in _gates(int(asked), parts, absent)]
         return cls(gates=gates, choices=choices)
 
+    def unexplained(self, rows: Array) -> int:
+        """Rows of whole specs in which not just that is absent which the gates say."""
+        shut = np.zeros(rows.shape, dtype=np.bool_)
+        parts = parts_of(rows, self.choices)
+        for gate in self.gates:
+            shut[:, gate.asked] |= gate.shut(parts[:, gate.by])
+        return int((shut != np.isnan(rows)).any(axis=1).sum())
+
     def absent(self, rows: Array, asked: int) -> npt.NDArray[np.bool_]:
         """Which rows, as far as they are written, don't have a field."""
         shut = np.zeros(len(rows), dtype=np.bool_)
@@ -69,11 +84,10 @@ class Presence:
         """Rows without what would not be asked."""
         if not self.gates:
             return rows
-        rows = rows.copy()
+        parts = parts_of(rows, self.choices)
         for gate in self.gates:
-            parts = parts_of(rows[:, gate.by], self.choices[gate.by])
-            rows[gate.shut(parts), gate.asked] = np.nan
-        return rows
+            parts[gate.shut(parts[:, gate.by]), gate.asked] = -1
+        return np.where(parts < 0, np.nan, rows)
 
 
 def parts_of(rows: Array, choices: npt.NDArray[np.bool_] | np.bool_) -> Parts:

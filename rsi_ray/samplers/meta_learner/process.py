@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.linalg.lapack import dtrtri
 
 Array = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float32]
+Matrix = TypeVar("Matrix", Array, Floats)
 # of linear, quadratic and local effects, of what none of them says, of the reach of the local ones, and of
 # the difference between this study and another one that is remembered
 PRIOR = (0.5, 0.15, 0.35, 0.02, 1.0, 0.3)
@@ -30,12 +32,30 @@ class Scales(NamedTuple):
     foreign: float
 
 
-class Kernel(NamedTuple):
+class Kernel(NamedTuple, Generic[Matrix]):
     """Covariances, (rows, rows), with the inner products and the local part that they are made of."""
 
-    whole: Array
-    inner: Array
-    local: Array
+    whole: Matrix
+    inner: Matrix
+    local: Matrix
+
+
+class Fit(NamedTuple):
+    """What a process is conditioned on, in single precision, which is enough to compare drafts by.
+
+    Attributes:
+        scales: those that it was conditioned with.
+        root: of the weight of each feature, (width,).
+        rows: features times that, (rows, width).
+        inverse: of the lower factor of the covariances, (rows, rows).
+        solved: inverse of the covariances times the scores, (rows,).
+    """
+
+    scales: Scales
+    root: Floats
+    rows: Floats
+    inverse: Floats
+    solved: Floats
 
 
 class Process:
@@ -60,7 +80,7 @@ class Process:
         whole = np.exp(self.log_scales)
         return Scales(whole[: self._count], *(float(one) for one in whole[self._count :]))
 
-    def improve(self, x: Array, y: Array, foreign: Array) -> None:
+    def improve(self, x: Floats, y: Array, foreign: Array) -> None:
         """One step of Adam.
 
         Args:
@@ -76,14 +96,15 @@ class Process:
         second = self._second / (1 - CURVATURE**self._steps)
         self.log_scales = self.log_scales + RATE * first / (np.sqrt(second) + 1e-3)
 
-    def _gradient(self, x: Array, y: Array, foreign: Array) -> Array:
+    def _gradient(self, x: Floats, y: Array, foreign: Array) -> Array:
         """Of the log evidence by the logarithms of the scales."""
         scales, diagonal = self.scales, np.diag_indices(len(y))
-        kernel = self._kernel(scales, x, x)
+        rows = x * self._root(scales)
+        kernel = kernel_of(scales, rows, rows)
         kernel.whole[diagonal] += scales.noise + scales.foreign * foreign + JITTER
-        factor = cho_factor(kernel.whole, lower=True, check_finite=False)
-        fitted = cho_solve(factor, y, check_finite=False)
-        pull = np.outer(fitted, fitted) - cho_solve(factor, np.eye(len(y)), check_finite=False)
+        inverse = inverse_factor(kernel.whole)
+        fitted = inverse.T @ (inverse @ y)
+        pull = np.outer(fitted, fitted) - inverse.T @ inverse
         local = pull * kernel.local
         by_inner = pull * (scales.linear + 2 * scales.quadratic * kernel.inner)
         by_inner += scales.reach * scales.local * local
@@ -102,29 +123,48 @@ class Process:
         weights = scales.weights * np.bincount(self.blocks, by_feature, minlength=self._count)
         return 0.5 * np.concatenate([weights, others])
 
-    def _kernel(self, scales: Scales, a: Array, b: Array) -> Kernel:
-        root = np.sqrt(scales.weights)[self.blocks]
-        a, b = a * root, b * root
-        inner = a @ b.T
-        apart = np.maximum((a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * inner, 0.0)
-        local = np.exp(-0.5 * scales.reach * apart)
-        whole = scales.linear * inner + scales.quadratic * inner**2 + scales.local * local
-        return Kernel(whole, inner, local)
+    def _root(self, scales: Scales) -> Array:
+        return np.asarray(np.sqrt(scales.weights)[self.blocks])
 
-    def fit(self, x: Array, y: Array, foreign: Array) -> None:
+    def fit(self, x: Floats, y: Array, foreign: Array) -> None:
         """Condition on rows, as `improve` takes them."""
-        self._fitted, self._x = self.scales, x
-        whole = self._kernel(self._fitted, x, x).whole
-        whole[np.diag_indices(len(y))] += self._fitted.noise + self._fitted.foreign * foreign + JITTER
-        self._factor = cho_factor(whole, lower=True, check_finite=False)
-        self._solved = cho_solve(self._factor, y, check_finite=False)
+        scales = self.scales
+        root = self._root(scales)
+        rows = x * root
+        whole = kernel_of(scales, rows, rows).whole
+        whole[np.diag_indices(len(y))] += scales.noise + scales.foreign * foreign + JITTER
+        inverse = inverse_factor(whole)
+        solved = inverse.T @ (inverse @ y)
+        single = (one.astype(np.float32) for one in (root, rows, inverse, solved))
+        self._fit = Fit(scales, *single)
 
-    def predict(self, x: Array) -> tuple[Array, Array, float]:
+    def predict(self, x: Floats) -> tuple[Array, Array, float]:
         """Mean and its standard deviation, (rows,) each, and that of what is measured beside it."""
-        scales = self._fitted
-        between = self._kernel(scales, x, self._x).whole
-        own = x**2 @ scales.weights[self.blocks]
+        scales, root, rows, inverse, solved = self._fit
+        x = x * root
+        between = kernel_of(scales, x, rows).whole
+        own = np.einsum("ij,ij->i", x, x)
         before = scales.linear * own + scales.quadratic * own**2 + scales.local
-        known = solve_triangular(self._factor[0], between.T, lower=True, check_finite=False)
-        variance = np.maximum(before - (known**2).sum(axis=0), JITTER)
-        return between @ self._solved, np.sqrt(variance), math.sqrt(scales.noise)
+        known = between @ inverse.T
+        variance = np.maximum(before - np.einsum("ij,ij->i", known, known), JITTER)
+        mean, doubt = between @ solved, np.sqrt(variance)
+        return mean.astype(np.float64), doubt.astype(np.float64), math.sqrt(scales.noise)
+
+
+def kernel_of(scales: Scales, a: Matrix, b: Matrix) -> Kernel[Matrix]:
+    """Covariances of rows whose features are weighed already, (rows of a, rows of b)."""
+    inner = a @ b.T
+    apart = np.einsum("ij,ij->i", a, a)[:, None] + np.einsum("ij,ij->i", b, b) - 2 * inner
+    local = np.exp(-0.5 * scales.reach * np.maximum(apart, 0.0))
+    whole = (scales.linear + scales.quadratic * inner) * inner + scales.local * local
+    return Kernel(whole, inner, local)
+
+
+def inverse_factor(covariances: Array) -> Array:
+    """Inverse of the lower Cholesky factor.
+
+    Raises:
+        numpy.linalg.LinAlgError: they are no covariances.
+    """
+    inverse, _ = dtrtri(np.linalg.cholesky(covariances), lower=1)
+    return np.asarray(inverse)

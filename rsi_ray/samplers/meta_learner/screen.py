@@ -21,6 +21,8 @@ Array = npt.NDArray[np.float64]
 ANYWHERE, MIXED, NEAR, PARENTS = 32, 32, 24, 5
 # then rounds of drafts near those that are worth most
 ROUNDS, CLIMBERS, CLOSE = 2, 4, 20
+# what proposals are chosen by, in turn: see `Screen._worth`
+MEASURED, EXPECTED, DRAWN = range(3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +54,9 @@ class Screen:
         self.predictor = Predictor(fields, scales, rng)
         self._ceilings = Ceilings(fields.blocks)
         self._foretold: dict[int, Forecast] = {}
-        self._features: dict[bytes, Array] = {}
         self.presence = Presence(gates=(), choices=fields.choices)
         self._evidence: Evidence
-        self._size = 0
+        self._unexplained = 0
 
     def learn(self, evidence: Evidence) -> None:
         """Train everything on what is known."""
@@ -63,30 +64,23 @@ class Screen:
         own = evidence.scores[len(evidence.remembered) :]
         for index, number in enumerate(evidence.numbers):
             if number in self._foretold:
-                self.predictor.judge(self._foretold.pop(number), own[index], np.delete(own, index))
+                others = np.concatenate([own[:index], own[index + 1 :]])
+                self.predictor.judge(self._foretold.pop(number), own[index], others)
         everything = evidence.everything
-        if len(everything) != self._size:
+        unexplained = self.presence.unexplained(everything)
+        if unexplained > self._unexplained:
             self.presence = Presence.of(everything, self.fields.choices)
-            self._size = len(everything)
-        scored = self.features(evidence.scored)
-        foreign = np.arange(len(scored)) < len(evidence.remembered)
-        self.predictor.learn(scored, evidence.scores, foreign)
-        admitted = scored[len(evidence.remembered) :]
-        refused = self.features(evidence.refused)
-        self._ceilings.learn(admitted, evidence.numbers, refused, evidence.excess)
+            unexplained = self.presence.unexplained(everything)
+        self._unexplained = unexplained
+        foreign = np.arange(len(evidence.features)) < len(evidence.remembered)
+        self.predictor.learn(evidence.features, evidence.scores, foreign)
+        admitted = evidence.features[len(evidence.remembered) :]
+        self._ceilings.learn(admitted, evidence.numbers, evidence.refused_features, evidence.excess)
 
-    def features(self, rows: Array) -> Array:
-        """Features of known rows, each made once, (rows, width)."""
-        keys = [row.tobytes() for row in rows]
-        new = {key: index for index, key in enumerate(keys) if key not in self._features}
-        if new:
-            made = self.fields.features(rows[list(new.values())])
-            self._features.update(zip(new, made, strict=True))
-        width = len(self.fields.blocks)
-        return np.stack([self._features[key] for key in keys]) if keys else np.empty((0, width))
-
-    def best_draft(self, number: int, more: Array, running: Array, caution: int) -> Array | None:
-        """The draft that is worth most, of those that are not known; None where all are.
+    def best_draft(
+        self, number: int, more: Array, running: Array, caution: int
+    ) -> tuple[Array, Prediction] | None:
+        """The draft that is worth most of those that are not known, and what is expected of it; else None.
 
         Args:
             number: of the trial that it is for.
@@ -94,27 +88,25 @@ class Screen:
             running: rows that are being measured, (rows, fields).
             caution: how many proposals were refused in a row.
         """
-        known = [self._evidence.measured, self._evidence.refused, running]
-        taken = {row.tobytes() for row in np.concatenate(known)}
+        taken = {row.tobytes() for row in running}
         drafts = self._fresh(np.concatenate([more, self._drafts()]), taken)
-        worth_of = partial(self._worth, measured=number % 2 == 0, caution=caution)
+        worth_of = partial(self._worth, turn=self._turn(number), caution=caution)
         worth = worth_of(drafts)
         for _ in range(ROUNDS):
             top = whole(self.fields, drafts[np.argsort(-worth)[:CLIMBERS]], self._rng)
-            near = [neighbours(self.fields, row, CLOSE, self._rng) for row in top]
-            close = self._fresh(np.concatenate([drafts[:0], *near]), taken)
+            close = self._fresh(neighbours(self.fields, top, CLOSE, self._rng), taken)
             drafts = np.concatenate([drafts, close])
             worth = np.concatenate([worth, worth_of(close)])
         if not len(drafts):
             return None
         chosen: Array = drafts[int(worth.argmax())]
-        self._foretold[number] = self.predictor.forecast(self.fields.features(chosen[None]))
-        return chosen
+        return chosen, self._foretell(number, chosen)
 
-    def prediction(self, row: Array) -> Prediction:
-        """What is expected of one row, (fields,)."""
+    def _foretell(self, number: int, row: Array) -> Prediction:
+        """What is expected of one row, (fields,); it is held against what is measured."""
         features = self.fields.features(row[None])
         told = self.predictor.forecast(features)
+        self._foretold[number] = told
         admitted = np.exp(self._ceilings.log_admitted(features))
         return Prediction(
             mean=float(told.mean()[0]), std=float(told.spread()[0]), admitted=float(admitted[0])
@@ -133,7 +125,7 @@ class Screen:
             [
                 self.fields.draw(self._rng, ANYWHERE),
                 mixed(self.fields, best, MIXED, self._rng),
-                *(neighbours(self.fields, row, NEAR, self._rng) for row in best[:PARENTS]),
+                neighbours(self.fields, best[:PARENTS], NEAR, self._rng),
             ]
         )
 
@@ -143,15 +135,22 @@ class Screen:
         kept = []
         for index, row in enumerate(rows):
             key = row.tobytes()
-            if key not in taken:
+            if key not in taken and key not in self._evidence.known:
                 taken.add(key)
                 kept.append(index)
         return rows[kept]
 
-    def _worth(self, rows: Array, *, measured: bool, caution: int) -> Array:
+    def _turn(self, number: int) -> int:
+        """What a proposal is chosen by: under ceilings by no draw, which would keep too far from them."""
+        return number % 2 if len(self._evidence.refused) else number % 3
+
+    def _worth(self, rows: Array, *, turn: int, caution: int) -> Array:
+        """By the improvement that is measured or expected, or by a draw, which goes to more places."""
         if not len(rows):
             return np.empty(0)
         features = self.fields.features(rows)
         told = self.predictor.forecast(features)
-        gain = told.log_improvement(self._evidence.best, measured=measured)
+        if turn == DRAWN:
+            return told.drawn(self._rng)
+        gain = told.log_improvement(self._evidence.best, measured=turn == MEASURED)
         return gain + (1 + caution) * self._ceilings.log_admitted(features)

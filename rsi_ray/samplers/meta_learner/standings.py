@@ -9,7 +9,6 @@ import numpy.typing as npt
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from scipy.special import ndtri
-from scipy.stats import rankdata
 
 from rsi_ray.samplers.history import best_first
 
@@ -32,25 +31,28 @@ def standings(trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection
 
 def quantiles(scores: Array) -> Array:
     """Standard normal quantiles of the ranks of some scores."""
-    return np.asarray(ndtri((rankdata(scores) - 0.5) / len(scores)), dtype=np.float64)
+    _, which, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = np.cumsum(counts) - counts / 2
+    return np.asarray(ndtri(ranks[which] / len(scores)), dtype=np.float64)
 
 
-def standing_of_stopped(
-    stopped: FrozenTrial, complete: Sequence[FrozenTrial], direction: StudyDirection
-) -> float:
-    """Quantile of a trial that was stopped, among the complete ones that told a score at its last step.
+def standings_of_stopped(
+    stopped: Sequence[FrozenTrial], complete: Sequence[FrozenTrial], direction: StudyDirection
+) -> Array:
+    """Quantiles of trials that were stopped, each among the complete ones that told a score at its last step.
 
     Where none did, it is taken as worse than three of four.
     """
-    step = stopped.last_step
-    if step is None:
-        return float(ndtri(0.25))
     sign = 1.0 if direction == StudyDirection.MAXIMIZE else -1.0
-    own = sign * stopped.intermediate_values[step]
-    others = [
-        sign * trial.intermediate_values[step] for trial in complete if step in trial.intermediate_values
-    ]
-    if not others or np.isnan(own):
-        return float(ndtri(0.25))
-    beaten = sum(own > other for other in others)
-    return float(ndtri((beaten + 0.5) / (len(others) + 1)))
+    share = np.full(len(stopped), 0.25)
+    by_step: dict[int, dict[int, float]] = {}
+    for index, trial in enumerate(stopped):
+        step = trial.last_step
+        if step is not None and not np.isnan(trial.intermediate_values[step]):
+            by_step.setdefault(step, {})[index] = sign * trial.intermediate_values[step]
+    told = [trial.intermediate_values for trial in complete] if by_step else []
+    for step, own in by_step.items():
+        others = np.sort([sign * one[step] for one in told if step in one])
+        if len(others):
+            share[list(own)] = (np.searchsorted(others, list(own.values())) + 0.5) / (len(others) + 1)
+    return np.asarray(ndtri(share))
