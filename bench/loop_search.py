@@ -107,7 +107,7 @@ class LoopSearch:
             sampler.inner.load(self._learned)
         study = optuna.create_study(sampler=sampler, direction="maximize")
         drafts = self._engine.drafts(self._champion.standing, number, sweep.parent)
-        for config in [*self._engine.trained_on(sweep.parent), *drafts][: self._engine.near]:
+        for config in self._engine.first(sweep.parent, drafts):
             study.enqueue_trial(dict(config))
         rungs = _Bracket(1, job.training.epochs, REDUCTION_FACTOR, 0)
         for trial in self._admitted(study, sweep, job):

@@ -73,8 +73,7 @@ class GovernedLoop:
         drafts = self.engine.drafts(champion, generation, parent)
         if self.proxies:
             drafts = self._screened(generation, parent, drafts)
-        first = [*self.engine.trained_on(parent), *drafts][: self.engine.near]
-        return self.engine.search(generation, parent, first)
+        return self.engine.search(generation, parent, self.engine.first(parent, drafts))
 
     def _screened(
         self, generation: int, parent: Parent, drafts: Sequence[dict[str, Any]]

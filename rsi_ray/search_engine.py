@@ -148,14 +148,15 @@ class ArchitectureSearchEngine:
         """How many of a generation's candidates are the champion trained on, around it, or beyond it."""
         return round(SHARE_NEAR * self.sweep.trials)
 
-    def trained_on(self, parent: Parent | None) -> list[dict[str, Any]]:
-        """The parent's own configuration: it begins where the parent ended, so every change has to beat it.
+    def first(self, parent: Parent | None, drafts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The candidates that a generation begins with: a draft, the champion trained on, the other drafts.
 
-        Empty where its weights aren't inherited: the same model would be trained a second time.
+        What no change would give is told beside what changes give. It comes second, since ASHA holds a
+        candidate against those before it, and one that grew learns more slowly in its first epochs.
         """
         if parent is None or relation(self.sweep.space, parent.spec, parent.spec).kind != "exact":
-            return []
-        return [dict(parent.config)]
+            return list(drafts[: self.near])  # without its weights the same model would be trained again
+        return [*drafts[:1], dict(parent.config), *drafts[1:]][: self.near]
 
     def drafts(self, champion: Standing, generation: int, parent: Parent | None) -> list[dict[str, Any]]:
         """Children that contain the champion, and others that differ in one parameter, in turn."""

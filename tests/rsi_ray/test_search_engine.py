@@ -63,10 +63,11 @@ def test_a_champion_is_trained_on_where_its_weights_are_inherited_and_nowhere_el
     config = dict(champion_of(engine).config)
     spec = spec_from(engine.sweep.job(), config)[0].spec
     parent = Parent(weights=tmp_path, artifact="a", config=config, spec=spec, train_flops=1)
-    assert engine.trained_on(parent) == [config]
-    assert engine.trained_on(None) == []
+    drafts = [{"a": number} for number in range(9)]
+    assert engine.first(parent, drafts) == [drafts[0], config, drafts[1], drafts[2]]
+    assert engine.first(None, drafts) == drafts[:4]
     engine.sweep.space = Growthless()
-    assert engine.trained_on(parent) == []
+    assert engine.first(parent, drafts) == drafts[:4]
 
 
 class Growthless:
