@@ -24,6 +24,7 @@ from rsi_ray.loop import Standing
 from rsi_ray.plan import judge_config
 from rsi_ray.samplers import sampler_of
 from rsi_ray.search_engine import ArchitectureSearchEngine
+from rsi_ray.train import Training
 from safety import Allow, artifact_digest
 from search_spaces.given_trial import spec_from
 
@@ -37,13 +38,11 @@ class Course:
     Attributes:
         inherits: whether they begin with the champion's weights. Those that don't are trained for as many
             epochs as a child that does has had, its ancestors' included.
-        epochs: of a child that inherits; None for the base model's.
-        learning_rate: of a child that inherits, as a share of the base model's.
+        base_epochs: of the base model; a child that inherits has those of the sweep.
     """
 
     inherits: bool
-    epochs: int | None = None
-    learning_rate: float = 1.0
+    base_epochs: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +69,7 @@ class LoopSearch:
         self._sweep, self._course, self._folder = sweep, course, folder
         self._engine = ArchitectureSearchEngine(sweep=sweep, run="loop")
         self._learned = folder / "learned.safetensors"
-        job: TrainingJob = sweep.job()
+        job: TrainingJob = replace(sweep, training=replace(sweep.training, epochs=course.base_epochs)).job()
         config = dict(spec_from(job, base)[1])
         run, _ = self._trained(job, config, None, None)
         self._champion = self._standing(job, config, run, 0)
@@ -90,12 +89,11 @@ class LoopSearch:
         if wanted.standing.score >= old * (1 + least):
             self._champion, self.champions = wanted, self.champions + 1
 
-    def _training(self) -> Any:
-        given, course = self._sweep.training, self._course
-        epochs = course.epochs or given.epochs
-        if not course.inherits:
-            return replace(given, epochs=self._champion.epochs + epochs)
-        return replace(given, epochs=epochs, learning_rate=given.learning_rate * course.learning_rate)
+    def _training(self) -> Training:
+        given = self._sweep.training
+        if self._course.inherits:
+            return given
+        return replace(given, epochs=self._champion.epochs + given.epochs)
 
     def _candidates(
         self, sweep: Sweep, number: int

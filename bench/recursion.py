@@ -43,8 +43,10 @@ from rsi_ray.config import load_example
 from rsi_ray.train import Training
 from rsi_ray.wiring import sweep_of
 
-TRAINING = Training(epochs=5, steps_per_epoch=40, warmup_steps=10)
-GENERATIONS, TRIALS = 3, 6
+# constant: where a parent's rate has fallen to nothing, its child spends its first epochs on going back
+TRAINING = Training(epochs=8, steps_per_epoch=40, warmup_steps=10, schedule="constant")
+BASE_EPOCHS = 16
+GENERATIONS, TRIALS = 4, 3
 # of the loop from scratch, which may find nothing better any more
 MOST_GENERATIONS = 50
 
@@ -73,12 +75,12 @@ def searches(seed: int, sizes: Sizes, course: Course) -> dict[str, Curve]:
             inherited.generation(number)
         budget = inherited.curve.searched
     with tempfile.TemporaryDirectory() as folder:
-        scratch = LoopSearch(sweep, Course(inherits=False, epochs=course.epochs), base, Path(folder))
+        scratch = LoopSearch(sweep, replace(course, inherits=False), base, Path(folder))
         for number in range(1, MOST_GENERATIONS + 1):
             if scratch.curve.searched >= budget:
                 break
             scratch.generation(number)
-    epochs = TRAINING.epochs + sizes.generations * (course.epochs or TRAINING.epochs)
+    epochs = course.base_epochs + sizes.generations * TRAINING.epochs
     flat = replace(sweep, training=replace(TRAINING, epochs=epochs))
     curve = flat_sweep(flat.job(), sweep.checked_limits(), budget, seed)
     print(f"  champions: {inherited.champions} inherited, {scratch.champions} scratch", flush=True)
@@ -117,14 +119,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--quick", action="store_true", help="two generations of four candidates, one seed")
-    parser.add_argument("--epochs", type=int, help="of a child that inherits")
-    parser.add_argument("--learning-rate", type=float, default=1.0, help="of such a child, as a share")
+    parser.add_argument("--quick", action="store_true", help="two generations of two candidates, one seed")
+    parser.add_argument("--base-epochs", type=int, default=BASE_EPOCHS, help="of the base model")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sizes = Sizes(generations=2, trials=4) if asked.quick else Sizes()
-    course = Course(inherits=True, epochs=asked.epochs, learning_rate=asked.learning_rate)
+    sizes = Sizes(generations=2, trials=2) if asked.quick else Sizes()
+    course = Course(inherits=True, base_epochs=asked.base_epochs)
     seeds = range(asked.first, asked.first + (1 if asked.quick else asked.seeds))
     rows = [compared(seed, searches(seed, sizes, course)) for seed in seeds]
     ratios = {
