@@ -353,7 +353,7 @@ def test_on_a_terminal_people_see_what_they_decide_of_and_no_answer_is_no(
     assert len(promoted(tmp_path)) == 1
     terminal.type("\x04")
     assert "goes on" in terminal.read_until("Champion:")
-    assert terminal.process.wait(timeout=60) == 0
+    assert terminal.process.wait(timeout=60) == 3
     assert len(promoted(tmp_path)) == 1
     (first, _), (second, _) = opened(tmp_path).requests()
     assert [one.reason for one in first.decisions] == ["it counts better"]
