@@ -10,7 +10,9 @@ from safety import Allow, SearchExhausted, Verdict, request_digest
 from search_spaces.random_trial import RandomTrial
 from search_spaces.space import Suggests
 
+# different ones that are judged, and draws in all: of few specs, the rarest is drawn too
 RANDOM_DRAWS = 1000
+MOST_DRAWS = 10_000
 
 
 def random_config(space: Suggests[Any], rng: random.Random) -> dict[str, Any]:
@@ -37,13 +39,17 @@ def draw_elsewhere(
     Raises:
         SearchExhausted: no spec of the space seems to be under the ceilings.
     """
-    feasible = 0
-    for _ in range(RANDOM_DRAWS):
+    admitted: dict[str, bool] = {}
+    for _ in range(MOST_DRAWS):
         config = random_config(space, rng)
-        if isinstance(judge(config), Allow):
-            feasible += 1
-            if request_digest(config) not in known:
-                return config
-    if not feasible:
-        raise SearchExhausted(f"none of {RANDOM_DRAWS} random specs of the space is under every ceiling")
+        digest = request_digest(config)
+        if digest in admitted:
+            continue
+        admitted[digest] = isinstance(judge(config), Allow)
+        if admitted[digest] and digest not in known:
+            return config
+        if len(admitted) == RANDOM_DRAWS:
+            break
+    if not any(admitted.values()):
+        raise SearchExhausted(f"none of {len(admitted)} random specs of the space is under every ceiling")
     return None
