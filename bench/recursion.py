@@ -2,8 +2,8 @@
 
 `python -m bench.recursion [--seeds N] [--quick]`, on the built-in task; the last line is JSON.
 
-- inherited: the recursive loop. A base model, then generations of candidates around and beyond the champion
-  and of the sampler, each from the champion's weights as far as they fit.
+- inherited: the recursive loop. A base model, which is counted as well, then generations of candidates around
+  and beyond the champion and of the sampler, each from the champion's weights as far as they fit.
 - scratch: the same loop, whose candidates begin with fresh weights and are trained for as many epochs as
   their inheriting twins have in them, ancestors included; with fewer they could reach nothing that is new.
 - flat: one sweep of Ray Tune, OptunaSearch and ASHA, two trials at a time, as many epochs each as the
@@ -45,8 +45,9 @@ from rsi_ray.wiring import sweep_of
 
 # constant: where a parent's rate has fallen to nothing, its child spends its first epochs on going back
 TRAINING = Training(epochs=8, steps_per_epoch=40, warmup_steps=10, schedule="constant")
-BASE_EPOCHS = 16
-GENERATIONS, TRIALS = 4, 3
+# a base that is trained far enough to be worth inheriting; --base-depth 1 is that of the built-in job
+BASE_EPOCHS, BASE_DEPTH = 25, 2
+GENERATIONS, TRIALS = 4, 4
 # of the loop from scratch, which may find nothing better any more
 MOST_GENERATIONS = 50
 
@@ -57,6 +58,7 @@ class Sizes:
 
     generations: int = GENERATIONS
     trials: int = TRIALS
+    base_depth: int = BASE_DEPTH
 
 
 def sweep_with(seed: int, trials: int) -> Sweep:
@@ -68,7 +70,7 @@ def sweep_with(seed: int, trials: int) -> Sweep:
 def searches(seed: int, sizes: Sizes, course: Course) -> dict[str, Curve]:
     """The three searches of a seed, with the same FLOPs each."""
     sweep, config = sweep_with(seed, sizes.trials), load_example("built_in")
-    base = config.baseline or {}
+    base = {**(config.baseline or {}), "depth": sizes.base_depth}
     with tempfile.TemporaryDirectory() as folder:
         inherited = LoopSearch(sweep, course, base, Path(folder))
         for number in range(1, sizes.generations + 1):
@@ -121,10 +123,12 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--quick", action="store_true", help="two generations of two candidates, one seed")
     parser.add_argument("--base-epochs", type=int, default=BASE_EPOCHS, help="of the base model")
+    parser.add_argument("--base-depth", type=int, default=BASE_DEPTH, help="layers of the base model")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sizes = Sizes(generations=2, trials=2) if asked.quick else Sizes()
+    sizes = Sizes(base_depth=asked.base_depth)
+    sizes = replace(sizes, generations=2, trials=2) if asked.quick else sizes
     course = Course(inherits=True, base_epochs=asked.base_epochs)
     seeds = range(asked.first, asked.first + (1 if asked.quick else asked.seeds))
     rows = [compared(seed, searches(seed, sizes, course)) for seed in seeds]
