@@ -60,6 +60,7 @@ def usurped(governor: GovernorClient, tmp_path: Path) -> Iterator[GovernorClient
         try:
             actor = ray.remote(Impostor).options(name=NAME, namespace=NAMESPACE, num_cpus=0)
             taken = actor.remote(ledger_url(tmp_path), governor.public)
+            ray.get(taken.about.remote())  # its process takes seconds to start on a busy machine
             break
         except ValueError:  # its name is not free yet
             time.sleep(0.1)
