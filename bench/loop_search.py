@@ -67,7 +67,7 @@ class LoopSearch:
     def __init__(self, sweep: Sweep, course: Course, base: Mapping[str, Any], folder: Path) -> None:
         self.curve, self.champions = Curve(), 0
         self._sweep, self._course, self._folder = sweep, course, folder
-        self._engine = ArchitectureSearchEngine(sweep=sweep, run="loop")
+        self._engine = ArchitectureSearchEngine(sweep=sweep, run="loop", train_on=True)
         self._learned = folder / "learned.safetensors"
         job: TrainingJob = replace(sweep, training=replace(sweep.training, epochs=course.base_epochs)).job()
         config = dict(spec_from(job, base)[1])

@@ -3,7 +3,8 @@
 `python -m bench.recursion [--seeds N] [--quick]`, on the built-in task; the last line is JSON.
 
 - inherited: the recursive loop. A base model, which is counted as well, then generations of candidates around
-  and beyond the champion and of the sampler, each from the champion's weights as far as they fit.
+  and beyond the champion, the champion trained on (`train_on`), and of the sampler, each from the champion's
+  weights as far as they fit.
 - scratch: the same loop, whose candidates begin with fresh weights and are trained for as many epochs as
   their inheriting twins have in them, ancestors included; with fewer they could reach nothing that is new.
 - flat: one sweep of Ray Tune, OptunaSearch and ASHA, two trials at a time, as many epochs each as the

@@ -98,6 +98,11 @@ class RecursionConfig(StrictModel):
         description="zero-cost proxies by which candidates near the champion are chosen at their "
         "initialisation; drawn if left out",
     )
+    train_on: bool = Field(
+        default=False,
+        description="whether the champion trained on, its architecture unchanged, is among a generation's "
+        "candidates",
+    )
     policy: Policy | None = Field(
         default=None, description="what `--approve policy` approves while nobody watches"
     )

@@ -90,6 +90,7 @@ def run(
             key=str(key),
             space=describe_space(config),
             proxies=section.screening,
+            train_on=section.train_on,
             watching=partial(watching, console, dashboard=False),
             tell=telling(console),
             log=tail.lines,

@@ -56,6 +56,7 @@ class Recursion:
         key: file of the key that signs approvals, as people are told it.
         space: description of the space, as a champion's file keeps it; None for what the object tells itself.
         proxies: by which candidates near the champion are screened at their initialisation; none for not.
+        train_on: whether the champion trained on is among a generation's candidates.
         watching: gives who watches a generation's sweep.
         tell: is told what happens.
         log: lines of this process's log, for an incident's folder.
@@ -70,6 +71,7 @@ class Recursion:
     key: str = "FILE"
     space: Json = None
     proxies: Sequence[str] = ()
+    train_on: bool = False
     signer: Signer | None = None
     watching: Callable[[], AbstractContextManager[Watch | None]] = nullcontext
     tell: Callable[[Event], None] = lambda _event: None
@@ -143,7 +145,9 @@ def _begin(
     limits = governor.open_sweep(folder.name, sweep.checked_limits(), lineage)
     governor.close_sweep(folder.name, {})
     return GovernedLoop(
-        engine=ArchitectureSearchEngine(sweep=sweep, run=folder.name, watching=recursion.watching),
+        engine=ArchitectureSearchEngine(
+            sweep=sweep, run=folder.name, train_on=recursion.train_on, watching=recursion.watching
+        ),
         modifier=SelfModificationEngine(
             store,
             ledger=governor,

@@ -58,12 +58,14 @@ class ArchitectureSearchEngine:
     Attributes:
         sweep: what every generation's sweep is like.
         run: name that all of them have on the ledger.
+        train_on: whether the champion trained on is among a generation's candidates.
         watching: gives who watches a sweep, for as long as it lasts.
         best_architecture, best_performance: of all that this engine has trained to the end.
     """
 
     sweep: Sweep
     run: str
+    train_on: bool = False
     watching: Callable[[], AbstractContextManager[Watch | None]] = nullcontext
     best_architecture: Mapping[str, Any] | None = field(default=None, init=False)
     best_performance: float = field(default=-math.inf, init=False)
@@ -149,12 +151,13 @@ class ArchitectureSearchEngine:
         return round(SHARE_NEAR * self.sweep.trials)
 
     def first(self, parent: Parent | None, drafts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The candidates that a generation begins with: a draft, the champion trained on, the other drafts.
+        """The candidates that a generation begins with: drafts, and second the champion trained on, if asked.
 
-        What no change would give is told beside what changes give. It comes second, since ASHA holds a
-        candidate against those before it, and one that grew learns more slowly in its first epochs.
+        ASHA holds a candidate against those before it, and one that grew learns more slowly at first: behind
+        the champion trained on, it would be stopped.
         """
-        if parent is None or relation(self.sweep.space, parent.spec, parent.spec).kind != "exact":
+        inherits = parent and relation(self.sweep.space, parent.spec, parent.spec).kind == "exact"
+        if not (self.train_on and parent and inherits):
             return list(drafts[: self.near])  # without its weights the same model would be trained again
         return [*drafts[:1], dict(parent.config), *drafts[1:]][: self.near]
 

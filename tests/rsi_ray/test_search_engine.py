@@ -58,14 +58,18 @@ def test_half_of_a_generation_begins_near_the_champion_growing_and_changing_in_t
     assert champion.config not in found
 
 
-def test_a_champion_is_trained_on_where_its_weights_are_inherited_and_nowhere_else(tmp_path):
+def test_a_champion_is_trained_on_where_that_is_asked_and_its_weights_are_inherited(tmp_path):
     engine = engine_of(tmp_path)
+    engine.train_on = True
     config = dict(champion_of(engine).config)
     spec = spec_from(engine.sweep.job(), config)[0].spec
     parent = Parent(weights=tmp_path, artifact="a", config=config, spec=spec, train_flops=1)
     drafts = [{"a": number} for number in range(9)]
     assert engine.first(parent, drafts) == [drafts[0], config, drafts[1], drafts[2]]
     assert engine.first(None, drafts) == drafts[:4]
+    engine.train_on = False
+    assert engine.first(parent, drafts) == drafts[:4]
+    engine.train_on = True
     engine.sweep.space = Growthless()
     assert engine.first(parent, drafts) == drafts[:4]
 
