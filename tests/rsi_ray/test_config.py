@@ -190,7 +190,8 @@ def test_a_governors_key_that_is_none_is_told_with_its_line(tmp_path, key):
         load_config(path)
 
 
-def test_folders_of_checkpoints_begin_at_the_folder_of_the_file(tmp_path):
+def test_folders_of_checkpoints_begin_at_the_folder_of_the_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a plan makes a folder for its results
     path = tmp_path / "sweep.yaml"
     path.write_text("limits: limits.yaml\ncheckpoints: [near, /mnt/far]\n")
     (tmp_path / "limits.yaml").write_text("bounds: {max_params: 10e9, max_flops: 1e15, max_memory: 1e12}\n")
