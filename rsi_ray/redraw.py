@@ -11,11 +11,11 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from rsi_ray.records import RECORD, Verdict
+from rsi_ray.study import FIXED
 from search_spaces.space import Suggests
 
 # of drawing again, after which a run goes on with what the sampler has by then
 MOST_SECONDS = 120.0
-FIXED = "fixed_params"
 
 
 def redraw(

@@ -156,10 +156,10 @@ class ArchitectureSearchEngine:
         ASHA holds a candidate against those before it, and one that grew learns more slowly at first: behind
         the champion trained on, it would be stopped.
         """
-        inherits = parent and relation(self.sweep.space, parent.spec, parent.spec).kind == "exact"
-        if not (self.train_on and parent and inherits):
-            return list(drafts[: self.near])  # without its weights the same model would be trained again
-        return [*drafts[:1], dict(parent.config), *drafts[1:]][: self.near]
+        first = list(drafts)
+        if self.train_on and parent and relation(self.sweep.space, parent.spec, parent.spec).kind == "exact":
+            first.insert(1, dict(parent.config))  # else the same model would be trained again
+        return first[: self.near]
 
     def drafts(self, champion: Standing, generation: int, parent: Parent | None) -> list[dict[str, Any]]:
         """Children that contain the champion, and others that differ in one parameter, in turn."""

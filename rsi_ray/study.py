@@ -21,6 +21,8 @@ from search_spaces.space import Suggests
 
 # where a candidate comes from that people told of
 TOLD = "add_trial"
+# where Optuna keeps the configuration of a trial that was enqueued
+FIXED = "fixed_params"
 # refusals that say nothing of the candidate for good
 PASSING_RULES = ("budget.", *NOT_OPEN, LOST, "unjudged")
 
@@ -133,7 +135,7 @@ def _recorded(trial: FrozenTrial, objectives: Sequence[str]) -> tuple[TrialState
 
 def config_of(trial: FrozenTrial) -> dict[str, Any]:
     """The configuration of a trial, which may wait still; nothing where its process died as it drew it."""
-    return dict(trial.system_attrs.get("fixed_params", trial.params))
+    return dict(trial.system_attrs.get(FIXED, trial.params))
 
 
 def proposals_in_a_row(study: optuna.Study) -> int:

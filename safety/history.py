@@ -16,8 +16,13 @@ from safety.claim import CONCURRENT_PARAMS, GPU_MS, TRAIN_GFLOP, WALL_MS, Claim
 MOST_INCIDENTS = 1_000
 # amounts that the rows tell whole; of a trial that is tried again only the ledger knows whether it counts
 TOLD = (TRAIN_GFLOP, CONCURRENT_PARAMS, GPU_MS, WALL_MS)
-# amounts of a claim that have a ceiling
-CEILINGS = ("params", "forward_flops", "memory_bytes", "lineage_flops")
+# ceilings of one candidate in the limits, by the amount of a claim
+CEILINGS = {
+    "max_params": "params",
+    "max_flops": "forward_flops",
+    "max_memory": "memory_bytes",
+    "max_train_flops": "lineage_flops",
+}
 REFUSALS = ("deny", "hold", "incident")
 INCIDENTS = ("incident", "forfeit", "freeze", "kill", "shut_down")
 ENDINGS = ("settle", "forfeit", "void")
@@ -156,7 +161,7 @@ def _hold(told: History, entry: Entry, detail: Mapping[str, Any]) -> None:
         told.out[place] += amount
         told.peaks[place] = max(told.peaks.get(place, 0), told.out[place])
     largest = told.sweeps[entry.sweep].largest
-    for name in CEILINGS:
+    for name in CEILINGS.values():
         largest[name] = max(largest.get(name, 0), getattr(claim, name))
 
 

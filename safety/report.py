@@ -12,20 +12,13 @@ from typing import Any
 from safety.budgets import CLUSTER, Budget
 from safety.claim import TRAIN_GFLOP
 from safety.document import FLOPS_PER_GFLOP
-from safety.history import INCIDENTS, TOLD, Event, History, Refusals, SweepHistory
+from safety.history import CEILINGS, INCIDENTS, TOLD, Event, History, Refusals, SweepHistory
 from safety.limits import Limits
 from safety.snapshot import Snapshot, SweepState
 from safety.unverified import Evidence, unverified
 
 # training compute that laws and thresholds in discussion name, as powers of ten
 EXPONENTS = (23, 25, 26)
-# ceilings of one candidate in the limits, by the amount of a claim
-CEILINGS = {
-    "max_params": "params",
-    "max_flops": "forward_flops",
-    "max_memory": "memory_bytes",
-    "max_train_flops": "lineage_flops",
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
