@@ -174,7 +174,7 @@ def test_a_worker_of_a_sweep_that_this_ledger_does_not_know_is_named(status: Sta
 def test_workers_of_a_sweep_are_governed_from_their_first_moment_to_their_last(
     status: Status, make_sweep: Maker, tmp_path: Path
 ):
-    plan: Plan = make_sweep(BehavingJob(seconds=0.1), trials=6, concurrent=2)
+    plan: Plan = make_sweep(BehavingJob(seconds=1), trials=4, concurrent=2)
     sweep = threading.Thread(target=run_sweep, args=(plan,), daemon=True)
     sweep.start()
     seen = []
