@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,35 @@ from tests.integration.jobs import REPORTS, BehavingJob
 BOUNDS = {"max_params": 1000, "max_flops": 10**9, "max_memory": 10**9, "max_performance": {"danger": 0.5}}
 
 
-@pytest.fixture(scope="session")
-def shared_ray() -> Iterator[None]:
-    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+CPUS = 2
+FREE_SECONDS = 30
+
+
+def start_ray() -> None:
     with pytest.MonkeyPatch.context() as patch:
         # its workers inherit it, whichever driver they work for
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-        ray.init(address="local", num_cpus=2, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address="local", num_cpus=CPUS, log_to_driver=False, logging_level=logging.ERROR)
+
+
+@pytest.fixture(scope="session")
+def shared_ray() -> Iterator[None]:
+    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+    start_ray()
     yield
     ray.shutdown()
+
+
+def have_it_free() -> None:
+    """Start Ray again where it keeps the processors of workers that are gone: a sweep would wait for ever."""
+    until = time.monotonic() + FREE_SECONDS
+    while ray.available_resources().get("CPU", 0) < CPUS:
+        if time.monotonic() > until:
+            logging.warning("Ray still kept processors after the test before: it is started again")
+            ray.shutdown()
+            start_ray()
+            return
+        time.sleep(0.1)
 
 
 def end_governor() -> None:
@@ -45,6 +66,7 @@ def end_governor() -> None:
 @pytest.fixture
 def fresh_governor(shared_ray: None) -> Iterator[None]:
     """Each test has a ledger of its own, so each needs a governor of its own."""
+    have_it_free()
     yield
     end_governor()
 
