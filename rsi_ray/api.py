@@ -24,7 +24,8 @@ from rsi_ray.ledgers import LEDGER_FILE, from_anywhere
 from rsi_ray.objectives import SCORE, problems_of_objectives
 from rsi_ray.observer import Watch
 from rsi_ray.own import given_task
-from rsi_ray.plan import Plan, one_line
+from rsi_ray.plan import Plan
+from rsi_ray.printable import one_line
 from rsi_ray.records import Verdict
 from rsi_ray.replay import Replay, replay
 from rsi_ray.result import Result

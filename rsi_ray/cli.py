@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import typer
 
 from rsi_ray import oversight
+from rsi_ray.cluster_token import show_token
 from rsi_ray.errors import UsageError
 from rsi_ray.printable import printable
 from safety import DocumentError, SafetyError
@@ -27,6 +30,7 @@ def app() -> typer.Typer:
 
 def main() -> None:
     """Entry point: one line for what went wrong, 2 for usage and 1 for failure; a loop that waits gives 3."""
+    show_token(os.environ, Path("~").expanduser())
     try:
         app()()
     except (DocumentError, UsageError) as error:

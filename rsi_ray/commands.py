@@ -74,7 +74,7 @@ def run(
     asked for, 3 where the loop waits for people to approve, or is held, and `--resume` goes on; 130 after
     Ctrl-C.
     """
-    _find_own_classes(config.parent if config else None)
+    find_own_classes(config.parent if config else None)
     parsed = _read(config, example, resume, Path(storage or RUNS))
     given = {"trials": trials, "seed": seed, "concurrent": concurrent, "seconds": seconds, "storage": storage}
     parsed = parsed.model_copy(update={name: value for name, value in given.items() if value is not None})
@@ -104,12 +104,12 @@ def _read(config: Path | None, example: str | None, resume: str | None, storage:
     if resume is not None:
         file = LOOP_FILE if is_run(storage, resume, LOOP_FILE) else RUN_FILE
         folder = run_folder(storage, resume, file)
-        _find_own_classes(read_about(folder, file).get(BESIDE))
+        find_own_classes(read_about(folder, file).get(BESIDE))
         return config_of_run(folder, file)
     return load_config(config) if config else load_example(example or "built_in")
 
 
-def _find_own_classes(beside: str | Path | None) -> None:
+def find_own_classes(beside: str | Path | None) -> None:
     """Let `module:Class` be found from here and beside the sweep's file, in workers too."""
     for folder in (Path.cwd(), *([Path(beside).resolve()] if beside else [])):
         if str(folder) not in sys.path:
@@ -129,7 +129,7 @@ def replay(
 ) -> None:
     """Train a trial of a run again from its record, and compare the score."""
     stored = find_trial(Path(storage), trial)
-    _find_own_classes(stored.about.get(BESIDE))
+    find_own_classes(stored.about.get(BESIDE))
     sweep = sweep_of(config_of_run(stored.folder))
     found = replay_trial(stored, sweep.job(), sweep.checked_limits(), threads=sweep.cpus)
     console = Console()

@@ -16,7 +16,7 @@ from rsi_ray.disk import RUN_FILE
 from rsi_ray.errors import RunError
 from rsi_ray.example_files import example_file
 from rsi_ray.objectives import SCORE, problems_of_objectives
-from rsi_ray.plan import one_line
+from rsi_ray.printable import one_line
 from rsi_ray.runs import read_about
 from rsi_ray.samplers import SAMPLERS, sampler_of
 from rsi_ray.sections import Whole, parse_section

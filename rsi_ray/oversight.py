@@ -45,9 +45,12 @@ HOMES = {
     "champion": "rsi_ray.champion_commands",
     "incidents": "rsi_ray.incident_commands",
     "kill": "rsi_ray.oversight",
+    "logs": "rsi_ray.job_commands",
     "unkill": "rsi_ray.oversight",
     "serve": "rsi_ray.console.command",
     "status": "rsi_ray.status_command",
+    "stop": "rsi_ray.job_commands",
+    "submit": "rsi_ray.job_commands",
 }
 # that a folder of checkpoints gets to take one
 SIGN_SECONDS = 5.0

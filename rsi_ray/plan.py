@@ -22,12 +22,6 @@ from safety import Allow, Deny, Limits, Verdict, judge_claim
 from search_spaces.space import Suggests
 
 
-def one_line(error: BaseException) -> str:
-    """The first line of what went wrong, or its kind where it says nothing."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What is to be run.

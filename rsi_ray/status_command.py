@@ -48,6 +48,7 @@ def status_of(ledger: Ledger, storage: Path) -> dict[str, Any]:
 
 @oversight.app.command(name="status")
 def show(
+    job: Annotated[str | None, typer.Argument(help="id of a job that was submitted: of it alone")] = None,
     ledger: Url = None,
     storage: Storage = Path(RUNS),
     address: Address = None,
@@ -55,6 +56,9 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show what runs on a ledger, and the trials on the Ray cluster that hold no lease of it."""
+    if job is not None:
+        import_module("rsi_ray.job_commands").show(job, address, as_json=as_json)
+        return
     if ledger_only and address is not None:
         raise RunError("status: expected one of --address and --ledger-only")
     with open_ledger(ledger, storage) as opened:
