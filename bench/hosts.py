@@ -156,15 +156,23 @@ class Cluster:
         hosts: of a network.
         folder: Ray's own files, and logs; its path is short, since sockets lie in it.
         environment: for every process besides this one's.
+        dashboard: whether the head has one, for itself alone.
     """
 
-    def __init__(self, hosts: list[Host], folder: Path, environment: Mapping[str, str] | None = None) -> None:
-        self.hosts, self.folder = hosts, folder
+    def __init__(
+        self,
+        hosts: list[Host],
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+        *,
+        dashboard: bool = False,
+    ) -> None:
+        self.hosts, self.folder, self._dashboard = hosts, folder, dashboard
         token = folder / "token"
         token.write_text(secrets.token_hex(32))
         token.chmod(0o600)
         own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        self._environment = {
+        self.environment = {
             **own,
             "PYTHONPATH": str(ROOT),
             "OMP_NUM_THREADS": "1",
@@ -191,7 +199,8 @@ class Cluster:
         Raises:
             ClusterError: it doesn't come up.
         """
-        self._finish([self._ray(self.head, "--head", f"--port={PORT}", "--include-dashboard=false")])
+        dashboard = f"--include-dashboard={str(self._dashboard).lower()}"
+        self._finish([self._ray(self.head, "--head", f"--port={PORT}", dashboard)])
         self._finish([self.join(host) for host in self.hosts[1:]])
 
     def join(self, host: Host) -> subprocess.Popen[bytes]:
@@ -219,7 +228,7 @@ class Cluster:
         log = self.folder / f"{host.space}-{time.monotonic_ns()}.log"
         words = ["ip", "netns", "exec", host.space, *command]
         with log.open("wb") as file:
-            return subprocess.Popen(words, stdout=file, stderr=file, env=self._environment, cwd=ROOT)
+            return subprocess.Popen(words, stdout=file, stderr=file, env=self.environment, cwd=ROOT)
 
     def raylet(self, host: Host) -> int:
         """Process of what starts a host's workers."""
@@ -241,11 +250,13 @@ def end_of_logs(folder: Path) -> str:
 
 
 @contextmanager
-def cluster(hosts: list[Host], environment: Mapping[str, str] | None = None) -> Iterator[Cluster]:
+def cluster(
+    hosts: list[Host], environment: Mapping[str, str] | None = None, *, dashboard: bool = False
+) -> Iterator[Cluster]:
     """A Ray over hosts, whose files are gone at the end."""
     folder = Path(f"/tmp/{hosts[0].space}")
     folder.mkdir(mode=0o700)
-    made = Cluster(hosts, folder, environment)
+    made = Cluster(hosts, folder, environment, dashboard=dashboard)
     try:
         made.start()
         yield made

@@ -140,7 +140,7 @@ class Jobs:
             RunError: it isn't known, or the API server is away for too long.
         """
         self.job(id)
-        log, until = _Once(tell), time.monotonic() + AWAY_SECONDS
+        log, until = Once(tell), time.monotonic() + AWAY_SECONDS
         while True:
             try:
                 asyncio.run(self._tail(id, log))
@@ -153,23 +153,29 @@ class Jobs:
                     raise RunError(f"job {id}: nothing more is heard of it: {one_line(error)}") from None
             time.sleep(POLL_SECONDS)
 
-    async def _tail(self, id: str, log: _Once) -> None:
+    async def _tail(self, id: str, log: Once) -> None:
         log.begin()
         async for chunk in self._client.tail_job_logs(id):
             log.take(chunk)
 
 
-class _Once:
-    """Tells a text, each part once, however often it is read from its beginning."""
+class Once:
+    """Tells a text, each part once, however often it is read from its beginning.
+
+    Args:
+        tell: is called with what is new.
+    """
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
         self._seen = self._told = 0
 
     def begin(self) -> None:
+        """It is read from its beginning."""
         self._seen = 0
 
     def take(self, chunk: str) -> None:
+        """What comes next in it."""
         new = chunk[max(0, self._told - self._seen) :]
         self._seen += len(chunk)
         self._told = max(self._told, self._seen)
