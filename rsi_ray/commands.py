@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +19,7 @@ from rsi_ray.config import (
     load_config,
     load_example,
 )
+from rsi_ray.connection import local_ray
 from rsi_ray.disk import RUN_FILE
 from rsi_ray.errors import SweepError
 from rsi_ray.example_files import example_file, examples
@@ -28,7 +30,7 @@ from rsi_ray.replay import replay as replay_trial
 from rsi_ray.result import Result
 from rsi_ray.runs import find_trial, is_run, read_about, run_folder
 from rsi_ray.summary import summary
-from rsi_ray.sweep import local_ray, quiet_tune, run_sweep
+from rsi_ray.sweep import quiet_tune, run_sweep
 from rsi_ray.view import watching
 from rsi_ray.wiring import sweep_of
 from safety.actor import connect, connect_to_any
@@ -67,6 +69,12 @@ def run(
     ] = None,
     policy: Annotated[Path | None, typer.Option(help="file of a policy, for `--approve policy`")] = None,
     key: Annotated[Path | None, typer.Option(help="your key, where the limits name approvers")] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Ray cluster to run on, HOST:PORT or auto; RAY_ADDRESS, or one of its own, if left out"
+        ),
+    ] = None,
 ) -> None:
     """Run one governed sweep; or the recursive loop, where the file has a section `recursion`.
 
@@ -74,6 +82,7 @@ def run(
     asked for, 3 where the loop waits for people to approve, or is held, and `--resume` goes on; 130 after
     Ctrl-C.
     """
+    _join(address)
     find_own_classes(config.parent if config else None)
     parsed = _read(config, example, resume, Path(storage or RUNS))
     given = {"trials": trials, "seed": seed, "concurrent": concurrent, "seconds": seconds, "storage": storage}
@@ -95,6 +104,22 @@ def run(
         result = run_sweep(plan, watch)
     console.print(summary(result))
     raise typer.Exit(_exit_code(result))
+
+
+def _join(address: str | None) -> None:
+    """Have Ray join a cluster, here and in what this process starts.
+
+    Raises:
+        SweepError: it is no address that a driver can join.
+    """
+    if address is None:
+        return
+    if "://" in address:
+        raise SweepError(
+            f"run: --address {address}: expected HOST:PORT of a cluster's control store, or auto, on one of "
+            "its hosts; from elsewhere, `rsi-ray submit` takes the URL of its dashboard"
+        )
+    os.environ["RAY_ADDRESS"] = address
 
 
 def _read(config: Path | None, example: str | None, resume: str | None, storage: Path) -> SweepConfig:

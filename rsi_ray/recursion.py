@@ -17,6 +17,7 @@ from rsi_ray.api import Sweep
 from rsi_ray.approvers import Approver, Nobody, Signer, with_approver
 from rsi_ray.champion import FOLDER as CHAMPIONS
 from rsi_ray.champion import ChampionStore
+from rsi_ray.connection import local_ray
 from rsi_ray.description import Json, describe
 from rsi_ray.disk import nothing_empty
 from rsi_ray.durable import write_durably
@@ -29,7 +30,7 @@ from rsi_ray.plan import Plan
 from rsi_ray.runs import new_folder, read_about, run_folder, versions_here
 from rsi_ray.search_engine import ArchitectureSearchEngine
 from rsi_ray.self_modification import SelfModificationEngine, evidence_of
-from rsi_ray.sweep import governor_of, local_ray, quiet_tune
+from rsi_ray.sweep import governor_of, quiet_tune
 from rsi_ray.view import dashboard_text
 from safety import SafetyError
 from safety.actor import GovernorClient

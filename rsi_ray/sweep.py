@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,6 +14,7 @@ from ray import tune
 from ray.tune import TuneError
 from ray.tune.schedulers import TrialScheduler
 
+from rsi_ray.connection import local_ray
 from rsi_ray.disk import TUNE, WEIGHTS, nothing_empty, open_folder, prune_weights
 from rsi_ray.errors import SweepError
 from rsi_ray.log_tail import log_tail
@@ -48,8 +48,6 @@ TUNE_ENVIRONMENT = {
     # a worker that is stuck in a step is killed after so many seconds when the sweep ends
     "TUNE_FORCE_TRIAL_CLEANUP_S": "2",
 }
-# read by Ray where it starts workers
-OVERRIDE_ON_ZERO = "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"
 
 
 def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
@@ -164,30 +162,6 @@ def _fit(tuner: tune.Tuner, settle: Callable[[], None]) -> None:
         settle()
         raise
     settle()
-
-
-@contextmanager
-def local_ray() -> Iterator[str]:
-    """The cluster that RAY_ADDRESS names, or a Ray of this process's own; gives its dashboard's address.
-
-    Where this process is connected to one already, it is that one.
-    """
-    if ray.is_initialized():
-        yield _dashboard_url()
-        return
-    asked = os.environ.get(OVERRIDE_ON_ZERO, "0")
-    with environment({OVERRIDE_ON_ZERO: asked}):
-        # set by Ray itself for a job that was submitted to a cluster
-        address = os.environ.get("RAY_ADDRESS", "local")
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        try:
-            yield _dashboard_url()
-        finally:
-            ray.shutdown()
-
-
-def _dashboard_url() -> str:
-    return str(ray._private.worker.get_dashboard_url() or "")
 
 
 def _ask_for_one_more(governance: Governance) -> None:

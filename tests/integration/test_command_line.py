@@ -99,6 +99,20 @@ def test_a_file_that_is_missing_is_named(refused: Refused):
     assert "nowhere.yaml': cannot be read" in refused("run", "nowhere.yaml")
 
 
+def test_a_cluster_that_does_not_answer_is_said_to_be_within_seconds(
+    tmp_path: Path, command_here: Command, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("RAY_ADDRESS", "restored afterwards")
+    code, _, err = command_here("run", str(config(tmp_path)), "--address", "127.0.0.1:9")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "no Ray cluster answers at 127.0.0.1:9: " in err
+
+
+def test_an_address_that_no_driver_can_join_is_refused(tmp_path: Path, refused: Refused):
+    line = refused("run", str(config(tmp_path)), "--address", "http://127.0.0.1:8265")
+    assert "expected HOST:PORT of a cluster's control store" in line
+
+
 def test_a_space_over_its_ceiling_stops_at_once(tmp_path: Path):
     bounds = {"max_params": 10, "max_flops": 1, "max_memory": 10}
     found = rsi_ray(tmp_path, "run", config(tmp_path, limits={"bounds": bounds}), seconds=60)
