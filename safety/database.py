@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
 from safety.errors import LedgerError, LedgerUnavailable
+from safety.file_system import network_under
 from safety.schema import metadata
 
 BUSY_TIMEOUT_MS = 30_000
@@ -24,13 +25,13 @@ def open_database(url: str) -> sa.Engine:
     """Open the ledger's database and make its tables where they are missing.
 
     Raises:
-        LedgerError: the URL is not understood, or the database can't be opened.
+        LedgerError: the URL is not understood, the database can't be opened, or its file is a network's.
     """
     try:
         parsed = make_url(url)
         plain = parsed.database and not parsed.database.startswith("file:")
         if parsed.get_backend_name() == "sqlite" and plain:
-            Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(Path(str(parsed.database)).absolute().parent)
         # every transaction here is committed or rolled back by its own block: no second rollback
         engine = sa.create_engine(parsed, pool_reset_on_return=None)
         if engine.dialect.name not in _SETTINGS:
@@ -52,6 +53,20 @@ def open_database(url: str) -> sa.Engine:
             "keep it for its audit, and name a new one"
         )
     return engine
+
+
+def _make_folder(folder: Path) -> None:
+    """For a database's file.
+
+    Raises:
+        OSError: it can't be made, or lies where several hosts reach it.
+    """
+    if network := network_under(folder):
+        raise OSError(
+            f"lies on {network}, where locks don't hold; expected a disk of the host that the governor runs "
+            "on, or a PostgreSQL URL"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _complete(connection: sa.Connection, columns: str) -> list[str]:
