@@ -8,16 +8,8 @@ from pathlib import Path
 MOUNTS = Path("/proc/self/mounts")
 # where locks may be lost, or the log that readers share in memory is not shared: sqlite.org/wal.html
 NETWORK = frozenset(
-    ("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "beegfs", "ceph", "glusterfs", "gpfs", "lustre")
-    + (
-        "fuse.sshfs",
-        "fuse.glusterfs",
-        "fuse.ceph",
-        "fuse.s3fs",
-        "fuse.gcsfuse",
-        "fuse.mount-s3",
-        "fuse.rclone",
-    )
+    "nfs nfs4 cifs smb3 smbfs afs beegfs ceph glusterfs gpfs lustre fuse.sshfs fuse.glusterfs fuse.ceph "
+    "fuse.s3fs fuse.gcsfuse fuse.mount-s3 fuse.rclone".split()
 )
 
 
