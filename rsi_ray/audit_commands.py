@@ -17,7 +17,8 @@ from rsi_ray.errors import RunError
 from rsi_ray.ledgers import RUNS
 from rsi_ray.oversight import Storage, Url, open_ledger
 from rsi_ray.printable import printable
-from rsi_ray.runs import versions_here, versions_of_run
+from rsi_ray.runs import versions_of_run
+from rsi_ray.versions import versions_here
 from safety import Ledger, system_clock
 from safety import audit as chain
 from safety import checkpoints as signed

@@ -100,7 +100,7 @@ class Watch:
     """Governor and ledger.
 
     Attributes:
-        ledger: URL, without a password.
+        ledger: URL, without a password; "" where no governor runs yet.
         fault: why the governor gives no answer; "" where it gives one.
         drilled_ms: when the kill switch was last drilled; None for never.
         missed: how that drill failed; "" where it passed.
@@ -260,6 +260,9 @@ def _watch(watch: Watch, now_ms: int) -> Iterator[Finding]:
     if watch.fault:
         to_do = "nothing begins without it: see the head's disk, and the governor's log in the dashboard"
         yield Finding(level=Level.FAIL, about="governor", told=watch.fault, to_do=to_do)
+        return
+    if not watch.ledger:
+        yield Finding(level=Level.OK, about="governor", told="none yet; the first run starts it")
         return
     yield Finding(level=Level.OK, about="governor", told=f"keeps {watch.ledger}")
     yield _drill(watch, now_ms)

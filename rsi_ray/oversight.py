@@ -43,6 +43,7 @@ app = typer.Typer(
 HOMES = {
     "approvals": "rsi_ray.approval_commands",
     "champion": "rsi_ray.champion_commands",
+    "doctor": "rsi_ray.doctor_command",
     "incidents": "rsi_ray.incident_commands",
     "kill": "rsi_ray.oversight",
     "logs": "rsi_ray.job_commands",

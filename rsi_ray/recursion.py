@@ -27,10 +27,11 @@ from rsi_ray.loop import Ending, Event, Standing, Terms, Why, improve
 from rsi_ray.observer import Watch, terminated_as_interrupted
 from rsi_ray.oversight import this_user
 from rsi_ray.plan import Plan
-from rsi_ray.runs import new_folder, read_about, run_folder, versions_here
+from rsi_ray.runs import new_folder, read_about, run_folder
 from rsi_ray.search_engine import ArchitectureSearchEngine
 from rsi_ray.self_modification import SelfModificationEngine, evidence_of
 from rsi_ray.sweep import governor_of, quiet_tune
+from rsi_ray.versions import versions_here
 from rsi_ray.view import dashboard_text
 from safety import SafetyError
 from safety.actor import GovernorClient

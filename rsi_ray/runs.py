@@ -22,14 +22,12 @@ from rsi_ray.ledgers import sqlite_path
 from rsi_ray.plan import Plan, check_plan, judge_config
 from rsi_ray.records import Verdict, record_of
 from rsi_ray.study import earlier_trials, fits, read_study, was_trained
+from rsi_ray.versions import LIBRARIES
 from safety import Allow, Ledger, LedgerError
 from search_spaces.space import Suggests
 
 # what a run's scores depend on beside the space
 SAME_AS_BEFORE = ("data", "objectives", "training", "hyperparameters", "seed")
-LIBRARIES = ("rsi-ray", "torch", "ray", "optuna", "numpy")
-# and what a ledger depends on
-DECIDING = ("SQLAlchemy", "pydantic", "cryptography", "rfc8785")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,11 +204,6 @@ def versions_of_run(storage: Path, name: str) -> dict[str, str]:
         return {"python": str(about["python"]), **{lib: str(v) for lib, v in about["libraries"].items()}}
     except (RunError, KeyError, AttributeError, TypeError):
         return {}
-
-
-def versions_here() -> dict[str, str]:
-    """Versions of Python and of the libraries that decide, train and sign, as they are installed here."""
-    return {"python": platform.python_version(), **{name: version(name) for name in (*LIBRARIES, *DECIDING)}}
 
 
 def study_of_run(folder: Path) -> optuna.Study:

@@ -11,7 +11,7 @@ from rsi_ray.emergency import FOLDER, Ports, complete, tell
 from rsi_ray.errors import SweepError
 from rsi_ray.plan import Plan
 from rsi_ray.result import Result
-from rsi_ray.runs import versions_here
+from rsi_ray.versions import versions_here
 from safety.actor import GovernorClient
 from safety.database import without_password
 from safety.emergency import Incident

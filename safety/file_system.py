@@ -8,8 +8,26 @@ from pathlib import Path
 MOUNTS = Path("/proc/self/mounts")
 # where locks may be lost, or the log that readers share in memory is not shared: sqlite.org/wal.html
 NETWORK = frozenset(
-    "nfs nfs4 cifs smb3 smbfs afs beegfs ceph glusterfs gpfs lustre fuse.sshfs fuse.glusterfs fuse.ceph "
-    "fuse.s3fs fuse.gcsfuse fuse.mount-s3 fuse.rclone".split()
+    (
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "afs",
+        "beegfs",
+        "ceph",
+        "glusterfs",
+        "gpfs",
+        "lustre",
+        "fuse.ceph",
+        "fuse.gcsfuse",
+        "fuse.glusterfs",
+        "fuse.mount-s3",
+        "fuse.rclone",
+        "fuse.s3fs",
+        "fuse.sshfs",
+    )
 )
 
 

@@ -41,7 +41,7 @@ def ray() -> Iterator[Cluster]:
     """A head that is one's own: a job joins the Ray that was started last on its machine."""
     if reason := obstacle():
         pytest.skip(f"needs a host of its own: {reason}")
-    with network(1) as made, cluster(made, dashboard=True) as found:
+    with network(2) as made, cluster(made, dashboard=True) as found:
         yield found
 
 
@@ -147,3 +147,15 @@ def test_a_cluster_that_is_not_there_is_said_to_be(tmp_path: Path, command: Comm
     code, _, err = command("status", "some", "--address", "http://127.0.0.1:9")
     assert (code, err.count("\n")) == (1, 1)
     assert "cluster http://127.0.0.1:9: " in err
+
+
+def test_the_doctor_looks_at_every_node_and_tells_what_to_do(tmp_path: Path, command: Command, ray: Cluster):
+    storage = ("--storage", str(tmp_path / "runs"), "--address", ray.address)
+    code, out, err = command("doctor", *storage, "--json")
+    found = {line["about"]: line for line in map(json.loads, out.splitlines())}
+    assert (code, err) == (0, ""), out
+    assert found["nodes"]["told"] == "2 alive, and each runs this project"
+    assert found["authentication"]["told"] == "nobody is let in without the token"
+    assert found["dashboard"]["told"] == "at 127.0.0.1:8265, for its own host alone"
+    assert {line["level"] for line in found.values()} <= {"ok", "warn"}
+    assert list((tmp_path / "runs").iterdir()) == []

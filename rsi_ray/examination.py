@@ -1,0 +1,212 @@
+"""Ray shell: the facts that the doctor judges, from every node of a cluster and from its governor."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from rsi_ray.doctor import Access, Gpu, Node, Watch
+from rsi_ray.printable import one_line
+from rsi_ray.versions import versions_here
+from safety import Ledger, SafetyError
+from safety.actor import connect_to_any
+from safety.database import without_password
+from safety.governor_process import NAME, NAMESPACE
+
+# for a node to start a process, and to answer
+START_SECONDS, ANSWER_SECONDS = 90.0, 30.0
+# of so many questions for the time the fastest counts
+CLOCK_ROUNDS = 5
+SMI = (
+    "nvidia-smi",
+    "--query-gpu=name,memory.total,memory.used,driver_version",
+    "--format=csv,noheader,nounits",
+)
+MIB = 2**20
+
+
+class Probe:
+    """Looks at the node that it is on."""
+
+    def facts(self, storage: str, mark: str) -> dict[str, Any]:
+        """What this node says of itself.
+
+        Args:
+            storage: folder of all runs.
+            mark: of a file in it that another node has written.
+        """
+        folders = {tempfile.gettempdir(), storage}
+        return {
+            "versions": versions_here(),
+            "free": {folder: _free(Path(folder)) for folder in sorted(folders)},
+            "storage": _storage(Path(storage), mark),
+            "gpus": gpus(),
+        }
+
+    def clock(self) -> float:
+        """Unix time in milliseconds."""
+        return time.time() * 1000
+
+
+def _free(folder: Path) -> tuple[int, int]:
+    while not folder.exists():
+        folder = folder.parent
+    usage = shutil.disk_usage(folder)
+    return usage.free, usage.total
+
+
+def _storage(storage: Path, mark: str) -> str:
+    try:
+        found = (storage / mark).read_text()
+        (storage / f"{mark}-{secrets.token_hex(4)}").write_text("seen")
+    except OSError as error:
+        return f"{storage} is not the storage of the head: {one_line(error)}"
+    return "" if found == mark else f"{storage} is not the storage of the head"
+
+
+def gpus(run: Callable[..., Any] = subprocess.run) -> list[Gpu]:
+    """The GPUs of this machine, by its driver's tool; none where it has none.
+
+    Args:
+        run: starts a program, as `subprocess.run`.
+    """
+    try:
+        told = run(SMI, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    fields = [[field.strip() for field in line.split(",")] for line in told.splitlines() if line.strip()]
+    return [
+        Gpu(name=name, total_bytes=int(total) * MIB, used_bytes=int(used) * MIB, driver=driver)
+        for name, total, used, driver in fields
+    ]
+
+
+def nodes(storage: Path) -> list[Node]:
+    """What every node that is alive says of itself; this process's own puts a file into the storage."""
+    mark = f".doctor-{secrets.token_hex(8)}"
+    storage.mkdir(parents=True, exist_ok=True)
+    (storage / mark).write_text(mark)
+    try:
+        alive = [node for node in ray.nodes() if node["Alive"]]
+        probes = [_probe(node["NodeID"]) for node in alive]
+        return [_node(node, probe, str(storage), mark) for node, probe in zip(alive, probes, strict=True)]
+    finally:
+        for left in storage.glob(f"{mark}*"):
+            left.unlink(missing_ok=True)
+
+
+def _probe(node: str) -> Any:
+    where = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
+    return ray.remote(Probe).options(num_cpus=0, scheduling_strategy=where).remote()
+
+
+def _node(node: dict[str, Any], probe: Any, storage: str, mark: str) -> Node:
+    address = str(node["NodeManagerAddress"])
+    try:
+        facts = ray.get(probe.facts.remote(storage, mark), timeout=START_SECONDS)
+        clock = _clock(probe)
+    except GetTimeoutError:
+        return Node(address=address, failed=f"no answer within {START_SECONDS:g} s", versions={}, free={})
+    except RayError as error:
+        said = str(error).strip().splitlines()
+        return Node(address=address, failed=said[-1] if said else "it died", versions={}, free={})
+    finally:
+        with suppress(RayError):
+            ray.kill(probe)
+    given = float(node["Resources"].get("GPU", 0))
+    return Node(address=address, clock_ms=clock, gpus_of_ray=given, **facts)
+
+
+def _clock(probe: Any) -> tuple[float, float]:
+    """How far its clock is ahead of this one, and how far that may be wrong: half the way there and back."""
+    rounds = []
+    for _ in range(CLOCK_ROUNDS):
+        asked = time.time() * 1000
+        theirs = ray.get(probe.clock.remote(), timeout=ANSWER_SECONDS)
+        half = (time.time() * 1000 - asked) / 2
+        rounds.append((half, theirs - asked - half))
+    half, ahead = min(rounds)
+    return ahead, half
+
+
+def access(dashboard: str) -> Access:
+    """Who may speak to the cluster of this process.
+
+    Args:
+        dashboard: HOST:PORT; "" where there is none.
+    """
+    if not dashboard:
+        return Access(dashboard="", asks_for_token=None, public="")
+    host, _, port = dashboard.rpartition(":")
+    address = ray.util.get_node_ip_address()
+    outside = f"{address}:{port}"
+    loopback = host in ("127.0.0.1", "localhost", "[::1]", "::1")
+    public = outside if not address.startswith("127.") and _answers(address, int(port)) else ""
+    return Access(
+        dashboard=dashboard,
+        asks_for_token=asks_for_token(f"http://{dashboard}/api/jobs/"),
+        public=public if loopback else dashboard,
+    )
+
+
+def _answers(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), 2).close()
+    except OSError:
+        return False
+    return True
+
+
+def asks_for_token(url: str) -> bool | None:
+    """Whether somebody who shows none is sent away."""
+    try:
+        with urllib.request.urlopen(url, timeout=ANSWER_SECONDS):
+            return False
+    except urllib.error.HTTPError as error:
+        return True if error.code in (401, 403) else None
+    except OSError:
+        return None
+
+
+def watch(ledger: str, storage: Path) -> Watch:
+    """What the cluster's governor says, and its ledger.
+
+    Args:
+        ledger: URL of the one that is expected; "" for whichever the governor keeps.
+        storage: folder of all runs, for the governor's key where the ledger is no file.
+    """
+    try:
+        ray.get_actor(NAME, namespace=NAMESPACE)
+    except ValueError:
+        return Watch(ledger="")
+    try:
+        url = connect_to_any(ledger, state=storage.absolute()).ledger_url()
+        opened = Ledger(url)
+        try:
+            found = opened.overview()
+        finally:
+            opened.close()
+    except SafetyError as error:
+        return Watch(ledger=without_password(ledger), fault=one_line(error))
+    drill = found.drill
+    return Watch(
+        ledger=without_password(url),
+        drilled_ms=drill.at_ms if drill else None,
+        missed=drill.missed if drill else "",
+        killed=found.killed.reason if found.killed else None,
+        frozen=[incident.lineage for incident in found.incidents],
+    )

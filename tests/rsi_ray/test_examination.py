@@ -1,0 +1,70 @@
+"""How the facts are found that the doctor judges."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rsi_ray import examination
+from rsi_ray.doctor import Gpu
+
+
+def told(text: str) -> Any:
+    return lambda command, **options: subprocess.CompletedProcess(command, 0, stdout=text)
+
+
+def test_gpus_are_those_of_the_drivers_tool():
+    text = "NVIDIA H100 80GB HBM3, 81559, 512, 570.86.15\nNVIDIA H100 80GB HBM3, 81559, 0, 570.86.15\n"
+    one, other = examination.gpus(told(text))
+    assert one == Gpu(
+        name="NVIDIA H100 80GB HBM3", total_bytes=81559 << 20, used_bytes=512 << 20, driver="570.86.15"
+    )
+    assert other.used_bytes == 0
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError("none"), subprocess.CalledProcessError(9, "nvidia-smi")])
+def test_where_the_tool_is_missing_or_fails_there_are_none(error: Exception):
+    def run(command: Any, **options: Any) -> Any:
+        raise error
+
+    assert examination.gpus(run) == []
+
+
+@contextmanager
+def served(status: int) -> Iterator[str]:
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *told: Any) -> None:
+            del told
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/api/jobs/"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(("status", "asks"), [(200, False), (401, True), (403, True), (500, None)])
+def test_whether_a_cluster_asks_for_a_token_is_tried(status: int, asks: bool | None):
+    with served(status) as url:
+        assert examination.asks_for_token(url) is asks
+    assert examination.asks_for_token(url) is None
+
+
+def test_a_node_that_sees_another_storage_says_so(tmp_path: Path):
+    probe = examination.Probe()
+    (tmp_path / "mark").write_text("mark")
+    assert probe.facts(str(tmp_path), "mark")["storage"] == ""
+    assert len(list(tmp_path.iterdir())) == 2
+    assert "is not the storage of the head" in probe.facts(str(tmp_path / "missing"), "mark")["storage"]
+    (tmp_path / "mark").write_text("another")
+    assert "is not the storage of the head" in probe.facts(str(tmp_path), "mark")["storage"]
