@@ -27,8 +27,7 @@ def draw(space, seed):
 
 
 class SpaceContract:
-    # bench.cost takes thousands
-    draws = 300
+    draws = 1_000
 
     @pytest.fixture
     def space(self):
