@@ -170,7 +170,9 @@ def default_ms(trials: int, folder: str) -> float:
     return _timed(tuner.fit, trials)
 
 
-def reuse_ms(trials: int, folder: str) -> float:
+def reuse_ms(
+    trials: int, folder: str, *, concurrent: int = 2, sampler: optuna.samplers.BaseSampler | None = None
+) -> float:
     """Milliseconds per trial of Ray Tune with OptunaSearch and reused actors of a class trainable."""
     tuner = tune.Tuner(
         Reusable,
@@ -179,8 +181,8 @@ def reuse_ms(trials: int, folder: str) -> float:
             metric="score",
             mode="max",
             num_samples=trials,
-            search_alg=OptunaSearch(),
-            max_concurrent_trials=2,
+            search_alg=OptunaSearch(sampler=sampler),
+            max_concurrent_trials=concurrent,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
@@ -193,7 +195,7 @@ def reuse_ms(trials: int, folder: str) -> float:
     return _timed(tuner.fit, trials)
 
 
-def governed_ms(trials: int, folder: str) -> float:
+def governed_ms(trials: int, folder: str, *, concurrent: int = 2, sampler: str = "tpe") -> float:
     """Milliseconds per trial of ours: three gates, ledger on disk, study in a file, records."""
     space = LineSpace()
     plan = Plan(
@@ -203,11 +205,11 @@ def governed_ms(trials: int, folder: str) -> float:
         limits=limits_from_dict(LIMITS),
         space=space,
         job=NoOpJob(space=space),
-        sampler=SAMPLERS["tpe"](0),
+        sampler=SAMPLERS[sampler](0),
         reports=REPORTS,
         trials=trials,
         scheduler=FIFOScheduler,
-        concurrent=2,
+        concurrent=concurrent,
     )
     # the governor is the cluster's, and outlives its sweeps; so it is up already
     connect(plan.ledger_url)
