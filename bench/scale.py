@@ -1,9 +1,10 @@
 """What a trial costs besides its training, by how many there are and how many run at a time.
 
 `python -m bench.scale [--trials 10 100 1000 5000] [--concurrent 2 8 32 64]`; each trial makes three reports
-and trains nothing. First so many trials, two at a time, then `--of` trials with so many at a time. Ours, every
-gate on, ledger and study on disk, beside Ray Tune with OptunaSearch and reused actors, one after the other in
-the same Ray. Both draw at random: what a sampler takes for itself is `bench.ask`'s. The last line is JSON.
+and trains nothing. First so many trials, two at a time, then `--of` trials with so many at a time. Ours,
+every gate on, ledger and study on disk, beside Ray Tune with OptunaSearch and reused actors, one after the
+other in the same Ray. Both draw at random: what a sampler takes for itself is `bench.ask`'s. The last line is
+JSON.
 """
 
 from __future__ import annotations
