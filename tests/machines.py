@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from bench.hosts import ROOT, ClusterError, Host, obstacle
+from bench.hosts import ROOT, ClusterError, Host, network, obstacle
 
 PASSWD = Path("/etc/passwd")
 # where Ray keeps its sessions, and root's connections: each machine has its own
@@ -96,7 +96,15 @@ def why_not(*programs: str) -> str:
         if shutil.which(program, path=f"{os.environ['PATH']}:{SYSTEM_PATH}") is None:
             package = packages.get(program, "util-linux")
             return f"the command {program} is missing (Debian: apt-get install {package})"
-    return obstacle()
+    return obstacle() or _no_machine()
+
+
+def _no_machine() -> str:
+    try:
+        with network(1) as (host,), machine(host):
+            return ""
+    except ClusterError as error:
+        return str(error)
 
 
 @contextmanager
@@ -135,7 +143,7 @@ def _first_of(process: subprocess.Popen[bytes], ready: Path) -> int:
 
 
 def install_dependencies(made: Machine) -> None:
-    """Make the environment that setup commands install into, with all but this project: no index is reached."""
+    """Make the environment that setup commands install into, with all but this project in it."""
     folder = made.home / "rsi-ray" / "venv"
     venv.create(folder, symlinks=True)
     packages = folder / "lib" / f"python{sysconfig.get_python_version()}" / "site-packages"

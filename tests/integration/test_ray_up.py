@@ -1,4 +1,4 @@
-"""`ray up` brings up deploy/onpremises.yaml over ssh: a head and a worker that know each other by address alone."""
+"""`ray up` brings up deploy/onpremises.yaml over ssh, a sweep trains there, `ray down` ends it."""
 
 from __future__ import annotations
 
@@ -117,9 +117,7 @@ def test_the_dashboard_listens_on_the_heads_loopback_alone(site: Site):
     assert listening == ["127.0.0.1:8265"]
 
 
-def test_a_governed_sweep_trains_on_the_worker_and_its_ledger_is_on_the_heads_disk(
-    site: Site, tmp_path: Path
-):
+def test_a_governed_sweep_trains_on_the_worker_with_its_ledger_on_the_heads_disk(site: Site, tmp_path: Path):
     ledger = site.head.home / "rsi-ray" / "ledger" / "ledger.db"
     (site.project / "sweep.yaml").write_text(SWEEP.format(ledger=ledger, storage=tmp_path))
     site.command(f"ray rsync-up {FILE} sweep.yaml '~/sweep.yaml'")

@@ -1,0 +1,156 @@
+"""What the files start, started: a head and a worker with homes of their own, and a sweep on them.
+
+No cloud and no package index answers here: the autoscaler gives up, and all but this project is installed already.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import yaml
+from ray.autoscaler._private.util import prepare_config
+
+from bench.hosts import ROOT, network
+from safety import Ledger
+from tests.machines import Machine, build_wheel, install_dependencies, machine, why_not
+from tests.postgresql import server
+
+pytestmark = [pytest.mark.ray, pytest.mark.alone, pytest.mark.timeout(400)]
+
+SWEEP = """
+name: started
+trials: 1
+ledger: {ledger}
+storage: {storage}
+space: {{kind: conv, stages: [1, 1], depth: [1, 1], widths: [16, 24], kernel_sizes: [3], expansions: [1]}}
+task: {{kind: digits}}
+training: {{epochs: 1, steps_per_epoch: 2}}
+limits: {{bounds: {{max_params: 1e6, max_flops: 1e9, max_memory: 1e9}}}}
+"""
+# in the place of what a test host has not; a disk is memory there
+PLAYED = {
+    "sudo": 'exec "$@"',
+    "cloud-init": "case $2 in instance_id) echo i-head ;; region) echo us-west-2 ;; esac",
+    "aws": 'case $2 in describe-volumes) echo "vol-1 None" ;; esac',
+    "lsblk": "echo /dev/nvme1n1 vol1",
+    "mount": 'for folder; do :; done; exec /usr/bin/mount -t tmpfs tmpfs "$folder"',
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A head and a worker, and what both see."""
+
+    head: Machine
+    worker: Machine
+    shared: Path
+
+    def ledger_of(self, name: str) -> str:
+        """Where the head's disk is on a test host: what nothing else has there."""
+        return f"{self.head.home}/{name}"
+
+
+@pytest.fixture
+def pair(tmp_path: Path, wheel: Path) -> Iterator[Pair]:
+    with network(2) as hosts, ExitStack() as stack:
+        head, worker = [stack.enter_context(machine(host)) for host in hosts]
+        for each in (head, worker):
+            install_dependencies(each)
+            home = each.home / "rsi-ray"
+            shutil.copytree(wheel, home / "dist")
+            shutil.copytree(ROOT / "deploy", home / "deploy")
+            shutil.copy(ROOT / "constraints.txt", home)
+            _play(each.home / "played")
+            (each.home / ".bashrc").write_text("export PATH=~/played:$PATH\n")
+        yield Pair(head=head, worker=worker, shared=tmp_path)
+
+
+def _play(folder: Path) -> None:
+    folder.mkdir()
+    for name, does in PLAYED.items():
+        (folder / name).write_text(f"#!/bin/sh\n{does}\n")
+        (folder / name).chmod(0o755)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    reason = why_not()
+    if reason:
+        pytest.skip(f"needs machines of its own: {reason}")
+    folder = tmp_path_factory.mktemp("project") / "dist"
+    build_wheel(folder)
+    return folder
+
+
+def _set_up(each: Machine, config: dict[str, Any]) -> None:
+    token = each.home / ".ray" / "auth_token"
+    token.parent.mkdir()
+    token.write_text("0" * 64)
+    for command in [config["initialization_commands"][0], *config["setup_commands"]]:
+        each.shell(command)
+
+
+def _trained_at(ledger_url: str) -> set[str]:
+    """Addresses of all workers that held a lease."""
+    ledger = Ledger(ledger_url)
+    with ledger._transaction() as connection:
+        holders = connection.exec_driver_sql("SELECT holder FROM leases").scalars().all()
+    ledger.close()
+    return {holder.partition("@")[2] for holder in holders}
+
+
+@pytest.mark.parametrize("name", ["cluster.yaml", "deploy/gcp.yaml"])
+def test_the_start_commands_of_a_cloud_make_a_cluster_that_a_sweep_trains_on(pair: Pair, name: str):
+    config = yaml.safe_load((ROOT / name).read_text())
+    head, worker = pair.head, pair.worker
+    (head.home / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump(prepare_config(config)))
+    for each in (head, worker):
+        _set_up(each, config)
+    disk = pair.ledger_of("ledger")
+    for command in config["head_start_ray_commands"]:
+        head.shell(command.replace("/mnt/ledger", disk))
+    for command in config["worker_start_ray_commands"]:
+        worker.shell(f"export RAY_HEAD_IP={head.host.address}; {command}")
+    url = f"sqlite:///{disk}/ledger.db"
+    (head.home / "sweep.yaml").write_text(SWEEP.format(ledger=url, storage=pair.shared))
+    assert "1 measured" in head.shell("RAY_ADDRESS=auto rsi-ray run sweep.yaml", seconds=200)
+    assert "0 sweeps are not closed, 1 are" in head.shell(f"rsi-ray status --address auto --ledger {url}")
+    # on a disk of the head's own: outside, the folder that it is mounted on is empty
+    assert not list(Path(disk).iterdir())
+    assert worker.host.address in head.shell(f"rsi-ray audit show --ledger {url} --json")
+
+
+def test_what_kuberay_starts_makes_a_cluster_whose_ledger_is_on_postgresql(pair: Pair):
+    folder = ROOT / "deploy" / "kuberay"
+    cluster = next(yaml.safe_load_all((folder / "raycluster.yaml").read_text()))["spec"]
+    job = yaml.safe_load((folder / "rayjob.yaml").read_text())["spec"]
+    for each in (pair.head, pair.worker):  # the image's
+        _set_up(each, yaml.safe_load((ROOT / "cluster.yaml").read_text()))
+    sweep = SWEEP.format(ledger="postgresql+psycopg://", storage=pair.shared)
+    (pair.head.home / "sweep.yaml").write_text(sweep)
+    with server() as url:
+        secret = "; ".join(f"export {name}={value}" for name, value in _secret(url).items())
+        # as the operator writes it down, without --block
+        given = "".join(f" --{k}={v}" for k, v in cluster["headGroupSpec"]["rayStartParams"].items())
+        pair.head.shell(f"{secret}; RAY_AUTH_MODE=token ray start --head --dashboard-host=0.0.0.0{given}")
+        pair.worker.shell(f"RAY_AUTH_MODE=token ray start --address={pair.head.host.address}:6379")
+        entrypoint = job["entrypoint"].replace("/etc/rsi-ray", str(pair.head.home))
+        told = pair.head.shell(f"{secret}; RAY_ADDRESS=auto {entrypoint}", seconds=200)
+        assert "1 measured" in told
+        assert _trained_at(url) == {pair.worker.host.address}
+
+
+def _secret(url: str) -> dict[str, object]:
+    """What raycluster.yaml has the operator put into the ledger's Secret, for a server reached by its socket."""
+    with psycopg.connect(url.replace("+psycopg", "")) as connection:
+        row = connection.execute("SHOW unix_socket_directories").fetchone()
+        assert row is not None
+        told = connection.info
+        return {"PGHOST": row[0], "PGPORT": told.port, "PGUSER": told.user, "PGDATABASE": told.dbname}
