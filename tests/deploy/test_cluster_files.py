@@ -58,6 +58,7 @@ def test_this_project_is_installed_from_its_wheel_with_the_tested_versions(name:
     (install,) = [command for command in config["setup_commands"] if "pip install" in command]
     assert "--constraint ~/rsi-ray/constraints.txt" in install
     assert "~/rsi-ray/dist/*.whl" in install
+    assert config["setup_commands"] == told("cluster.yaml")["setup_commands"]
 
 
 def test_nothing_trains_beside_the_ledger(name: str):

@@ -18,7 +18,7 @@ MOUNT = ROOT / "deploy" / "mount_ledger.sh"
 PLAYED = {
     "sudo": 'exec "$@"',
     "cloud-init": "case $2 in instance_id) echo i-head ;; region) echo us-west-2 ;; esac",
-    "aws": 'case "$2 $3" in describe-volumes*) cat volumes ;; *volume-available) exit "$(cat waited)" ;; esac',
+    "aws": 'case "$2 $3" in describe-*) cat volumes ;; *-available) exit "$(cat waited)" ;; esac',
     "lsblk": 'echo "$PWD/disk vol1"',
     "mountpoint": "[ -e mounted ]",
     "mkfs.ext4": ":",

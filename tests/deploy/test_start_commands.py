@@ -1,6 +1,6 @@
 """What the files start, started: a head and a worker with homes of their own, and a sweep on them.
 
-No cloud and no package index answers here: the autoscaler gives up, and all but this project is installed already.
+No cloud and no package index answers: the autoscaler gives up, and all but this project is there already.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -52,24 +51,29 @@ class Pair:
     worker: Machine
     shared: Path
 
-    def ledger_of(self, name: str) -> str:
-        """Where the head's disk is on a test host: what nothing else has there."""
-        return f"{self.head.home}/{name}"
 
-
-@pytest.fixture
-def pair(tmp_path: Path, wheel: Path) -> Iterator[Pair]:
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    reason = why_not()
+    if reason:
+        pytest.skip(f"needs machines of its own: {reason}")
+    config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
     with network(2) as hosts, ExitStack() as stack:
         head, worker = [stack.enter_context(machine(host)) for host in hosts]
+        install_dependencies(head)
+        home = head.home / "rsi-ray"
+        build_wheel(home / "dist")
+        shutil.copytree(ROOT / "deploy", home / "deploy")
+        shutil.copy(ROOT / "constraints.txt", home)
+        (worker.home / "rsi-ray").symlink_to(home)
         for each in (head, worker):
-            install_dependencies(each)
-            home = each.home / "rsi-ray"
-            shutil.copytree(wheel, home / "dist")
-            shutil.copytree(ROOT / "deploy", home / "deploy")
-            shutil.copy(ROOT / "constraints.txt", home)
             _play(each.home / "played")
             (each.home / ".bashrc").write_text("export PATH=~/played:$PATH\n")
-        yield Pair(head=head, worker=worker, shared=tmp_path)
+            _give_token(each)
+        for command in [config["initialization_commands"][0], *config["setup_commands"]]:
+            head.shell(command)
+        shutil.copy(head.home / ".bashrc", worker.home)
+        yield Pair(head=head, worker=worker, shared=tmp_path_factory.mktemp("shared"))
 
 
 def _play(folder: Path) -> None:
@@ -79,22 +83,10 @@ def _play(folder: Path) -> None:
         (folder / name).chmod(0o755)
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    reason = why_not()
-    if reason:
-        pytest.skip(f"needs machines of its own: {reason}")
-    folder = tmp_path_factory.mktemp("project") / "dist"
-    build_wheel(folder)
-    return folder
-
-
-def _set_up(each: Machine, config: dict[str, Any]) -> None:
+def _give_token(each: Machine) -> None:
     token = each.home / ".ray" / "auth_token"
     token.parent.mkdir()
     token.write_text("0" * 64)
-    for command in [config["initialization_commands"][0], *config["setup_commands"]]:
-        each.shell(command)
 
 
 def _trained_at(ledger_url: str) -> set[str]:
@@ -111,9 +103,7 @@ def test_the_start_commands_of_a_cloud_make_a_cluster_that_a_sweep_trains_on(pai
     config = yaml.safe_load((ROOT / name).read_text())
     head, worker = pair.head, pair.worker
     (head.home / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump(prepare_config(config)))
-    for each in (head, worker):
-        _set_up(each, config)
-    disk = pair.ledger_of("ledger")
+    disk = f"{head.home}/{Path(name).stem}"
     for command in config["head_start_ray_commands"]:
         head.shell(command.replace("/mnt/ledger", disk))
     for command in config["worker_start_ray_commands"]:
@@ -131,8 +121,8 @@ def test_what_kuberay_starts_makes_a_cluster_whose_ledger_is_on_postgresql(pair:
     folder = ROOT / "deploy" / "kuberay"
     cluster = next(yaml.safe_load_all((folder / "raycluster.yaml").read_text()))["spec"]
     job = yaml.safe_load((folder / "rayjob.yaml").read_text())["spec"]
-    for each in (pair.head, pair.worker):  # the image's
-        _set_up(each, yaml.safe_load((ROOT / "cluster.yaml").read_text()))
+    for each in (pair.head, pair.worker):
+        each.shell("ray stop")
     sweep = SWEEP.format(ledger="postgresql+psycopg://", storage=pair.shared)
     (pair.head.home / "sweep.yaml").write_text(sweep)
     with server() as url:
@@ -148,7 +138,7 @@ def test_what_kuberay_starts_makes_a_cluster_whose_ledger_is_on_postgresql(pair:
 
 
 def _secret(url: str) -> dict[str, object]:
-    """What raycluster.yaml has the operator put into the ledger's Secret, for a server reached by its socket."""
+    """What raycluster.yaml wants in the ledger's Secret, for a server that is reached by its socket."""
     with psycopg.connect(url.replace("+psycopg", "")) as connection:
         row = connection.execute("SHOW unix_socket_directories").fetchone()
         assert row is not None
