@@ -17,22 +17,12 @@ import yaml
 from ray.autoscaler._private.util import prepare_config
 
 from bench.hosts import ROOT, network
-from safety import Ledger
 from tests.machines import Machine, build_wheel, install_dependencies, machine, why_not
 from tests.postgresql import server
+from tests.small_sweep import SMALL_SWEEP, trained_at
 
 pytestmark = [pytest.mark.ray, pytest.mark.alone, pytest.mark.timeout(400)]
 
-SWEEP = """
-name: started
-trials: 1
-ledger: {ledger}
-storage: {storage}
-space: {{kind: conv, stages: [1, 1], depth: [1, 1], widths: [16, 24], kernel_sizes: [3], expansions: [1]}}
-task: {{kind: digits}}
-training: {{epochs: 1, steps_per_epoch: 2}}
-limits: {{bounds: {{max_params: 1e6, max_flops: 1e9, max_memory: 1e9}}}}
-"""
 # in the place of what a test host has not; a disk is memory there
 PLAYED = {
     "sudo": 'exec "$@"',
@@ -89,15 +79,6 @@ def _give_token(each: Machine) -> None:
     token.write_text("0" * 64)
 
 
-def _trained_at(ledger_url: str) -> set[str]:
-    """Addresses of all workers that held a lease."""
-    ledger = Ledger(ledger_url)
-    with ledger._transaction() as connection:
-        holders = connection.exec_driver_sql("SELECT holder FROM leases").scalars().all()
-    ledger.close()
-    return {holder.partition("@")[2] for holder in holders}
-
-
 @pytest.mark.parametrize("name", ["cluster.yaml", "deploy/gcp.yaml"])
 def test_the_start_commands_of_a_cloud_make_a_cluster_that_a_sweep_trains_on(pair: Pair, name: str):
     config = yaml.safe_load((ROOT / name).read_text())
@@ -109,7 +90,7 @@ def test_the_start_commands_of_a_cloud_make_a_cluster_that_a_sweep_trains_on(pai
     for command in config["worker_start_ray_commands"]:
         worker.shell(f"export RAY_HEAD_IP={head.host.address}; {command}")
     url = f"sqlite:///{disk}/ledger.db"
-    (head.home / "sweep.yaml").write_text(SWEEP.format(ledger=url, storage=pair.shared))
+    (head.home / "sweep.yaml").write_text(SMALL_SWEEP.format(trials=1, ledger=url, storage=pair.shared))
     assert "1 measured" in head.shell("RAY_ADDRESS=auto rsi-ray run sweep.yaml", seconds=200)
     assert "0 sweeps are not closed, 1 are" in head.shell(f"rsi-ray status --address auto --ledger {url}")
     # on a disk of the head's own: outside, the folder that it is mounted on is empty
@@ -123,7 +104,7 @@ def test_what_kuberay_starts_makes_a_cluster_whose_ledger_is_on_postgresql(pair:
     job = yaml.safe_load((folder / "rayjob.yaml").read_text())["spec"]
     for each in (pair.head, pair.worker):
         each.shell("ray stop")
-    sweep = SWEEP.format(ledger="postgresql+psycopg://", storage=pair.shared)
+    sweep = SMALL_SWEEP.format(trials=1, ledger="postgresql+psycopg://", storage=pair.shared)
     (pair.head.home / "sweep.yaml").write_text(sweep)
     with server() as url:
         secret = "; ".join(f"export {name}={value}" for name, value in _secret(url).items())
@@ -134,7 +115,7 @@ def test_what_kuberay_starts_makes_a_cluster_whose_ledger_is_on_postgresql(pair:
         entrypoint = job["entrypoint"].replace("/etc/rsi-ray", str(pair.head.home))
         told = pair.head.shell(f"{secret}; RAY_ADDRESS=auto {entrypoint}", seconds=200)
         assert "1 measured" in told
-        assert _trained_at(url) == {pair.worker.host.address}
+        assert trained_at(url) == {pair.worker.host.address}
 
 
 def _secret(url: str) -> dict[str, object]:

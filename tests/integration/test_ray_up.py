@@ -14,8 +14,8 @@ import yaml
 
 from bench.faults import eventually
 from bench.hosts import ROOT, network
-from safety import Ledger
 from tests.machines import Machine, build_wheel, install_dependencies, machine, why_not
+from tests.small_sweep import SMALL_SWEEP, trained_at
 
 pytestmark = [pytest.mark.ray, pytest.mark.alone, pytest.mark.timeout(500)]
 
@@ -26,16 +26,6 @@ AuthorizedKeysFile {home}/.ssh/authorized_keys
 PasswordAuthentication no
 UsePAM no
 PidFile none
-"""
-SWEEP = """
-name: on-premises
-trials: 2
-ledger: sqlite:///{ledger}
-storage: {storage}
-space: {{kind: conv, stages: [1, 1], depth: [1, 1], widths: [16, 24], kernel_sizes: [3], expansions: [1]}}
-task: {{kind: digits}}
-training: {{epochs: 1, steps_per_epoch: 2}}
-limits: {{bounds: {{max_params: 1e6, max_flops: 1e9, max_memory: 1e9}}}}
 """
 
 
@@ -118,17 +108,13 @@ def test_the_dashboard_listens_on_the_heads_loopback_alone(site: Site):
 
 
 def test_a_governed_sweep_trains_on_the_worker_with_its_ledger_on_the_heads_disk(site: Site, tmp_path: Path):
-    ledger = site.head.home / "rsi-ray" / "ledger" / "ledger.db"
-    (site.project / "sweep.yaml").write_text(SWEEP.format(ledger=ledger, storage=tmp_path))
+    url = f"sqlite:///{site.head.home}/rsi-ray/ledger/ledger.db"
+    (site.project / "sweep.yaml").write_text(SMALL_SWEEP.format(trials=2, ledger=url, storage=tmp_path))
     site.command(f"ray rsync-up {FILE} sweep.yaml '~/sweep.yaml'")
     told = site.command(f"ray exec {FILE} 'RAY_ADDRESS=auto rsi-ray run sweep.yaml'")
     assert "2 measured" in told
-    opened = Ledger(f"sqlite:///{ledger}")
-    with opened._transaction() as connection:
-        holders = connection.exec_driver_sql("SELECT holder FROM leases").scalars().all()
-    opened.close()
-    assert {holder.partition("@")[2] for holder in holders} == {site.worker.host.address}
-    status = f"rsi-ray status --address auto --ledger sqlite:///{ledger}"
+    assert trained_at(url) == {site.worker.host.address}
+    status = f"rsi-ray status --address auto --ledger {url}"
     assert "0 sweeps are not closed, 1 are" in site.command(f"ray exec {FILE} '{status}'")
 
 
