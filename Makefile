@@ -10,7 +10,7 @@ QUICK := -m "not ray and not postgresql and not processes and not rehearsals" \
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test quick coverage lint reference clean
+.PHONY: run test quick coverage lint reference wheel clean
 
 # 3: where nobody sits at a terminal, it waits for people to approve
 run: $(INSTALLED)
@@ -39,8 +39,13 @@ lint: $(INSTALLED)
 reference: $(INSTALLED)
 	$(BIN)/python -m rsi_ray.reference > docs/configuration.md
 
+# what the clusters of `deploy/` install; a folder of an earlier build would put deleted modules into it
+wheel: $(INSTALLED)
+	rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
 clean:
-	rm -rf $(VENV) .coverage
+	rm -rf build dist $(VENV) .coverage
 
 # the stamp is as new as what it was made from: nothing is installed a second time
 $(INSTALLED): pyproject.toml constraints.txt
