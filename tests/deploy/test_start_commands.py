@@ -92,7 +92,7 @@ def test_the_start_commands_of_a_cloud_make_a_cluster_that_a_sweep_trains_on(pai
         worker.shell(f"export RAY_HEAD_IP={head.host.address}; {command}")
     url = f"sqlite:///{disk}/ledger.db"
     (head.home / "sweep.yaml").write_text(SMALL_SWEEP.format(trials=1, ledger=url, storage=pair.shared))
-    assert "1 measured" in head.shell("RAY_ADDRESS=auto rsi-ray run sweep.yaml", seconds=200)
+    assert "1 measured" in head.shell("rsi-ray run sweep.yaml --address auto", seconds=200)
     assert "0 sweeps are not closed, 1 are" in head.shell(f"rsi-ray status --address auto --ledger {url}")
     # on a disk of the head's own: outside, the folder that it is mounted on is empty
     assert not list(Path(disk).iterdir())

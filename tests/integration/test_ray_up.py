@@ -111,7 +111,7 @@ def test_a_governed_sweep_trains_on_the_worker_with_its_ledger_on_the_heads_disk
     url = f"sqlite:///{site.head.home}/rsi-ray/ledger/ledger.db"
     (site.project / "sweep.yaml").write_text(SMALL_SWEEP.format(trials=2, ledger=url, storage=tmp_path))
     site.command(f"ray rsync-up {FILE} sweep.yaml '~/sweep.yaml'")
-    told = site.command(f"ray exec {FILE} 'RAY_ADDRESS=auto rsi-ray run sweep.yaml'")
+    told = site.command(f"ray exec {FILE} 'rsi-ray run sweep.yaml --address auto'")
     assert "2 measured" in told
     assert trained_at(url) == {site.worker.host.address}
     status = f"rsi-ray status --address auto --ledger {url}"
