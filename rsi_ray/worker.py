@@ -12,6 +12,7 @@ from ray.tune import Trainable
 
 from rsi_ray.cuda_memory import CudaMemory
 from rsi_ray.job import Job, Run
+from rsi_ray.metrics import ToldMemory
 from safety import (
     Authority,
     Grant,
@@ -52,7 +53,8 @@ class Candidate(Trainable):
         """
         del config
         self._job, self._authority, self._sweep, self._weights = job, authority, sweep, weights
-        self._keeper = keeper_of_this_process(authority, memory=resident_bytes, device=CudaMemory())
+        device = ToldMemory(CudaMemory(), lambda: self._keeper.grant.claim.memory_bytes, sweep)
+        self._keeper = keeper_of_this_process(authority, memory=resident_bytes, device=device)
         self._run: Run | None = None
         self._reports, self._refused = 0, ""
         torch.set_num_threads(threads)

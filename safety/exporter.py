@@ -47,10 +47,13 @@ class Exporter:
         self._failed = False
 
     def tell(self) -> None:
-        """Read and set all of them, if the last time is long enough ago; a failure is logged once."""
+        """Read and set all of them, if the last time is long enough ago."""
+        if self._clock() >= self._next:
+            self.tell_now()
+
+    def tell_now(self) -> None:
+        """Read and set all of them; a failure is logged once."""
         began = self._clock()
-        if began < self._next:
-            return
         try:
             for sample in self._read():
                 self._set(sample)
