@@ -113,7 +113,7 @@ def terminated_as_interrupted() -> Iterator[None]:
 
 
 class Observer(tune.Callback):
-    """Sees Tune's trials: tells a watcher and Ray, and ends a sweep that fails, takes too long or too much disk."""
+    """Sees Tune's trials, tells of them, and ends a sweep that fails, takes too long or too much disk."""
 
     seconds_between_looks = 0.5
     seconds_between_sizes = 2.0

@@ -10,11 +10,9 @@ from urllib.request import urlopen
 import pytest
 import ray
 
-from rsi_ray.metrics import METRICS as OF_SWEEP
 from rsi_ray.records import Verdict
 from rsi_ray.sweep import run_sweep
-from safety.metrics import METRICS as OF_LEDGER
-from safety.metrics import Metric
+from tests.exported import EXPORTED
 from tests.integration.conftest import Maker
 from tests.integration.jobs import BehavingJob
 
@@ -27,14 +25,6 @@ _LABEL = re.compile(r'(\w+)="([^"]*)"')
 _SECONDS = 45
 
 
-def exported_as(name: str, metric: Metric) -> str:
-    """What Prometheus calls a metric."""
-    return f"ray_{name}_total" if metric.kind == "counter" else f"ray_{name}"
-
-
-NAMES = {exported_as(name, metric): metric.labels for name, metric in {**OF_LEDGER, **OF_SWEEP}.items()}
-
-
 def scraped() -> dict[Place, float]:
     """Our metrics on this node's page, by the labels that are ours."""
     (node,) = ray.nodes()
@@ -45,7 +35,7 @@ def scraped() -> dict[Place, float]:
 
 
 def _place(line: re.Match[str]) -> Place:
-    ours = NAMES[line[1]]
+    ours = EXPORTED[line[1]].labels
     return line[1], frozenset(label for label in _LABEL.findall(line[2]) if label[0] in ours)
 
 
@@ -94,7 +84,7 @@ def test_a_sweep_that_is_closed_has_no_curve_any_more(make_sweep: Maker):
         return place("ray_rsi_budget_spent", scope=f"sweep:{named}", resource="trials") in page
 
     seen: list[bool] = []
-    plan = make_sweep(BehavingJob(seconds=2.0), name=named, trials=4)
+    plan = make_sweep(BehavingJob(seconds=2.0), name=named, trials=6, concurrent=2)
     run_sweep(plan, lambda _: seen.append(of_sweep(scraped())))
     assert any(seen)
     scraped_when(lambda page: not of_sweep(page))
