@@ -14,7 +14,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from rsi_ray.disk import bytes_of_checkpoints, prune_weights
-from rsi_ray.metrics import METRICS, of_run
+from rsi_ray.metrics import METRICS, Seen, of_run
 from rsi_ray.sampling import OptunaSearcher
 from safety import Claim, GovernorUnreachable, Status, Usage
 from safety.actor import GovernorClient
@@ -162,7 +162,7 @@ class Observer(tune.Callback):
             self._plan.name,
             self._searcher.study,
             self._searcher.live_numbers().values(),
-            [trial.last_result or {} for trial in self._trials],
+            [_seen(trial) for trial in self._trials],
         )
 
     def _fault(self, now: float) -> str:
@@ -197,3 +197,12 @@ class Observer(tune.Callback):
             for trial_id, result in told.items()
             if "lease" in result
         }
+
+
+def _seen(trial: Trial) -> Seen:
+    return Seen(
+        trial=trial.trial_id,
+        config=trial.config or {},
+        result=trial.last_result or {},
+        is_training=trial.status == Trial.RUNNING,
+    )

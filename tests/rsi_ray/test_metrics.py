@@ -5,7 +5,7 @@ import math
 import optuna
 import pytest
 
-from rsi_ray.metrics import METRICS, ToldMemory, of_run
+from rsi_ray.metrics import METRICS, MOST_CHARACTERS, MOST_TRAINING, Seen, ToldMemory, of_run
 from rsi_ray.records import RECORD, Verdict
 from safety.metrics import METRICS as OF_LEDGER
 
@@ -29,8 +29,17 @@ def ended(study, verdict, score):
     study.tell(trial, score, state=state)
 
 
+def seen(result, trial="1f_1", *, is_training=True, **config):
+    return Seen(trial=trial, config=config, result=result, is_training=is_training)
+
+
 def values(study, results=(), live=(4,)):
-    found = list(of_run("loop", "loop-g3", study, live, results))
+    trials = [seen(result, is_training=False) for result in results]
+    return told(of_run("loop", "loop-g3", study, live, trials))
+
+
+def told(samples):
+    found = list(samples)
     for sample in found:
         assert tuple(sample.labels) == METRICS[sample.name].labels
         assert (sample.labels["sweep"], sample.labels["run"]) == ("loop", "loop-g3")
@@ -61,6 +70,25 @@ def test_the_score_is_the_one_that_was_reported_last(study):
         {},
     ]
     assert values(study, results)["rsi_score",] == 0.4
+
+
+def test_what_is_in_training_is_named_by_its_trial_its_spec_and_its_process(study):
+    result = {"training_iteration": 3, "pid": 7, "node_ip": "10.0.0.2", "score": 0.5}
+    trials = [
+        seen(result, "1f_1", layers=2, width=64),
+        seen({}, "1f_2", layers=3, word="x" * 1000),
+        seen(result, "1f_3", is_training=False, layers=4),
+    ]
+    found = told(of_run("loop", "loop-g3", study, (), trials))
+    named = {place[1:]: value for place, value in found.items() if place[0] == "rsi_trial_reports"}
+    cut = ("layers3 " + "x" * 1000)[:MOST_CHARACTERS]
+    assert named == {("1f_1", "layers2 width64", "7@10.0.0.2"): 3, ("1f_2", cut, ""): 0}
+
+
+def test_of_very_many_in_training_not_all_have_a_curve(study):
+    trials = [seen({}, f"1f_{number}") for number in range(MOST_TRAINING + 5)]
+    found = told(of_run("loop", "loop-g3", study, (), trials))
+    assert sum(place[0] == "rsi_trial_reports" for place in found) == MOST_TRAINING
 
 
 def test_a_run_without_a_score_tells_none():
