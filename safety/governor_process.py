@@ -87,7 +87,8 @@ def keep_telling(office: Office) -> None:
     """Tell the metrics of a ledger in a thread of its own, while this process lives."""
     exporter = Exporter(METRICS, lambda: samples(office.observe()))
     target, over = exporter.keep_telling, threading.Event()
-    threading.Thread(target=target, args=(over,), name="metrics", daemon=True).start()
+    with suppress(RuntimeError):  # no thread to spare: nothing depends on what is only shown
+        threading.Thread(target=target, args=(over,), name="metrics", daemon=True).start()
 
 
 def governor_actor(ledger_url: str, state: str) -> Any:
