@@ -13,7 +13,7 @@ from rich.text import Text
 from rsi_ray.approvers import Approver, Nobody, Signer, TerminalApprover
 from rsi_ray.loop import Event, Standing
 from rsi_ray.printable import printable
-from rsi_ray.view import spec_text
+from rsi_ray.spec_text import spec_text
 from safety import improvement
 
 BAR = 20

@@ -14,10 +14,13 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from rsi_ray.disk import bytes_of_checkpoints, prune_weights
+from rsi_ray.metrics import METRICS, Seen, of_run
 from rsi_ray.sampling import OptunaSearcher
 from safety import Claim, GovernorUnreachable, Status, Usage
 from safety.actor import GovernorClient
 from safety.errors import LedgerUnavailable
+from safety.exporter import Exporter
+from safety.metrics import Sample
 from safety.tune import usage_of
 
 if TYPE_CHECKING:
@@ -110,7 +113,7 @@ def terminated_as_interrupted() -> Iterator[None]:
 
 
 class Observer(tune.Callback):
-    """Sees Tune's trials: tells the watcher, and ends a sweep that fails, takes too long or too much disk."""
+    """Sees Tune's trials, tells of them, and ends a sweep that fails, takes too long or too much disk."""
 
     seconds_between_looks = 0.5
     seconds_between_sizes = 2.0
@@ -128,6 +131,7 @@ class Observer(tune.Callback):
         self._watch, self._stop, self._dashboard = watch, stop, dashboard
         self._trials: Sequence[Trial] = ()
         self._looked = self._sized = 0.0
+        self._exporter = Exporter(METRICS, self._samples)
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks; a watcher's terminal can't be."""
@@ -137,6 +141,7 @@ class Observer(tune.Callback):
         """Look at the sweep, a few times a second."""
         del iteration, info
         self._trials = trials
+        self._exporter.tell()
         now = time.monotonic()
         if not self._stop():
             self._stop.reason = self._fault(now)
@@ -144,6 +149,21 @@ class Observer(tune.Callback):
             self._looked = now
             with suppress(GovernorUnreachable, LedgerUnavailable):  # there is nothing to be seen
                 self._watch(self._snapshot())
+
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        """Leave the metrics as the sweep has ended."""
+        del info
+        self._trials = trials
+        self._exporter.tell_now()
+
+    def _samples(self) -> Iterator[Sample]:
+        return of_run(
+            self._plan.on_ledger,
+            self._plan.name,
+            self._searcher.study,
+            self._searcher.live_numbers().values(),
+            [_seen(trial) for trial in self._trials],
+        )
 
     def _fault(self, now: float) -> str:
         if self._searcher.failures_in_a_row >= self._plan.max_failures:
@@ -177,3 +197,12 @@ class Observer(tune.Callback):
             for trial_id, result in told.items()
             if "lease" in result
         }
+
+
+def _seen(trial: Trial) -> Seen:
+    return Seen(
+        trial=trial.trial_id,
+        config=trial.config or {},
+        result=trial.last_result or {},
+        is_training=trial.status == Trial.RUNNING,
+    )

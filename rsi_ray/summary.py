@@ -14,7 +14,8 @@ from rsi_ray.objectives import MINIMIZED, SCORE
 from rsi_ray.printable import printable
 from rsi_ray.records import Verdict, below
 from rsi_ray.result import Result
-from rsi_ray.view import Row, amount, budgets_of, capability_of, dashboard_text, spec_text, table_of
+from rsi_ray.spec_text import spec_text
+from rsi_ray.view import Row, amount, budgets_of, capability_of, dashboard_text, table_of
 from safety import Deny, Hold
 
 

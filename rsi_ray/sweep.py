@@ -219,6 +219,7 @@ def _tuner(
         sweep=plan.on_ledger,
         weights=plan.folder / WEIGHTS,
         threads=plan.cpus,
+        run=plan.name if plan.sweep else "",
     )
     return tune.Tuner(
         tune.with_resources(trainable, {"cpu": plan.cpus, "gpu": plan.gpus}),

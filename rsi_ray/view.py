@@ -14,10 +14,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from rsi_ray.hyperparameters import PREFIX
 from rsi_ray.observer import Snapshot, Watch
 from rsi_ray.printable import printable
 from rsi_ray.records import Verdict, record_of
+from rsi_ray.spec_text import spec_text
 from safety import Budget, Status
 
 COLOURS = {
@@ -37,7 +37,6 @@ NAMES = {
 PREFIXES = ((18, "E"), (15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k"))
 # answered from a record, interrupted, told, or recorded again as what a scheduler made of it
 HIDDEN = (Verdict.KNOWN, Verdict.CUT, Verdict.EARLIER, Verdict.MUTATED)
-STEMS = {"learning_rate": "lr", "weight_decay": "wd"}
 ROWS_BESIDE_TABLE = 16
 
 Row = dict[str, Any]
@@ -165,21 +164,6 @@ def verdict_text(row: Mapping[str, Any]) -> str:
     if row["verdict"] == Verdict.FAILED:
         return printable(f"{verdict}: {row.get('reason', '')}")
     return verdict
-
-
-def spec_text(config: Mapping[str, Any]) -> str:
-    """A configuration in one short line: words as they are, numbers behind the stem of their name."""
-    words = []
-    for name, value in config.items():
-        bare = name.removeprefix(PREFIX)
-        stem = STEMS.get(bare, bare.split("[", 1)[0].split("_", 1)[0])
-        if value is None:
-            words.append(f"no-{stem}")
-        elif isinstance(value, bool):
-            words.append(stem if value else f"no-{stem}")
-        else:
-            words.append(value if isinstance(value, str) else f"{stem}{value:.3g}")
-    return " ".join(words)
 
 
 def amount(value: float) -> str:

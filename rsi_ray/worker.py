@@ -12,6 +12,7 @@ from ray.tune import Trainable
 
 from rsi_ray.cuda_memory import CudaMemory
 from rsi_ray.job import Job, Run
+from rsi_ray.metrics import ToldMemory
 from safety import (
     Authority,
     Grant,
@@ -39,6 +40,7 @@ class Candidate(Trainable):
         sweep: str,
         weights: Path,
         threads: int = 1,
+        run: str = "",
     ) -> None:
         """Take what all candidates of the sweep share.
 
@@ -49,10 +51,13 @@ class Candidate(Trainable):
             sweep: name of the sweep.
             weights: folder for the weights of candidates that were trained to the end.
             threads: of torch on the CPU.
+            run: its name, a generation's where the sweep is a loop's.
         """
         del config
         self._job, self._authority, self._sweep, self._weights = job, authority, sweep, weights
-        self._keeper = keeper_of_this_process(authority, memory=resident_bytes, device=CudaMemory())
+        self._named = run
+        device = ToldMemory(CudaMemory(), lambda: self._keeper.grant.claim.memory_bytes, sweep)
+        self._keeper = keeper_of_this_process(authority, memory=resident_bytes, device=device)
         self._run: Run | None = None
         self._reports, self._refused = 0, ""
         torch.set_num_threads(threads)
@@ -160,4 +165,6 @@ class Candidate(Trainable):
 
     def __repr__(self) -> str:
         """Shown by Ray; by this it is known as governed while it holds no lease."""
-        return marker(self._sweep, self.trial_id) if hasattr(self, "_sweep") else "Candidate"
+        if not hasattr(self, "_sweep"):
+            return "Candidate"
+        return f"{marker(self._sweep, self.trial_id)} {self._named}".rstrip()

@@ -14,8 +14,10 @@ import ray
 from safety.answers import Question, Signed, read, sealed
 from safety.database import without_password
 from safety.errors import SafetyError
+from safety.exporter import Exporter
 from safety.identity import identity_in
 from safety.kernel import be_served_as_others_are
+from safety.metrics import METRICS, samples
 from safety.office import Office
 
 NAME = "governor"
@@ -48,9 +50,10 @@ class GovernorActor:
     def _open(self) -> Office:
         # not as the actor is made: Ray starts none again that failed then, and a full disk has room again
         with self._opening:
-            office = self._office or Office(self._url, self._folder, self._identity)
-            self._office = office
-        return office
+            if self._office is None:
+                self._office = Office(self._url, self._folder, self._identity)
+                keep_telling(self._office)
+        return self._office
 
     def _open_unasked(self) -> None:
         """Be at work after a restart too, though the drivers are dead and nobody asks."""
@@ -78,6 +81,14 @@ class GovernorActor:
     def __repr__(self) -> str:
         """Shown in the dashboard."""
         return f"Governor({without_password(self._url)})"
+
+
+def keep_telling(office: Office) -> None:
+    """Tell the metrics of a ledger in a thread of its own, while this process lives."""
+    exporter = Exporter(METRICS, lambda: samples(office.observe()))
+    target, over = exporter.keep_telling, threading.Event()
+    with suppress(RuntimeError):  # no thread to spare: nothing depends on what is only shown
+        threading.Thread(target=target, args=(over,), name="metrics", daemon=True).start()
 
 
 def governor_actor(ledger_url: str, state: str) -> Any:

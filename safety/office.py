@@ -11,6 +11,7 @@ from typing import Any
 
 from safety import database, places
 from safety.checkpoints import CheckpointFile
+from safety.clock import system_clock
 from safety.database import without_password
 from safety.errors import CheckpointError, LedgerError, LedgerUnavailable, SafetyError
 from safety.group_commit import GroupCommit
@@ -18,6 +19,7 @@ from safety.identity import Identity
 from safety.kill_file import obey
 from safety.ledger import Ledger
 from safety.notary import Notary, NotaryThread
+from safety.observed import Observed, Tally, observe
 
 REAP_SECONDS = 5.0
 # that a place gets to take what was not signed yet
@@ -46,6 +48,8 @@ class Office:
         self._reap_seconds, self._reaped = reap_seconds, time.monotonic()
         self._url, self._folder, self._identity = url, folder, identity
         self._adding = threading.Lock()
+        self._clock, self._tally = system_clock(), Tally()
+        self._alive_ms = self._clock.wall_ms()
         self._ledger = Ledger(url)
         try:
             found = self._places()
@@ -93,6 +97,7 @@ class Office:
             raise LedgerUnavailable(f"ledger {without_password(self._url)}: its file is back; ask again")
         obey(self._ledger, self._folder)
         self._reap()
+        self._alive_ms = self._clock.wall_ms()
 
     def _reap(self) -> None:
         """End now and then what dead drivers left: no other may come to ask."""
@@ -134,6 +139,18 @@ class Office:
         places.record(self._url, self._folder, folder)
         self._threads = (*self._threads, NotaryThread(self._notary(place)))
         self._wake()
+
+    def observe(self) -> Observed:
+        """What its metrics tell, for one thread beside those that answer: no writer waits for it.
+
+        Raises:
+            LedgerError: the ledger can't be read.
+        """
+        now_ms = self._clock.wall_ms()
+        with self._ledger.reading() as connection:
+            found = observe(connection, now_ms=now_ms, alive_ms=self._alive_ms, before=self._tally)
+        self._tally = found.tally
+        return found
 
     def close(self) -> None:
         """Answer what was asked so far, sign it, and give the connections back."""

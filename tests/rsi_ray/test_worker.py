@@ -4,6 +4,7 @@ import pytest
 
 from rsi_ray.worker import Candidate
 from safety import Usage
+from safety.governance import marker, sweep_of_marker
 from tests.integration.jobs import BehavingJob
 from tests.safety.fakes import GFLOP, FakeAuthority
 
@@ -25,11 +26,11 @@ def make(authority, tmp_path, monkeypatch):
     monkeypatch.setattr("ray.tune.trainable.trainable.DEFAULT_STORAGE_PATH", str(tmp_path))
     made = []
 
-    def one(kind="good"):
+    def one(kind="good", run=""):
         class Prepared(Candidate):
             def setup(self, config):
-                job = BehavingJob(kind=kind)
-                super().setup(config, job=job, authority=authority, sweep="s", weights=tmp_path / "w")
+                job, weights = BehavingJob(kind=kind), tmp_path / "w"
+                super().setup(config, job=job, authority=authority, sweep="s", weights=weights, run=run)
 
         made.append(Prepared({"width": 3}))
         return made[-1]
@@ -65,3 +66,21 @@ def test_a_failure_after_the_last_report_counts_no_further_one(make, authority):
     candidate._reports = authority.claim.reports
     candidate._settle_cut_short()
     assert authority.asked[-1][-1].reports == authority.claim.reports
+
+
+def test_a_worker_is_named_by_its_sweep_its_trial_and_the_generations_run(make):
+    candidate = make(run="s-g3-ab12")
+    assert repr(candidate) == f"{marker('s', candidate.trial_id)} s-g3-ab12"
+    assert sweep_of_marker(repr(candidate)) == "s"
+    assert repr(make()).startswith("Governed(s/")
+    assert repr(make()).endswith(")")
+    assert repr(Candidate.__new__(Candidate)) == "Candidate"
+
+
+def test_a_worker_holds_its_gpus_memory_against_its_lease(make, monkeypatch):
+    read = []
+    monkeypatch.setattr("rsi_ray.metrics.Exporter", lambda metrics, samples: read.append(samples))
+    candidate = make()
+    candidate.train()
+    used, reserved = read[0]()
+    assert (used.value, reserved.value) == (0, candidate._keeper.grant.claim.memory_bytes)

@@ -19,6 +19,7 @@ CONTRACTS = (
     "group_commit",
     "latch",
     "ledger",
+    "observed",
     "races",
     "readmit",
 )

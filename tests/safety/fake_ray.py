@@ -99,6 +99,7 @@ def governing(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRay]:
     monkeypatch.setattr("safety.governor_process.Office", opened)
     # this process's own priority is none of a test's business
     monkeypatch.setattr("safety.governor_process.be_served_as_others_are", lambda: None)
+    monkeypatch.setattr("safety.governor_process.keep_telling", lambda office: None)
     yield fake
     for office in offices:
         office.close()

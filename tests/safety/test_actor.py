@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -12,8 +13,9 @@ from safety.actor import GovernorClient, connect, connect_to_any
 from safety.answers import read, sealed
 from safety.emergency_client import EmergencyClient
 from safety.errors import CheckpointError, IdentityError
-from safety.governor_process import NAME, NAMESPACE, GovernorActor
+from safety.governor_process import NAME, NAMESPACE, GovernorActor, keep_telling
 from safety.identity import identity_in
+from safety.metrics import METRICS
 from safety.office import Office
 from safety.places import recorded_in
 from safety.promoter import Promoter
@@ -96,6 +98,8 @@ def connect_unasked(ray, url, state):
 def test_many_first_questions_open_the_ledger_once(ray, url, tmp_path, monkeypatch):
     opened = []
     monkeypatch.setattr("safety.governor_process.Office", lambda *_: opened.append(True) or "the office")
+    telling = []
+    monkeypatch.setattr("safety.governor_process.keep_telling", telling.append)
     actor = GovernorActor(url, str(tmp_path))
 
     async def at_once():
@@ -103,6 +107,27 @@ def test_many_first_questions_open_the_ledger_once(ray, url, tmp_path, monkeypat
 
     assert asyncio.run(at_once()) == ["the office"] * 3
     assert opened == [True]
+    assert telling == ["the office"]
+
+
+def test_the_metrics_of_a_governors_ledger_are_told_in_a_thread_of_their_own(monkeypatch):
+    told, over = [], threading.Event()
+
+    class Exporter:
+        def __init__(self, metrics, read):
+            assert metrics is METRICS
+            self._read = read
+
+        def keep_telling(self, _):
+            told.append((self._read(), threading.current_thread()))
+            over.set()
+
+    monkeypatch.setattr("safety.governor_process.Exporter", Exporter)
+    monkeypatch.setattr("safety.governor_process.samples", lambda observed: f"samples of {observed}")
+    keep_telling(SimpleNamespace(observe=lambda: "the ledger"))
+    assert over.wait(10)
+    ((said, thread),) = told
+    assert (said, thread.daemon, thread.name) == ("samples of the ledger", True, "metrics")
 
 
 # --- each of the client's methods

@@ -241,3 +241,33 @@ def test_a_file_is_the_same_under_another_name_and_none_where_it_is_gone(tmp_pat
     assert (_inode(moved), _inode(file), _inode(None)) == (before, None, None)
     file.touch()
     assert _inode(file) not in (before, None)
+
+
+def test_what_metrics_tell_is_read_beside_those_that_are_answered(folder):
+    office = opened(folder)
+    office.ask("admit", (request("s/2"),)).result(10)
+    found = office.observe()
+    assert [running.sweep.name for running in found.overview.sweeps] == ["s"]
+    assert found.tally.rows["reserve", ""] == 2
+    office.ask("admit", (request("s/3"),)).result(10)
+    assert office.observe().tally.rows["reserve", ""] == 3
+    office.close()
+
+
+def test_a_governor_that_takes_no_calls_any_more_does_not_look_alive(folder):
+    office = opened(folder)
+    office.ask("state", ("s",)).result(10)
+    alive = office.observe().alive_ms
+    assert abs(alive - time.time() * 1000) < 60_000
+    (folder / "ledger.db").rename(folder / "away.db")
+    with pytest.raises(LedgerError, match="replaced, or is gone"):
+        office.ask("state", ("s",)).result(10)
+    alive = office._alive_ms
+    time.sleep(0.6)  # it looks four times a second, and finds none
+    assert office._alive_ms == alive
+    (folder / "away.db").rename(folder / "ledger.db")
+    with pytest.raises(LedgerUnavailable):
+        office.ask("state", ("s",)).result(10)
+    office.ask("state", ("s",)).result(10)
+    assert office._alive_ms > alive
+    office.close()

@@ -1,0 +1,12 @@
+"""Our metrics as Ray exports them."""
+
+from rsi_ray.metrics import METRICS as OF_SWEEP
+from safety.metrics import METRICS as OF_LEDGER
+from safety.metrics import Metric
+
+
+def _exported_as(name: str, metric: Metric) -> str:
+    return f"ray_{name}_total" if metric.kind == "counter" else f"ray_{name}"
+
+
+EXPORTED = {_exported_as(name, metric): metric for name, metric in {**OF_LEDGER, **OF_SWEEP}.items()}
