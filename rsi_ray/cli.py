@@ -30,7 +30,8 @@ def app() -> typer.Typer:
 
 def main() -> None:
     """Entry point: one line for what went wrong, 2 for usage and 1 for failure; a loop that waits gives 3."""
-    show_token(os.environ, Path("~").expanduser())
+    if "ray" not in sys.modules:  # it has looked for its mode by then
+        show_token(os.environ, Path("~").expanduser())
     try:
         app()()
     except (DocumentError, UsageError) as error:
