@@ -31,7 +31,7 @@ def app() -> typer.Typer:
 def main() -> None:
     """Entry point: one line for what went wrong, 2 for usage and 1 for failure; a loop that waits gives 3."""
     if "ray" not in sys.modules:  # it has looked for its mode by then
-        show_token(os.environ, Path("~").expanduser())
+        show_token(os.environ, Path(os.path.expanduser("~")))
     try:
         app()()
     except (DocumentError, UsageError) as error:

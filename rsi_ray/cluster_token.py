@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
+from contextlib import suppress
 from pathlib import Path
 
 MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
@@ -16,5 +17,6 @@ def show_token(variables: MutableMapping[str, str], home: Path) -> None:
     """
     if MODE in variables:
         return
-    if variables.get(TOKEN) or Path(variables.get(TOKEN_PATH) or home / ".ray" / "auth_token").is_file():
-        variables[MODE] = "token"
+    with suppress(OSError):  # a home that may not be read has none
+        if variables.get(TOKEN) or Path(variables.get(TOKEN_PATH) or home / ".ray" / "auth_token").is_file():
+            variables[MODE] = "token"

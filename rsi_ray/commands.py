@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 from rich.console import Console
 
 from rsi_ray import audit_commands, limits_commands, loop_command, oversight, rehearsal
+from rsi_ray.cluster_address import have_joined
 from rsi_ray.config import (
     SweepConfig,
     config_of_run,
@@ -28,7 +28,7 @@ from rsi_ray.printable import printable
 from rsi_ray.recursion import LOOP_FILE
 from rsi_ray.replay import replay as replay_trial
 from rsi_ray.result import Result
-from rsi_ray.runs import find_trial, is_run, read_about, run_folder
+from rsi_ray.runs import BESIDE, find_trial, is_run, read_about, run_folder
 from rsi_ray.summary import summary
 from rsi_ray.sweep import quiet_tune, run_sweep
 from rsi_ray.view import watching
@@ -39,8 +39,6 @@ from safety.drill import run_drill
 from safety.drills import missed
 
 FAILURE, INTERRUPTED = 1, 130
-# in what a run writes down of itself: the folder of its file
-BESIDE = "beside"
 
 app = oversight.app
 for home in oversight.HOMES.values():
@@ -82,7 +80,8 @@ def run(
     asked for, 3 where the loop waits for people to approve, or is held, and `--resume` goes on; 130 after
     Ctrl-C.
     """
-    _join(address)
+    if address is not None:
+        have_joined(address)
     find_own_classes(config.parent if config else None)
     parsed = _read(config, example, resume, Path(storage or RUNS))
     given = {"trials": trials, "seed": seed, "concurrent": concurrent, "seconds": seconds, "storage": storage}
@@ -104,22 +103,6 @@ def run(
         result = run_sweep(plan, watch)
     console.print(summary(result))
     raise typer.Exit(_exit_code(result))
-
-
-def _join(address: str | None) -> None:
-    """Have Ray join a cluster, here and in what this process starts.
-
-    Raises:
-        SweepError: it is no address that a driver can join.
-    """
-    if address is None:
-        return
-    if "://" in address:
-        raise SweepError(
-            f"run: --address {address}: expected HOST:PORT of a cluster's control store, or auto, on one of "
-            "its hosts; from elsewhere, `rsi-ray submit` takes the URL of its dashboard"
-        )
-    os.environ["RAY_ADDRESS"] = address
 
 
 def _read(config: Path | None, example: str | None, resume: str | None, storage: Path) -> SweepConfig:

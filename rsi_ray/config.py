@@ -13,11 +13,10 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
 from rsi_ray.alerts import AlertsConfig
 from rsi_ray.approvers import Policy
 from rsi_ray.disk import RUN_FILE
-from rsi_ray.errors import RunError
 from rsi_ray.example_files import example_file
 from rsi_ray.objectives import SCORE, problems_of_objectives
 from rsi_ray.printable import one_line
-from rsi_ray.runs import read_about
+from rsi_ray.runs import told_config
 from rsi_ray.samplers import SAMPLERS, sampler_of
 from rsi_ray.sections import Whole, parse_section
 from rsi_ray.train import Schedule
@@ -242,13 +241,7 @@ def config_of_run(folder: Path, file: str = RUN_FILE) -> SweepConfig:
     Raises:
         RunError: it was made in Python, with objects of its own.
     """
-    about = read_about(folder, file)
-    if "config" not in about:
-        raise RunError(
-            f"run {folder.name}: made in Python with objects of its own; "
-            "use run(resume=...) or replay(...) of the same Sweep"
-        )
-    return parse_config(Document(source=str(folder / file), data=about["config"]), folder=Path())
+    return parse_config(Document(source=str(folder / file), data=told_config(folder, file)), folder=Path())
 
 
 def parse_config(document: Document, *, folder: Path) -> SweepConfig:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+from ray.exceptions import RayError
 
 from rsi_ray.printable import one_line
 from safety.environment import environment
@@ -18,6 +19,8 @@ from safety.errors import ClusterUnreachable
 OVERRIDE_ON_ZERO = "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"
 # that a control store gets to open its door
 KNOCK_SECONDS = 5
+# of what Ray says where it can't be joined
+MOST_CHARACTERS = 400
 
 
 @contextmanager
@@ -27,7 +30,7 @@ def local_ray() -> Iterator[str]:
     Where this process is connected to one already, it is that one.
 
     Raises:
-        ClusterUnreachable: nothing answers where one is named.
+        ClusterUnreachable: nothing answers where one is named, or it lets nobody in who is as this process.
     """
     if ray.is_initialized():
         yield _dashboard_url()
@@ -37,11 +40,20 @@ def local_ray() -> Iterator[str]:
         # set by Ray itself for a job that was submitted to a cluster
         address = os.environ.get("RAY_ADDRESS", "local")
         _check_it_answers(address)
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        _join(address)
         try:
             yield _dashboard_url()
         finally:
             ray.shutdown()
+
+
+def _join(address: str) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (RayError, RuntimeError, ValueError, OSError) as error:
+        # of versions that differ Ray tells on several lines
+        told = " ".join(str(error).split())[:MOST_CHARACTERS] or type(error).__name__
+        raise ClusterUnreachable(f"the Ray cluster {address} can't be joined: {told}") from None
 
 
 def _check_it_answers(address: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Annotated
 
 import typer
 
+from rsi_ray.cluster_address import address_here, have_joined
 from rsi_ray.doctor import Level, findings, lines
-from rsi_ray.ledgers import LEDGER_FILE, RUNS, from_anywhere
+from rsi_ray.ledgers import RUNS, from_anywhere, sqlite_path
 from rsi_ray.oversight import Storage, Url, app
 from rsi_ray.printable import printable
 from rsi_ray.versions import versions_here
@@ -22,7 +22,9 @@ FAILURE = 1
 
 Address = Annotated[
     str | None,
-    typer.Option(help="Ray cluster, HOST:PORT or auto; RAY_ADDRESS, or one of its own, if left out"),
+    typer.Option(
+        help="Ray cluster, HOST:PORT or auto; RAY_ADDRESS, the one here, or one of its own, if left out"
+    ),
 ]
 
 
@@ -30,34 +32,28 @@ Address = Annotated[
 def doctor(
     ledger: Url = None,
     storage: Storage = Path(RUNS),
-    address: Annotated[
-        str | None,
-        typer.Option(help="Ray cluster, HOST:PORT or auto; RAY_ADDRESS, or one of its own, if left out"),
-    ] = None,
+    address: Address = None,
     as_json: Annotated[bool, typer.Option("--json", help="a JSON object per line")] = False,
 ) -> None:
     """Look a cluster over, from its head, before anything runs on it: a line each, with what to do.
 
     Exit code 1 where something must be mended first.
     """
-    if address:
-        os.environ["RAY_ADDRESS"] = address
-    url = from_anywhere(ledger or f"sqlite:///{storage / LEDGER_FILE}")
+    found_here = address or address_here()
+    if found_here is not None:
+        have_joined(found_here)
+    url = from_anywhere(ledger) if ledger else ""
     look = import_module("rsi_ray.examination")
     with import_module("rsi_ray.connection").local_ray() as dashboard:
+        watch = look.watch(url, storage)
         found = findings(
-            look.nodes(storage.absolute()),
+            look.nodes(storage.absolute(), sqlite_path(watch.ledger)),
             look.access(dashboard),
-            look.watch(url, storage),
+            watch,
             versions_here(),
             system_clock().wall_ms(),
         )
-    told = (
-        (json.dumps(asdict(one), sort_keys=True) for one in found)
-        if as_json
-        else map(printable, lines(found))
-    )
-    for line in told:
-        typer.echo(line)
+    for one, line in zip(found, lines(found), strict=True):
+        typer.echo(json.dumps(asdict(one), sort_keys=True) if as_json else printable(line))
     if any(one.level == Level.FAIL for one in found):
         raise typer.Exit(FAILURE)

@@ -10,8 +10,9 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rsi_ray.doctor import Access, Gpu, Node, Watch
+from rsi_ray.ledgers import sqlite_path
 from rsi_ray.printable import one_line
 from rsi_ray.versions import versions_here
 from safety import Ledger, SafetyError
-from safety.actor import connect_to_any
+from safety.actor import connect, connect_to_any
 from safety.database import without_password
 from safety.governor_process import NAME, NAMESPACE
 
@@ -42,14 +44,15 @@ MIB = 2**20
 class Probe:
     """Looks at the node that it is on."""
 
-    def facts(self, storage: str, mark: str) -> dict[str, Any]:
+    def facts(self, storage: str, mark: str, own: Sequence[str] = ()) -> dict[str, Any]:
         """What this node says of itself.
 
         Args:
             storage: folder of all runs.
             mark: of a file in it that another node has written.
+            own: further folders of this node.
         """
-        folders = {tempfile.gettempdir(), storage}
+        folders = {tempfile.gettempdir(), storage, *own}
         return {
             "versions": versions_here(),
             "free": {folder: _free(Path(folder)) for folder in sorted(folders)},
@@ -90,23 +93,40 @@ def gpus(run: Callable[..., Any] = subprocess.run) -> list[Gpu]:
         return []
     fields = [[field.strip() for field in line.split(",")] for line in told.splitlines() if line.strip()]
     return [
-        Gpu(name=name, total_bytes=int(total) * MIB, used_bytes=int(used) * MIB, driver=driver)
+        Gpu(name=name, total_bytes=_bytes(total), used_bytes=_bytes(used), driver=driver)
         for name, total, used, driver in fields
     ]
 
 
-def nodes(storage: Path) -> list[Node]:
-    """What every node that is alive says of itself; this process's own puts a file into the storage."""
-    mark = f".doctor-{secrets.token_hex(8)}"
-    storage.mkdir(parents=True, exist_ok=True)
-    (storage / mark).write_text(mark)
+def _bytes(mib: str) -> int:
+    """Of memory that is shared with the host the tool tells none."""
+    return int(mib) * MIB if mib.isdecimal() else 0
+
+
+def nodes(storage: Path, ledger: Path | None) -> list[Node]:
+    """What every node that is alive says of itself.
+
+    Args:
+        storage: folder of all runs, into which this process puts a file that all must find.
+        ledger: file of the ledger, on this process's node; None where a server keeps it, or there is none.
+    """
+    mark, fault = f".doctor-{secrets.token_hex(8)}", ""
     try:
-        alive = [node for node in ray.nodes() if node["Alive"]]
-        probes = [_probe(node["NodeID"]) for node in alive]
-        return [_node(node, probe, str(storage), mark) for node, probe in zip(alive, probes, strict=True)]
-    finally:
-        for left in storage.glob(f"{mark}*"):
-            left.unlink(missing_ok=True)
+        storage.mkdir(parents=True, exist_ok=True)
+        (storage / mark).write_text(mark)
+    except OSError as error:
+        fault = f"{storage} can't be written: {one_line(error)}"
+    here = ray.util.get_node_ip_address()
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    probes = [_probe(node["NodeID"]) for node in alive]
+    found = []
+    for node, probe in zip(alive, probes, strict=True):
+        own = [str(ledger.parent)] if ledger and node["NodeManagerAddress"] == here else []
+        told = _node(node, probe, str(storage), mark, own)
+        found.append(replace(told, storage=fault) if fault and told.storage else told)
+    for left in storage.glob(f"{mark}*"):
+        left.unlink(missing_ok=True)
+    return found
 
 
 def _probe(node: str) -> Any:
@@ -114,10 +134,10 @@ def _probe(node: str) -> Any:
     return ray.remote(Probe).options(num_cpus=0, scheduling_strategy=where).remote()
 
 
-def _node(node: dict[str, Any], probe: Any, storage: str, mark: str) -> Node:
+def _node(node: dict[str, Any], probe: Any, storage: str, mark: str, own: list[str]) -> Node:
     address = str(node["NodeManagerAddress"])
     try:
-        facts = ray.get(probe.facts.remote(storage, mark), timeout=START_SECONDS)
+        facts = ray.get(probe.facts.remote(storage, mark, own), timeout=START_SECONDS)
         clock = _clock(probe)
     except GetTimeoutError:
         return Node(address=address, failed=f"no answer within {START_SECONDS:g} s", versions={}, free={})
@@ -194,7 +214,11 @@ def watch(ledger: str, storage: Path) -> Watch:
     except ValueError:
         return Watch(ledger="")
     try:
-        url = connect_to_any(ledger, state=storage.absolute()).ledger_url()
+        state = storage.absolute()
+        governor = connect(ledger, state=state) if ledger else connect_to_any(ledger, state=state)
+        url = governor.ledger_url()
+        if (file := sqlite_path(url)) and not file.is_file():
+            return Watch(ledger=url, fault=f"its ledger {file} is on another host: run the doctor there")
         opened = Ledger(url)
         try:
             found = opened.overview()

@@ -21,6 +21,7 @@ from rsi_ray.oversight import app, this_user
 from rsi_ray.parcel import NOT_CARRIED, Parcel, parcel_of
 from rsi_ray.printable import printable
 from safety import Document, read_yaml
+from safety.names import plain_name
 from safety.report import utc
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def submit(
         modules = _packages(Path(folder))
         told = {"project": "rsi-ray", "file": config.name, "by": this_user()}
         id = jobs.submit(entrypoint, id=id, folder=Path(folder) / "job", modules=modules, metadata=told)
-    typer.echo(f"Job {printable(id)}: `rsi-ray logs {id}` shows it, `rsi-ray stop {id}` ends it")
+    typer.echo(printable(f"Job {id}: `rsi-ray logs {id}` shows it, `rsi-ray stop {id}` ends it"))
     if follow:
         _follow(jobs, id)
 
@@ -97,11 +98,19 @@ def _checked(document: Document, parcel: Parcel) -> tuple[str, str]:
     if parcel.elsewhere:
         missing = printable(", ".join(parcel.elsewhere))
         typer.echo(f"Not checked here, since it is not on this machine: {missing}")
-        return str(data.get("storage", RUNS)), str(data.get("name", "sweep"))
+        return str(data.get("storage", RUNS)), _name(data.get("name"))
     commands = import_module("rsi_ray.commands")
     commands.find_own_classes(Path(document.source).parent)
     parsed = import_module("rsi_ray.config").load_config(Path(document.source))
     return parsed.storage, parsed.name
+
+
+def _name(given: object) -> str:
+    """For the job's id; whether the sweep may be called so is found there."""
+    try:
+        return plain_name(str(given))
+    except ValueError:
+        return "sweep"
 
 
 def _place(storage: str) -> str:
@@ -150,7 +159,7 @@ def _follow(jobs: Jobs, id: str) -> None:
     try:
         ended = jobs.follow(id, _show)
     except KeyboardInterrupt:
-        typer.echo(f"\nJob {printable(id)} goes on; `rsi-ray logs {id} --follow` shows it again")
+        typer.echo(printable(f"Job {id} goes on; `rsi-ray logs {id} --follow` shows it again"))
         raise typer.Exit(130) from None
     if ended.exit_code is None:
         typer.echo(line_of(ended), err=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -76,7 +77,7 @@ class Jobs:
         try:
             with environment(named):
                 self._client = JobSubmissionClient(address)
-        except (RayError, RuntimeError, OSError, ValueError) as error:
+        except (RayError, RuntimeError, OSError, ValueError, AssertionError) as error:
             raise ClusterUnreachable(f"cluster {address or 'here'}: {one_line(error)}") from None
 
     def submit(
@@ -133,25 +134,38 @@ class Jobs:
         with _one_line(f"job {id}"):
             return self._client.get_job_logs(id)
 
-    def follow(self, id: str, tell: Callable[[str], None]) -> Job:
-        """Tell what a job prints, from its beginning, until it has ended; goes on over a broken connection.
+    def follow(
+        self,
+        id: str,
+        tell: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> Job:
+        """Tell what a job prints, from its beginning, until it has ended; goes on over broken connections.
 
         Raises:
-            RunError: it isn't known, or the API server is away for too long.
+            RunError: it isn't known.
+            ClusterUnreachable: the API server is away for too long.
         """
         self.job(id)
-        log, until = Once(tell), time.monotonic() + AWAY_SECONDS
+        log, until = Once(tell), math.inf
         while True:
+            before = log.told
             try:
                 asyncio.run(self._tail(id, log))
                 job = self.job(id)
                 if job.is_over:
                     return job
-                until = time.monotonic() + AWAY_SECONDS
+                until = math.inf
             except (RunError, RayError, RuntimeError, OSError, aiohttp.ClientError) as error:
-                if time.monotonic() > until:
-                    raise RunError(f"job {id}: nothing more is heard of it: {one_line(error)}") from None
-            time.sleep(POLL_SECONDS)
+                if until == math.inf or log.told > before:
+                    until = clock() + AWAY_SECONDS
+                if clock() >= until:
+                    raise ClusterUnreachable(
+                        f"job {id}: nothing is heard of it for {AWAY_SECONDS:g} s ({one_line(error)}); "
+                        f"it may go on, and `rsi-ray logs {id} --follow` shows it again"
+                    ) from None
+            sleep(POLL_SECONDS)
 
     async def _tail(self, id: str, log: Once) -> None:
         log.begin()
@@ -164,11 +178,14 @@ class Once:
 
     Args:
         tell: is called with what is new.
+
+    Attributes:
+        told: characters that were told.
     """
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
-        self._seen = self._told = 0
+        self._seen = self.told = 0
 
     def begin(self) -> None:
         """It is read from its beginning."""
@@ -176,9 +193,9 @@ class Once:
 
     def take(self, chunk: str) -> None:
         """What comes next in it."""
-        new = chunk[max(0, self._told - self._seen) :]
+        new = chunk[max(0, self.told - self._seen) :]
         self._seen += len(chunk)
-        self._told = max(self._told, self._seen)
+        self.told = max(self.told, self._seen)
         if new:
             self._tell(new)
 

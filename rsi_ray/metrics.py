@@ -1,9 +1,9 @@
-"""Metrics of a sweep: scores, candidates by what became of them, and GPU memory against what was reserved."""
+"""Metrics of a sweep: scores, and candidates by what became of them."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,7 @@ from optuna.trial import FrozenTrial
 
 from rsi_ray.records import best, record_of
 from rsi_ray.spec_text import spec_text
-from safety.exporter import Exporter
 from safety.metrics import Metric, Sample
-from safety.resources import DeviceMemory
 from safety.rules import is_finite_number
 
 # trials in training that have a curve of their own, and characters of their spec
@@ -29,10 +27,6 @@ METRICS = {
         text="reports of a trial in training, and which process trains it",
         labels=(*_RUN, "trial", "spec", "worker"),
     ),
-    "rsi_gpu_memory_used_bytes": Metric(
-        text="the most that the tensors of a worker's trial took of its GPUs", labels=("sweep",)
-    ),
-    "rsi_gpu_memory_reserved_bytes": Metric(text="memory that this trial's lease is for", labels=("sweep",)),
 }
 
 
@@ -99,33 +93,3 @@ def _state(trial: FrozenTrial, live: Collection[int]) -> str:
     if trial.number in live:
         return "training"
     return str(record_of(trial)["verdict"]) if trial.state.is_finished() else "waiting"
-
-
-class ToldMemory:
-    """Memory of this process's GPUs, told as a metric when its keeper looks at it; never without a GPU.
-
-    Args:
-        memory: what is looked at.
-        reserved: bytes that the present trial's lease is for.
-        sweep: name of the sweep.
-    """
-
-    def __init__(self, memory: DeviceMemory, reserved: Callable[[], int], sweep: str) -> None:
-        self._memory, self._reserved, self._sweep = memory, reserved, sweep
-        self._grown = 0
-        self._exporter = Exporter(METRICS, self._samples)
-
-    def begin(self) -> None:
-        """Count anew from what is taken now."""
-        self._memory.begin()
-
-    def grown_bytes(self) -> int:
-        """The most that it has been more than that; it is told now and then."""
-        self._grown = self._memory.grown_bytes()
-        self._exporter.tell()
-        return self._grown
-
-    def _samples(self) -> Iterator[Sample]:
-        labels = {"sweep": self._sweep}
-        yield Sample(name="rsi_gpu_memory_used_bytes", value=self._grown, labels=labels)
-        yield Sample(name="rsi_gpu_memory_reserved_bytes", value=self._reserved(), labels=labels)

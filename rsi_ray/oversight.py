@@ -16,7 +16,7 @@ from rsi_ray.ledgers import LEDGER_FILE, RUNS, sqlite_path
 from rsi_ray.printable import printable
 from safety import Ledger
 from safety.database import state_folder
-from safety.errors import CheckpointError, IdentityError, LedgerUnavailable
+from safety.errors import CheckpointError, IdentityError, LedgerError, LedgerUnavailable
 from safety.identity import KEY_FILE, identity_in
 from safety.kill_file import NAME as KILL_FILE
 from safety.kill_file import put
@@ -117,8 +117,11 @@ def kill(reason: Reason, ledger: Url = None, storage: Storage = Path(RUNS), by: 
         with open_ledger(ledger, storage) as opened:
             held = opened.kill(reason, who)
             sign(opened, storage)
-    except LedgerUnavailable as error:  # the kill must not be lost
-        file = put(state_folder(ledger_url(ledger, storage), storage), f"{reason} (by {who})")
+    except LedgerError as error:  # the kill must not be lost
+        url = ledger_url(ledger, storage)
+        if sqlite_path(url) is None and not isinstance(error, LedgerUnavailable):
+            raise
+        file = put(state_folder(url, storage), f"{reason} (by {who})")
         typer.echo(
             f"rsi-ray: {printable(str(error))}; the file {file} kills as soon as it can be written", err=True
         )

@@ -16,7 +16,8 @@ from safety import Document
 NAMING = ("task", "space", "limits")
 # what names a class of one's own: module:Class
 CLASS = re.compile(r"([A-Za-z_]\w*)(?:\.\w+)*:[A-Za-z_]\w*")
-NOT_CARRIED = shutil.ignore_patterns("__pycache__", "*.pyc", ".git")
+# Ray leaves out what the ignore files say, which name data and results
+NOT_CARRIED = shutil.ignore_patterns("__pycache__", "*.pyc", ".git", ".gitignore", ".rayignore")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,16 +81,25 @@ def _is_beside(name: str, beside: Path, file: str) -> bool:
     """Whether a string names what is to be carried.
 
     Raises:
-        SweepError: it lies outside the file's folder.
+        SweepError: it leads out of the file's folder, itself or by a link in it.
     """
-    if not name or name.startswith("/") or "\0" in name or not (beside / name).exists():
+    try:
+        if not name or name.startswith("/") or "\0" in name or not (beside / name).exists():
+            return False
+        path = (beside / name).resolve()
+        out = [one for one in (path, *path.rglob("*")) if not one.resolve().is_relative_to(beside.resolve())]
+    except OSError:  # too long for a name, or not to be read
         return False
-    if not (beside / name).resolve().is_relative_to(beside.resolve()):
+    if out or ".." in Path(name).parts:
         raise SweepError(
-            f"{file}: {name} lies outside the file's folder; expected a path below it, which is carried "
-            "along, or an absolute one of the cluster"
+            f"{file}: {name} lies outside the file's folder{_link(out, path)}; expected a path below it, "
+            "which is carried along, or an absolute one of the cluster"
         )
-    return (beside / name).resolve() != beside.resolve()
+    return path != beside.resolve()
+
+
+def _link(out: Sequence[Path], path: Path) -> str:
+    return f" by the link {out[0].relative_to(path)}" if out and out[0] != path else ""
 
 
 def _modules(strings: Iterable[str]) -> set[str]:
@@ -100,9 +110,10 @@ def _modules(strings: Iterable[str]) -> set[str]:
 def _module(name: str, folders: Iterable[Path]) -> dict[str, Path]:
     """A module that lies in one of the folders; any other is the cluster's own."""
     for folder in folders:
-        for place in (name, f"{name}.py"):
-            if (folder / place).exists():
-                return {place: folder / place}
+        if (folder / name / "__init__.py").is_file():
+            return {name: folder / name}
+        if (folder / f"{name}.py").is_file():
+            return {f"{name}.py": folder / f"{name}.py"}
     return {}
 
 

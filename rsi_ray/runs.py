@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
-import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +20,12 @@ from rsi_ray.ledgers import sqlite_path
 from rsi_ray.plan import Plan, check_plan, judge_config
 from rsi_ray.records import Verdict, record_of
 from rsi_ray.study import earlier_trials, fits, read_study, was_trained
-from rsi_ray.versions import LIBRARIES
+from rsi_ray.versions import libraries_here
 from safety import Allow, Ledger, LedgerError
 from search_spaces.space import Suggests
 
+# in what a run writes down of itself: the folder of its file
+BESIDE = "beside"
 # what a run's scores depend on beside the space
 SAME_AS_BEFORE = ("data", "objectives", "training", "hyperparameters", "seed")
 
@@ -195,6 +195,33 @@ def read_about(folder: Path, file: str = RUN_FILE) -> dict[str, Any]:
     return about
 
 
+def told_config(folder: Path, file: str = RUN_FILE) -> Any:
+    """The configuration that a run wrote down; paths beside its file begin here where that folder is gone.
+
+    Raises:
+        RunError: it was made in Python, with objects of its own.
+    """
+    about = read_about(folder, file)
+    if "config" not in about:
+        raise RunError(
+            f"run {folder.name}: made in Python with objects of its own; "
+            "use run(resume=...) or replay(...) of the same Sweep"
+        )
+    beside = str(about.get(BESIDE) or "")
+    # a job's folder is called by what is in it
+    is_gone = beside and not Path(beside).is_dir()
+    return _moved(about["config"], f"{beside}/", f"{Path.cwd()}/") if is_gone else about["config"]
+
+
+def _moved(value: Any, old: str, new: str) -> Any:
+    """The value, whose strings that begin with the one folder begin with the other."""
+    if isinstance(value, str):
+        return new + value[len(old) :] if value.startswith(old) else value
+    if isinstance(value, Mapping):
+        return {name: _moved(one, old, new) for name, one in value.items()}
+    return [_moved(one, old, new) for one in value] if isinstance(value, list) else value
+
+
 def versions_of_run(storage: Path, name: str) -> dict[str, str]:
     """Versions that a run wrote down when it began; none where it can't be read."""
     if Path(name).name != name:  # a name from a ledger may be anything
@@ -232,10 +259,11 @@ def new_folder(storage: Path, name: str, now: time.struct_time) -> Path:
 
 def circumstances(data: str) -> dict[str, Any]:
     """What a score depends on besides configuration and seed: versions of libraries, and the data."""
+    libraries = libraries_here()
     return {
         "data": data,
-        "python": platform.python_version(),
-        "libraries": {name: version(name) for name in LIBRARIES},
+        "python": libraries.pop("python"),
+        "libraries": libraries,
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -11,10 +10,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
-import psutil
 import typer
 
 from rsi_ray import oversight
+from rsi_ray.cluster_address import address_here
 from rsi_ray.errors import RunError
 from rsi_ray.ledgers import RUNS, from_anywhere
 from rsi_ray.oversight import Storage, Url, open_ledger, sign
@@ -96,18 +95,9 @@ def _to_do(incident: Mapping[str, Any]) -> str:
     )
 
 
-def _address_here() -> str | None:
-    """Of the cluster to look at if nobody names one: "auto" where Ray has to find it; None for none."""
-    named = os.environ.get("RAY_ADDRESS")
-    if named:
-        return named
-    # its name, and not Ray, which takes a second to load
-    return "auto" if any(one.info["name"] == "gcs_server" for one in psutil.process_iter(["name"])) else None
-
-
 def _ray(ledger: Ledger, storage: Path, asked: str | None) -> dict[str, Any]:
     """What runs on a cluster, or why that is not known."""
-    address = asked or _address_here()
+    address = asked or address_here()
     if address is None:
         return NONE_HERE
     try:

@@ -5,12 +5,22 @@ from __future__ import annotations
 import platform
 from importlib.metadata import version
 
+# of this project; a job carries the package without installing it
+VERSION = "0.1.0"
+
 # what a run's scores depend on beside space, configuration and seed
-LIBRARIES = ("rsi-ray", "torch", "ray", "optuna", "numpy")
+PROJECT = "rsi-ray"
+LIBRARIES = (PROJECT, "torch", "ray", "optuna", "numpy")
 # and what a ledger depends on
 DECIDING = ("SQLAlchemy", "pydantic", "cryptography", "rfc8785")
 
 
 def versions_here() -> dict[str, str]:
     """Of Python and of the libraries that decide, train and sign."""
-    return {"python": platform.python_version(), **{name: version(name) for name in (*LIBRARIES, *DECIDING)}}
+    return {**libraries_here(), **{name: version(name) for name in DECIDING}}
+
+
+def libraries_here() -> dict[str, str]:
+    """Of Python and of the libraries that scores depend on."""
+    others = {name: version(name) for name in LIBRARIES if name != PROJECT}
+    return {"python": platform.python_version(), PROJECT: VERSION, **others}

@@ -11,8 +11,8 @@ import torch
 from ray.tune import Trainable
 
 from rsi_ray.cuda_memory import CudaMemory
+from rsi_ray.device_metrics import ToldMemory
 from rsi_ray.job import Job, Run
-from rsi_ray.metrics import ToldMemory
 from safety import (
     Authority,
     Grant,

@@ -31,7 +31,7 @@ def open_database(url: str) -> sa.Engine:
         parsed = make_url(url)
         plain = parsed.database and not parsed.database.startswith("file:")
         if parsed.get_backend_name() == "sqlite" and plain:
-            _make_folder(Path(str(parsed.database)).absolute().parent)
+            _make_folder_of(Path(str(parsed.database)).absolute())
         # every transaction here is committed or rolled back by its own block: no second rollback
         engine = sa.create_engine(parsed, pool_reset_on_return=None)
         if engine.dialect.name not in _SETTINGS:
@@ -55,18 +55,18 @@ def open_database(url: str) -> sa.Engine:
     return engine
 
 
-def _make_folder(folder: Path) -> None:
-    """For a database's file.
+def _make_folder_of(file: Path) -> None:
+    """The folder of a database's file.
 
     Raises:
         OSError: it can't be made, or lies where several hosts reach it.
     """
-    if network := network_under(folder):
+    if network := network_under(file):
         raise OSError(
             f"lies on {network}, where locks don't hold; expected a disk of the host that the governor runs "
             "on, or a PostgreSQL URL"
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _complete(connection: sa.Connection, columns: str) -> list[str]:

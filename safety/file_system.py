@@ -20,9 +20,12 @@ NETWORK = frozenset(
         "glusterfs",
         "gpfs",
         "lustre",
+        "fuse.blobfuse",
+        "fuse.blobfuse2",
         "fuse.ceph",
         "fuse.gcsfuse",
         "fuse.glusterfs",
+        "fuse.juicefs",
         "fuse.mount-s3",
         "fuse.rclone",
         "fuse.s3fs",
@@ -53,6 +56,7 @@ def network_of(path: Path, mounts: str) -> str:
 def network_under(path: Path) -> str:
     """The same, by this machine's table; "" where it has none."""
     try:
+        path = path.resolve()  # before the table is read: to look there may mount it
         return network_of(path, MOUNTS.read_text())
     except OSError:
         return ""

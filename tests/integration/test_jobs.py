@@ -159,3 +159,10 @@ def test_the_doctor_looks_at_every_node_and_tells_what_to_do(tmp_path: Path, com
     assert found["dashboard"]["told"] == "at 127.0.0.1:8265, for its own host alone"
     assert {line["level"] for line in found.values()} <= {"ok", "warn"}
     assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_the_doctor_reports_a_storage_that_can_not_be_written(command: Command, ray: Cluster):
+    code, out, err = command("doctor", "--storage", "/proc/none", "--address", ray.address)
+    assert (code, err) == (1, "")
+    assert "FAIL  storage" in out
+    assert "/proc/none can't be written: " in out

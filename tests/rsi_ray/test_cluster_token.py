@@ -37,6 +37,11 @@ def test_who_has_set_the_mode_is_obeyed(tmp_path: Path, mode: str):
     assert shown(tmp_path, RAY_AUTH_TOKEN="secret", RAY_AUTH_MODE=mode) == mode
 
 
+def test_where_nobody_may_look_there_is_none(tmp_path: Path):
+    assert shown(tmp_path, RAY_AUTH_TOKEN_PATH="x" * 300) is None
+    assert shown(Path("~"), HOME="/nowhere") is None
+
+
 def test_a_process_that_has_loaded_ray_is_left_as_it_is(
     command_here: Command, monkeypatch: pytest.MonkeyPatch
 ):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
 from rsi_ray import examination
 from rsi_ray.doctor import Gpu
@@ -27,6 +28,11 @@ def test_gpus_are_those_of_the_drivers_tool():
         name="NVIDIA H100 80GB HBM3", total_bytes=81559 << 20, used_bytes=512 << 20, driver="570.86.15"
     )
     assert other.used_bytes == 0
+
+
+def test_memory_that_the_tool_does_not_tell_is_none():
+    (one,) = examination.gpus(told("NVIDIA GB10, [N/A], [N/A], 580.95\n"))
+    assert (one.total_bytes, one.used_bytes) == (0, 0)
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError("none"), subprocess.CalledProcessError(9, "nvidia-smi")])
@@ -68,3 +74,14 @@ def test_a_node_that_sees_another_storage_says_so(tmp_path: Path):
     assert "is not the storage of the head" in probe.facts(str(tmp_path / "missing"), "mark")["storage"]
     (tmp_path / "mark").write_text("another")
     assert "is not the storage of the head" in probe.facts(str(tmp_path), "mark")["storage"]
+
+
+def test_a_ledger_on_another_host_is_opened_by_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    class Governor:
+        def ledger_url(self) -> str:
+            return f"sqlite:///{tmp_path}/far/ledger.db"
+
+    monkeypatch.setattr(ray, "get_actor", lambda *named, **options: object())
+    monkeypatch.setattr(examination, "connect_to_any", lambda *given, **options: Governor())
+    assert "is on another host: run the doctor there" in examination.watch("", tmp_path).fault
+    assert not (tmp_path / "far").exists()

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from rsi_ray.jobs import Once
+from collections.abc import AsyncIterator
+
+import pytest
+from ray.job_submission import JobInfo, JobStatus
+
+from rsi_ray.jobs import AWAY_SECONDS, Jobs, Once
+from safety.errors import ClusterUnreachable
 
 
 def test_a_log_that_is_read_from_its_beginning_again_is_told_once():
@@ -13,3 +19,48 @@ def test_a_log_that_is_read_from_its_beginning_again_is_told_once():
         for chunk in chunks:
             log.take(chunk)
     assert "".join(told) == "one two three four"
+
+
+class Server:
+    """An API server whose connections break, each after a part of the log; the last one ends well."""
+
+    def __init__(self, connections: list[list[str]], *, silent: bool = False) -> None:
+        self.connections, self.silent = connections, silent
+        self.now = 0.0
+
+    def get_job_info(self, id: str) -> JobInfo:
+        over = not self.connections and not self.silent
+        return JobInfo(status=JobStatus.SUCCEEDED if over else JobStatus.RUNNING, entrypoint="run")
+
+    async def tail_job_logs(self, id: str) -> AsyncIterator[str]:
+        if not self.connections:
+            raise RuntimeError("WebSocket connection closed unexpectedly")
+        for chunk in self.connections.pop(0):
+            self.now += 2 * AWAY_SECONDS  # a job's whole life goes by
+            yield chunk
+        if self.connections or self.silent:
+            raise RuntimeError("WebSocket connection closed unexpectedly")
+
+
+def followed(server: Server) -> str:
+    told: list[str] = []
+    jobs = Jobs.__new__(Jobs)
+    jobs._client = server  # type: ignore[assignment]
+
+    def sleep(seconds: float) -> None:
+        server.now += seconds
+
+    jobs.follow("some", told.append, lambda: server.now, sleep)
+    return "".join(told)
+
+
+def test_a_log_is_followed_over_broken_connections_however_long_it_lasts():
+    server = Server([["one "], ["one ", "two "], ["one ", "two ", "three"]])
+    assert followed(server) == "one two three"
+
+
+def test_a_cluster_that_stays_away_is_given_up_and_the_job_may_go_on():
+    server = Server([["one "]], silent=True)
+    with pytest.raises(ClusterUnreachable, match=r"nothing is heard of it for 60 s .* it may go on"):
+        followed(server)
+    assert server.now >= 3 * AWAY_SECONDS

@@ -5,7 +5,9 @@ import math
 import optuna
 import pytest
 
-from rsi_ray.metrics import METRICS, MOST_CHARACTERS, MOST_TRAINING, Seen, ToldMemory, of_run
+from rsi_ray.device_metrics import METRICS as OF_WORKER
+from rsi_ray.device_metrics import ToldMemory
+from rsi_ray.metrics import METRICS, MOST_CHARACTERS, MOST_TRAINING, Seen, of_run
 from rsi_ray.records import RECORD, Verdict
 from safety.metrics import METRICS as OF_LEDGER
 
@@ -97,7 +99,7 @@ def test_a_run_without_a_score_tells_none():
 
 
 def test_no_metric_has_the_name_of_another():
-    assert not set(METRICS) & set(OF_LEDGER)
+    assert not (set(METRICS) | set(OF_WORKER)) & set(OF_LEDGER)
 
 
 # --- GPU memory
@@ -114,7 +116,7 @@ class Memory:
 
 
 def test_a_gpus_memory_is_told_beside_what_was_reserved_when_the_keeper_looks(monkeypatch):
-    monkeypatch.setattr("rsi_ray.metrics.Exporter", Heard)
+    monkeypatch.setattr("rsi_ray.device_metrics.Exporter", Heard)
     memory = Memory()
     told = ToldMemory(memory, lambda: 1000, "s")
     told.begin()
@@ -131,7 +133,7 @@ class Heard:
     """What Ray would be told."""
 
     def __init__(self, metrics, read):
-        assert metrics is METRICS
+        assert metrics is OF_WORKER
         self._read, self.heard = read, []
 
     def tell(self):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from safety import Allow, Ledger
+from safety import Allow, Ledger, file_system
 from safety.checkpoints import CheckpointFile
 from safety.identity import KEY_FILE, identity_in
 from safety.kill_file import obey
@@ -54,6 +54,18 @@ def test_a_kill_that_the_ledger_does_not_take_becomes_the_file_that_kills(
     killed = ledger.killed()
     assert killed is not None
     assert killed.reason == "fire (by ann)"
+
+
+def test_a_kill_on_a_ledger_that_came_to_lie_on_a_share_becomes_the_file_that_kills(
+    ledger: Ledger, command: Printed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "mounts").write_text(f"server:/x {tmp_path} nfs4 rw 0 0\n")
+    monkeypatch.setattr(file_system, "MOUNTS", tmp_path / "mounts")
+    code, printed = command("kill", "--reason", "fire", "--by", "ann")
+    assert (code, printed.count("\n")) == (1, 1)
+    assert "lies on nfs4" in printed
+    obey(ledger, tmp_path)
+    assert ledger.killed() is not None
 
 
 def test_a_user_without_a_name_kills_too(ledger: Ledger, command: Printed, monkeypatch: pytest.MonkeyPatch):

@@ -28,6 +28,7 @@ limits: {{bounds: {{max_params: 1e6, max_flops: 1e9, max_memory: 1e9}}}}
 """
 LOADS = """
 import pickle, sys
+import rsi_ray.worker
 pickle.load(sys.stdin.buffer).load_task()
 print(*sorted({"optuna", "rsi_ray.api", "rsi_ray.wiring"} & set(sys.modules)))
 """

@@ -88,6 +88,33 @@ def test_what_leads_out_of_the_files_folder_is_refused(tmp_path: Path):
     (tmp_path / "here" / "link").symlink_to(tmp_path / "data.csv")
     with pytest.raises(SweepError, match="link lies outside"):
         parcel(tmp_path / "here", task={"path": "link"})
+    (tmp_path / "here" / "data").mkdir()
+    (tmp_path / "here" / "data" / "key").symlink_to(tmp_path / "data.csv")
+    with pytest.raises(SweepError, match="data lies outside the file's folder by the link key"):
+        parcel(tmp_path / "here", task={"path": "data"})
+    (tmp_path / "here" / "limits.yaml").touch()
+    with pytest.raises(SweepError, match="lies outside"):
+        parcel(tmp_path / "here", limits="../here/limits.yaml")
+
+
+def test_data_that_an_ignore_file_names_are_carried_without_it(tmp_path: Path):
+    (tmp_path / "here" / "data").mkdir(parents=True)
+    for name in (".gitignore", ".rayignore", "a.csv"):
+        (tmp_path / "here" / "data" / name).write_text("*")
+    given = parcel(tmp_path / "here", task={"path": "data"})
+    assert carried(given, tmp_path / "there") == {"sweep.yaml", "data/a.csv"}
+
+
+def test_a_module_is_what_python_would_import(tmp_path: Path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine.py").touch()
+    assert set(parcel(tmp_path, sampler="mine:Sampler").files) == {"sweep.yaml", "mine.py"}
+    (tmp_path / "mine" / "__init__.py").touch()
+    assert set(parcel(tmp_path, sampler="mine:Sampler").files) == {"sweep.yaml", "mine"}
+
+
+def test_text_that_is_too_long_for_a_path_is_none(tmp_path: Path):
+    assert set(parcel(tmp_path, task={"text": "x" * 5000}).files) == {"sweep.yaml"}
 
 
 def test_an_absolute_path_is_the_clusters_and_told_where_it_is_not_here(tmp_path: Path):

@@ -9,6 +9,7 @@ import pytest
 
 from rsi_ray import Sweep
 from rsi_ray.disk import RUN_FILE, STUDY_FILE, open_folder
+from rsi_ray.runs import told_config
 from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
 from search_spaces import MLPSpace
 from search_spaces.mlp import MLPSpec
@@ -72,3 +73,15 @@ def test_a_candidate_that_waits_still_is_one_of_the_space(tmp_path):
         study.enqueue_trial(plan.enqueued[0])
     assert sweep_in(tmp_path).plan_as("s-1", sweep="s").resumed
     assert json.loads((plan.folder / RUN_FILE).read_text())["enqueued"] == list(plan.enqueued)
+
+
+def test_what_lay_beside_a_file_is_looked_for_here_where_that_folder_is_gone(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    gone = tmp_path / "gone"
+    config = {"task": {"paths": [f"{gone}/a.csv", "/else/b.csv"]}, "name": f"{gone}", "trials": 3}
+    (tmp_path / "run.json").write_text(json.dumps({"beside": str(gone), "config": config}))
+    assert told_config(tmp_path)["task"]["paths"] == [f"{tmp_path}/here/a.csv", "/else/b.csv"]
+    assert told_config(tmp_path)["trials"] == 3
+    gone.mkdir()
+    assert told_config(tmp_path) == config

@@ -49,5 +49,9 @@ def test_a_ledger_on_a_networks_file_system_is_refused(tmp_path: Path, monkeypat
     ):
         Ledger(f"sqlite:///{tmp_path}/ledger.db")
     assert not (tmp_path / "ledger.db").exists()
+    (tmp_path / "mounts").write_text(f"server:/x {tmp_path}/share nfs4 rw 0 0\n")
+    (tmp_path / "linked.db").symlink_to(tmp_path / "share" / "ledger.db")
+    with pytest.raises(LedgerError, match="lies on nfs4"):
+        Ledger(f"sqlite:///{tmp_path}/linked.db")
     monkeypatch.setattr(file_system, "MOUNTS", tmp_path / "none")
     Ledger(f"sqlite:///{tmp_path}/ledger.db").close()
