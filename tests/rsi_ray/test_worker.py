@@ -79,7 +79,7 @@ def test_a_worker_is_named_by_its_sweep_its_trial_and_the_generations_run(make):
 
 def test_a_worker_holds_its_gpus_memory_against_its_lease(make, monkeypatch):
     read = []
-    monkeypatch.setattr("rsi_ray.metrics.Exporter", lambda metrics, samples: read.append(samples))
+    monkeypatch.setattr("rsi_ray.device_metrics.Exporter", lambda metrics, samples: read.append(samples))
     candidate = make()
     candidate.train()
     used, reserved = read[0]()
