@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -219,11 +219,8 @@ def watch(ledger: str, storage: Path) -> Watch:
         url = governor.ledger_url()
         if (file := sqlite_path(url)) and not file.is_file():
             return Watch(ledger=url, fault=f"its ledger {file} is on another host: run the doctor there")
-        opened = Ledger(url)
-        try:
+        with closing(Ledger(url)) as opened:
             found = opened.overview()
-        finally:
-            opened.close()
     except SafetyError as error:
         return Watch(ledger=without_password(ledger), fault=one_line(error))
     drill = found.drill

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -259,12 +260,7 @@ def new_folder(storage: Path, name: str, now: time.struct_time) -> Path:
 
 def circumstances(data: str) -> dict[str, Any]:
     """What a score depends on besides configuration and seed: versions of libraries, and the data."""
-    libraries = libraries_here()
-    return {
-        "data": data,
-        "python": libraries.pop("python"),
-        "libraries": libraries,
-    }
+    return {"data": data, "python": platform.python_version(), "libraries": libraries_here()}
 
 
 def find_trial(storage: Path, trial: str) -> StoredTrial:

@@ -8,8 +8,8 @@ from importlib.metadata import version
 # of this project; a job carries the package without installing it
 VERSION = "0.1.0"
 
-# what a run's scores depend on beside space, configuration and seed
 PROJECT = "rsi-ray"
+# what a run's scores depend on beside space, configuration and seed
 LIBRARIES = (PROJECT, "torch", "ray", "optuna", "numpy")
 # and what a ledger depends on
 DECIDING = ("SQLAlchemy", "pydantic", "cryptography", "rfc8785")
@@ -17,10 +17,10 @@ DECIDING = ("SQLAlchemy", "pydantic", "cryptography", "rfc8785")
 
 def versions_here() -> dict[str, str]:
     """Of Python and of the libraries that decide, train and sign."""
-    return {**libraries_here(), **{name: version(name) for name in DECIDING}}
+    deciding = {name: version(name) for name in DECIDING}
+    return {"python": platform.python_version(), **libraries_here(), **deciding}
 
 
 def libraries_here() -> dict[str, str]:
-    """Of Python and of the libraries that scores depend on."""
-    others = {name: version(name) for name in LIBRARIES if name != PROJECT}
-    return {"python": platform.python_version(), PROJECT: VERSION, **others}
+    """Of the libraries that scores depend on."""
+    return {name: VERSION if name == PROJECT else version(name) for name in LIBRARIES}
