@@ -29,10 +29,15 @@ def settle_cut_short(connection: sa.Connection, clock: Clock, lease: Lease, told
 
 
 def _spend(
-    connection: sa.Connection, clock: Clock, lease: Lease, state: str, used: Mapping[str, int]
+    connection: sa.Connection,
+    clock: Clock,
+    lease: Lease,
+    state: str,
+    used: Mapping[str, int],
+    computed: Mapping[str, int] | None = None,
 ) -> None:
     """End a lease; more than it held is an incident, and freezes the sweep."""
-    overrun = leases.end(connection, clock, lease, state, used)
+    overrun = leases.end(connection, clock, lease, state, used, computed=computed)
     if overrun:
         detail = {"overrun": dict(overrun)}
         audit.note(connection, clock, "incident", sweep=lease.sweep, key=lease.key, detail=detail)
@@ -66,12 +71,14 @@ def revoke_over(connection: sa.Connection, clock: Clock, sweep: str) -> None:
 
 def cut_short(clock: Clock, lease: Lease, told: Usage) -> Usage:
     """What a trial that died is charged: up to its next report, its time until now, and what it told."""
-    claim = lease.claim
-    usage = told.credible(claim) if told.lease in (0, lease.id) else Usage()
-    usage = usage.at_least(lease.heard)
-    elapsed = claim.wall_ms
-    if lease.boot == clock.boot:
-        elapsed = min(clock.monotonic_ms() - lease.began_ms, claim.wall_ms)
+    usage = told.credible(lease.claim) if told.lease in (0, lease.id) else Usage()
+    elapsed = clock.monotonic_ms() - lease.began_ms if lease.boot == clock.boot else lease.claim.wall_ms
+    return _up_to_the_next_report(lease, usage.at_least(lease.heard), elapsed)
+
+
+def _up_to_the_next_report(lease: Lease, usage: Usage, elapsed_ms: int) -> Usage:
+    """What a dead trial can have computed: nobody asked it for more than one report after the last."""
+    claim, elapsed = lease.claim, min(elapsed_ms, lease.claim.wall_ms)
     gpu_ms = -(-claim.gpu_ms * elapsed // max(1, claim.wall_ms))
     return usage.at_least(
         Usage(wall_ms=elapsed, gpu_ms=gpu_ms, reports=min(usage.reports + 1, claim.reports))
@@ -90,6 +97,8 @@ def reap(connection: sa.Connection, clock: Clock) -> int:
 def reap_begun(connection: sa.Connection, clock: Clock, lease: Lease) -> bool:
     """Spend the whole hold of a lease that is silent past deadline and grace, and what it told beyond that.
 
+    Of that, what its worker can't have computed pays for the trial's next attempt.
+
     Returns:
         Whether it was.
     """
@@ -102,5 +111,7 @@ def reap_begun(connection: sa.Connection, clock: Clock, lease: Lease) -> bool:
         return False
     told = lease.heard.charges(lease.claim)
     used = {name: max(amount, told[name]) for name, amount in budgets.whole(lease.claim).items()}
-    _spend(connection, clock, lease, "forfeited", used)
+    # its worker was dead at the deadline
+    computed = _up_to_the_next_report(lease, lease.heard, lease.deadline_ms - lease.began_ms)
+    _spend(connection, clock, lease, "forfeited", used, computed.charges(lease.claim))
     return True

@@ -11,6 +11,7 @@ from safety import audit
 from safety.audit import Entry, Row
 from safety.budgets import scopes
 from safety.claim import CONCURRENT_PARAMS, GPU_MS, TRAIN_GFLOP, WALL_MS, Claim
+from safety.lease import less
 
 # incidents that are kept one by one, the latest; all of them are counted
 MOST_INCIDENTS = 1_000
@@ -154,9 +155,10 @@ def _event(seq: int, entry: Entry, detail: Mapping[str, Any]) -> Event:
 def _hold(told: History, entry: Entry, detail: Mapping[str, Any]) -> None:
     try:
         claim = Claim(**detail["claim"])
-    except (KeyError, TypeError, ValueError):  # not what the ledger wrote
+        held = less(claim.charges(), detail.get("credit", {}))
+    except (KeyError, TypeError, ValueError, AttributeError):  # not what the ledger wrote
         return
-    told.held[entry.key] = {name: amount for name, amount in claim.charges().items() if name in TOLD}
+    told.held[entry.key] = {name: amount for name, amount in held.items() if name in TOLD}
     for place, amount in _places(entry, told.held[entry.key]):
         told.out[place] += amount
         told.peaks[place] = max(told.peaks.get(place, 0), told.out[place])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -57,6 +58,8 @@ class Lease:
         key: of this attempt: the trial's own, then `key#2`, `key#3`.
         trial: key of the trial.
         trials: whether it counts as a trial: 1, or 0 where an earlier attempt does.
+        credit: amounts, as JSON, that forfeited attempts were charged beyond what they can have computed: it
+            holds and is charged so much less. Once it is over, what is left of that for the next one.
         told: the most that its reports have told of its use, and how many were heard, as JSON; "" before
             the first one.
         used: what it was charged in the end, by resource, as JSON; "" while it is open.
@@ -77,6 +80,7 @@ class Lease:
     rule: str
     reason: str
     trials: int
+    credit: str
     told: str
     used: str
 
@@ -87,9 +91,14 @@ class Lease:
         counted = self.claim.counted(told.pop(REPORTS, 0))
         return Usage(**told).at_least(Usage(reports=counted))
 
+    @property
+    def paid(self) -> Counter[str]:
+        """What is charged already of what it uses, by resource."""
+        return Counter(json.loads(self.credit or "{}"))
+
     def charges(self) -> dict[str, int]:
         """Amount that it holds of each resource while it is open."""
-        return {**self.claim.charges(), TRIALS: self.trials}
+        return less({**self.claim.charges(), TRIALS: self.trials}, self.paid)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,6 +128,11 @@ class Grant:
     def next_report(self, made: int) -> int:
         """The report under way, which counts; none is after the last one that was declared."""
         return max(made, min(made + 1, self.claim.reports))
+
+
+def less(amounts: Mapping[str, int], paid: Mapping[str, int]) -> dict[str, int]:
+    """Amounts without what is paid of them already, by resource."""
+    return {name: max(0, amount - paid.get(name, 0)) for name, amount in amounts.items()}
 
 
 def object_digest(config: Mapping[str, object]) -> str:

@@ -6,6 +6,7 @@ A trial that was paused, changed or restarted gets another lease; its key means 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -13,10 +14,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from safety import audit, budgets, schema
-from safety.claim import TRIALS, USED, Claim, Usage
+from safety.claim import GPU_MS, TRAIN_GFLOP, TRIALS, USED, WALL_MS, Claim, Usage
 from safety.clock import Clock
 from safety.errors import KeyReused, LeaseLost
-from safety.lease import FAILED, KILLED, LOST, OPEN_STATES, REPORTS, Lease, Request
+from safety.lease import FAILED, KILLED, LOST, OPEN_STATES, REPORTS, Lease, Request, less
 from safety.prepared import Prepared, insertion
 from safety.verdict import Allow, Deny, Hold, Verdict
 
@@ -53,6 +54,8 @@ _NEW = {
     "state": "reserved", "fence": 0, "holder": "", "deadline_ms": 0, "began_ms": 0, "boot": "", "rule": "",
     "reason": "", "told": "", "used": "",
 }  # fmt: skip
+# what a forfeited lease was charged beyond what it can have computed, its trial's next attempt isn't charged
+PAID_ONCE = (TRAIN_GFLOP, GPU_MS, WALL_MS)
 _KINDS = {"settled": "settle", "forfeited": "forfeit", "void": "void"}
 
 
@@ -146,24 +149,34 @@ def reserve(connection: sa.Connection, clock: Clock, request: Request, known: Le
     """
     earlier = attempts(connection, request.key) if known else []
     counted = any(lease.state != "void" for lease in earlier)
-    charges = {**request.claim.charges(), TRIALS: 0 if counted else 1}
+    paid = earlier[-1].paid if earlier else Counter[str]()
+    charges = less({**request.claim.charges(), TRIALS: 0 if counted else 1}, paid)
     verdict = budgets.room(connection, request.sweep, charges)
     if isinstance(verdict, Allow):
         key = f"{request.key}#{len(earlier) + 1}" if earlier else request.key
-        _insert(connection, clock, request, key, charges)
+        _insert(connection, clock, request, key, charges, paid)
     return verdict
 
 
 def _insert(
-    connection: sa.Connection, clock: Clock, request: Request, key: str, charges: Mapping[str, int]
+    connection: sa.Connection,
+    clock: Clock,
+    request: Request,
+    key: str,
+    charges: Mapping[str, int],
+    paid: Mapping[str, int],
 ) -> None:
-    claim = request.claim.as_dict()
+    claim, credit = request.claim.as_dict(), {"credit": dict(paid)} if paid else {}
     row = {"key": key, "trial": request.key, "digest": request.digest, "sweep": request.sweep}
-    values = {**_NEW, **row, "claim": json.dumps(claim), "trials": charges[TRIALS]}
+    values = {**_NEW, **row, "claim": json.dumps(claim), "trials": charges[TRIALS], "credit": _text(paid)}
     _INSERT.change(connection, **values)
     budgets.hold(connection, request.sweep, charges)
-    detail = {"digest": request.digest, "claim": claim}
+    detail = {"digest": request.digest, "claim": claim, **credit}
     audit.note(connection, clock, "reserve", sweep=request.sweep, key=key, detail=detail)
+
+
+def _text(paid: Mapping[str, int]) -> str:
+    return json.dumps(dict(paid)) if paid else ""
 
 
 def change(connection: sa.Connection, lease: Lease, **values: object) -> None:
@@ -233,16 +246,25 @@ def end(
     state: str,
     used: Mapping[str, int],
     *,
+    computed: Mapping[str, int] | None = None,
     rule: str = "",
     reason: str = "",
 ) -> dict[str, int]:
-    """End a lease: spend what was used, return the rest of its hold; the overrun by resource."""
-    overrun = budgets.release(connection, lease.sweep, lease.charges(), used)
+    """End a lease: spend what was used, return the rest of its hold; the overrun by resource.
+
+    What was charged beyond what can have been `computed` pays for the trial's next attempt: the spent amount
+    of a budget never falls, and nothing is counted twice.
+    """
+    charged = less(used, lease.paid)
+    overrun = budgets.release(connection, lease.sweep, lease.charges(), charged)
     fence = lease.fence + (state == "forfeited")
+    left = Counter({name: max(used.get(name, 0), lease.paid[name]) for name in PAID_ONCE})
+    left -= Counter(used if computed is None else computed)
     # a later attempt at a trial isn't counted as another
-    charged = {resource: amount for resource, amount in used.items() if resource != TRIALS or lease.trials}
-    values: dict[str, object] = {"state": state, "fence": fence, "used": json.dumps(charged)}
+    kept = {resource: amount for resource, amount in charged.items() if resource != TRIALS or lease.trials}
+    values: dict[str, object] = {"state": state, "fence": fence, "credit": _text(left)}
+    values["used"] = json.dumps(kept)
     change(connection, lease, **values, **({"rule": rule, "reason": reason} if reason else {}))
-    detail = {"used": dict(used), **({"reason": reason} if reason else {})}
+    detail = {"used": charged, **({"reason": reason} if reason else {})}
     audit.note(connection, clock, _KINDS[state], sweep=lease.sweep, key=lease.key, rule=rule, detail=detail)
     return overrun

@@ -188,6 +188,8 @@ leases = _table(
     sa.Column("reason", sa.Text, nullable=False, default=""),
     # whether this attempt counts as a trial: 1, or 0 where an earlier one does
     sa.Column("trials", Int64, nullable=False),
+    # what earlier attempts were charged beyond what they can have computed, as far as it isn't used up: JSON
+    sa.Column("credit", sa.Text, nullable=False, default=""),
     # the most that its reports have told of its use: JSON
     sa.Column("told", sa.Text, nullable=False, default=""),
     # what it was charged in the end, by resource: JSON

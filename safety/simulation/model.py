@@ -9,6 +9,7 @@ from safety.claim import Claim, Usage
 from safety.limits import Limits
 
 RESOURCES = ("train_gflop", "trials", "concurrent_params", "gpu_ms", "wall_ms")
+LASTING = ("train_gflop", "gpu_ms", "wall_ms")
 OPEN = ("reserved", "active", "revoked")
 GFLOP = 10**9
 _MOST = 2**62
@@ -26,6 +27,7 @@ class Modelled:
     sweep: str
     claim: Claim
     charges: Mapping[str, int]
+    credit: Mapping[str, int] = field(default_factory=dict)
     state: str = "reserved"
     fence: int = 0
     holder: str = ""
@@ -85,30 +87,34 @@ class Model:
         for place in self.places(lease.sweep):
             self.budgets[place].held += lease.charges[place[1]]
 
-    def end(self, lease: Modelled, used: Mapping[str, int]) -> None:
-        """Return the hold and spend what was used of it."""
+    def end(self, lease: Modelled, used: Mapping[str, int], computed: Mapping[str, int]) -> None:
+        """Return the hold, spend what was used; what was charged for nothing pays the next attempt."""
         if lease.state != "void":
             self.counted.add(lease.trial)
         for place in self.places(lease.sweep):
             charge, budget = lease.charges[place[1]], self.budgets[place]
             budget.held -= charge
-            budget.spent += min(charge, used.get(place[1], 0))
+            budget.spent += min(charge, max(0, used.get(place[1], 0) - lease.credit.get(place[1], 0)))
+        charged = {name: max(used.get(name, 0), lease.credit.get(name, 0)) for name in LASTING}
+        lease.credit = {name: max(0, charged[name] - computed.get(name, 0)) for name in LASTING}
 
 
-def charges_of(claim: Claim, *, counted: bool) -> dict[str, int]:
-    """What a claim holds; a trial counts once."""
-    return {
+def charges_of(claim: Claim, *, counted: bool, credit: Mapping[str, int]) -> dict[str, int]:
+    """What a claim holds beyond what is paid already; a trial counts once."""
+    whole = {
         "train_gflop": _rounded_up(claim.train_flops, GFLOP),
         "trials": 0 if counted else 1,
         "concurrent_params": claim.params,
         "gpu_ms": claim.gpu_ms,
         "wall_ms": claim.wall_ms,
     }
+    return {name: max(0, amount - credit.get(name, 0)) for name, amount in whole.items()}
 
 
 def forfeited(lease: Modelled) -> dict[str, int]:
     """All that lasts."""
-    return {**lease.charges, "concurrent_params": 0}
+    whole = charges_of(lease.claim, counted=True, credit={})
+    return {**whole, "trials": lease.charges["trials"], "concurrent_params": 0}
 
 
 def settled(lease: Modelled, told: Usage) -> dict[str, int]:

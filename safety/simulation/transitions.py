@@ -72,10 +72,17 @@ class Transitions:
         if not asked or not isinstance(request, Request):
             raise Violated(f"I3: {row.key}: a lease that nobody asked for, in {call.method}")
         self._may_be_admitted(request)
-        counted = row.trial in self._model.counted
-        charges = charges_of(request.claim, counted=counted)
+        earlier = self._model.newest.get(row.trial)
+        credit = earlier.credit if earlier else {}
+        charges = charges_of(request.claim, counted=row.trial in self._model.counted, credit=credit)
         lease = Modelled(
-            id=row.id, trial=row.trial, key=row.key, sweep=request.sweep, claim=request.claim, charges=charges
+            id=row.id,
+            trial=row.trial,
+            key=row.key,
+            sweep=request.sweep,
+            claim=request.claim,
+            charges=charges,
+            credit=credit,
         )
         self._model.reserve(lease)
         for place in self._model.places(request.sweep):
@@ -127,7 +134,10 @@ class Transitions:
     def _ended(self, call: Call, lease: Modelled) -> None:
         told = f"{lease.key}: {lease.state} in {call.method} while its worker may compute"
         require(not self._may_compute(lease.id), "I5", told)
-        self._model.end(lease, self._used(call, lease))
+        used = self._used(call, lease)
+        is_silent = lease.state == "forfeited"
+        computed = cut_short(lease, Usage(), lease.deadline_ms - lease.began_ms) if is_silent else used
+        self._model.end(lease, used, computed)
 
     def _used(self, call: Call, lease: Modelled) -> dict[str, int]:
         if lease.state == "void":
