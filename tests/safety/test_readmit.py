@@ -82,6 +82,88 @@ def test_a_worker_that_is_silent_is_waited_for_until_its_lease_is_forfeited(gove
     clock.pass_ms(1)
     assert governor.readmit(request()) == Allow()
     assert kinds(ledger)[-2:] == ["forfeit", "reserve"]
+    # of ten that are spent, it can have computed the first of five reports
+    assert amounts(ledger, "train_gflop") == (2, 10, 0)
+
+
+def lost(governor, ledger, clock, *, reports, seconds=20):
+    """A worker that was heard so many times and then no more: its whole hold is spent."""
+    grant = begin(ledger, request())
+    for _ in range(reports):
+        governor.report("s/1", Report(score=0.5, usage=Usage(lease=grant.lease)))
+    clock.pass_ms(seconds * 1000 + 1)
+    ledger.reap()
+    return grant
+
+
+@pytest.mark.parametrize("reports", [0, 1, 2, 3, 4])
+def test_a_trial_that_goes_on_after_its_worker_was_lost_is_charged_what_was_computed_twice_alone(
+    governor, ledger, clock, reports
+):
+    governor.readmit(request())
+    lost(governor, ledger, clock, reports=reports)
+    assert amounts(ledger, "train_gflop") == (0, 10, 0)
+    assert governor.readmit(request()) == Allow()
+    grant = begin(ledger, request())
+    ledger.settle(grant.lease, grant.fence, Usage(reports=5 - reports))
+    # the report that was under way, and the five that the trial makes
+    assert amounts(ledger, "train_gflop") == (0, 2 + 10, 0)
+    assert amounts(ledger, "trials") == (0, 1, 0)
+
+
+def test_a_trial_that_is_lost_twice_is_charged_no_report_twice_but_those_under_way(governor, ledger, clock):
+    governor.readmit(request())
+    lost(governor, ledger, clock, reports=1)
+    governor.readmit(request())
+    lost(governor, ledger, clock, reports=2)
+    assert amounts(ledger, "train_gflop") == (0, 10 + 4, 0)  # its second lease held no more
+    governor.readmit(request())
+    grant = begin(ledger, request())
+    ledger.settle(grant.lease, grant.fence, Usage(reports=2))
+    assert amounts(ledger, "train_gflop") == (0, 10 + 2 + 2, 0)
+
+
+def test_what_a_lost_attempt_has_paid_is_not_lost_where_the_next_one_is_paused_or_never_begins(
+    governor, ledger, clock
+):
+    governor.readmit(request())
+    lost(governor, ledger, clock, reports=0)
+    governor.readmit(request())
+    ledger.void("s/1", "removed")
+    governor.readmit(request())
+    settled(ledger, request(), reports=1)
+    governor.readmit(request())
+    settled(ledger, request(), reports=4)
+    assert amounts(ledger, "train_gflop") == (0, 2 + 10, 0)
+
+
+def test_what_was_spent_stays_spent_where_a_trial_that_was_lost_ends_early(governor, ledger, clock):
+    governor.readmit(request())
+    lost(governor, ledger, clock, reports=0)
+    governor.readmit(request())
+    settled(ledger, request(), reports=1)
+    assert amounts(ledger, "train_gflop") == (0, 10, 0)
+    governor.readmit(request())
+    grant = begin(ledger, request())
+    ledger.settle(grant.lease, grant.fence, Usage(train_flops=99 * GFLOP, reports=5))
+    assert amounts(ledger, "train_gflop")[2] > 0  # more than it held is an overrun as ever
+    assert ledger.sweep("s").state == "frozen"
+
+
+def test_the_time_of_a_lost_worker_counts_until_its_deadline(governor, ledger, clock):
+    governor.readmit(request())
+    lost(governor, ledger, clock, reports=0)
+    governor.readmit(request())
+    assert amounts(ledger, "wall_ms") == (15_000, 60_000, 0)
+    assert amounts(ledger, "gpu_ms") == (1_500, 6_000, 0)
+
+
+def test_a_claim_for_one_report_is_computed_whole_for_all_that_is_known(governor, ledger, clock):
+    asked = request(reports=1)
+    governor.readmit(asked)
+    begin(ledger, asked)
+    clock.pass_ms(20_001)
+    governor.readmit(asked)
     assert amounts(ledger, "train_gflop") == (10, 10, 0)
 
 
