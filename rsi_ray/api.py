@@ -39,6 +39,7 @@ from rsi_ray.runs import (
 )
 from rsi_ray.samplers import Guarded, sampler_of
 from rsi_ray.schedulers import SchedulerOptions, mutable_distributions, scheduler_of
+from rsi_ray.states import CHECKPOINT_SECONDS
 from rsi_ray.study import TOLD, trial_of
 from rsi_ray.sweep import run_sweep
 from rsi_ray.table_job import TableJob
@@ -79,6 +80,7 @@ class Sweep:
         warm_start: folder of an earlier run, or an Optuna study, whose candidates the sampler is told.
         keep_weights: best candidates whose weights are kept.
         checkpoint_bytes: what weights and checkpoints may take on disk; None for no quota.
+        checkpoint_seconds: between two states of a candidate that another node may go on from; None for none.
         max_failures: candidates that failed in a row, after which the sweep ends.
         storage: folder of all runs.
         ledger: SQLAlchemy URL of the ledger; None for that of the cluster's governor, or one in the storage.
@@ -115,6 +117,7 @@ class Sweep:
     warm_start: str | Path | optuna.Study | None = None
     keep_weights: int = 3
     checkpoint_bytes: int | None = None
+    checkpoint_seconds: int | None = CHECKPOINT_SECONDS
     max_failures: int = 3
     storage: str | Path = "rsi_results"
     ledger: str | None = None
@@ -286,6 +289,7 @@ class Sweep:
             keep_weights=self.keep_weights,
             seconds=self.seconds,
             checkpoint_bytes=self.checkpoint_bytes,
+            checkpoint_seconds=self.checkpoint_seconds,
             max_failures=self.max_failures,
             seed=self.seed,
             about={

@@ -19,6 +19,7 @@ from rsi_ray.printable import one_line
 from rsi_ray.runs import told_config
 from rsi_ray.samplers import SAMPLERS, sampler_of
 from rsi_ray.sections import Whole, parse_section
+from rsi_ray.states import CHECKPOINT_SECONDS
 from rsi_ray.train import Schedule
 from rsi_ray.wiring import (
     SPACES,
@@ -144,6 +145,11 @@ class SweepConfig(StrictModel):
     keep_weights: Whole = Field(default=3, description="best candidates whose weights are kept")
     checkpoint_bytes: Whole | None = Field(
         default=None, description="what weights and checkpoints may take on disk; more ends the sweep"
+    )
+    checkpoint_seconds: Whole | None = Field(
+        default=CHECKPOINT_SECONDS,
+        description="between two states of a candidate in training that another node goes on from where "
+        "its own is lost; 0 for one at each report, null for none",
     )
     max_failures: Count = Field(
         default=3, description="candidates that failed in a row; so many end the sweep"

@@ -15,13 +15,15 @@ from optuna.trial import FrozenTrial
 from rsi_ray.errors import SweepError
 from rsi_ray.plan import Plan
 from rsi_ray.records import Verdict, frame, record_of
-from rsi_ray.study import open_study, take_up
+from rsi_ray.states import kept_in
+from rsi_ray.study import known_outcomes, open_study, take_up
 from safety import request_digest
 
 RUN_FILE = "run.json"
 STUDY_FILE = "study.log"
 LOCK_FILE = "run.lock"
 WEIGHTS = "weights"
+STATES = "states"
 TUNE = "tune"
 
 
@@ -94,10 +96,20 @@ def prune_weights(plan: Plan, study: optuna.Study, live: Collection[str] = ()) -
             path.unlink()
 
 
+def prune_states(plan: Plan, study: optuna.Study) -> None:
+    """Keep the states of candidates that have not ended: a run that is resumed goes on from them."""
+    folder, ended = plan.folder / STATES, known_outcomes(study)
+    for kept in kept_in(folder):
+        if kept.digest in ended:
+            kept.path.unlink(missing_ok=True)
+    with suppress(OSError):  # there is none, or it holds something
+        folder.rmdir()
+
+
 def bytes_of_checkpoints(folder: Path) -> int:
     """Bytes of everything that Tune and the workers have written for a sweep."""
     total = 0
-    for part in (folder / TUNE, folder / WEIGHTS):
+    for part in (folder / TUNE, folder / WEIGHTS, folder / STATES):
         for path in part.rglob("*"):
             with suppress(FileNotFoundError):  # removed meanwhile
                 total += path.stat().st_size if path.is_file() else 0

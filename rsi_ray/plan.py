@@ -18,6 +18,7 @@ from rsi_ray.errors import SweepError
 from rsi_ray.job import Job
 from rsi_ray.objectives import SCORE
 from rsi_ray.random_draws import RANDOM_DRAWS, random_config
+from rsi_ray.states import CHECKPOINT_SECONDS
 from safety import Allow, Deny, Limits, Verdict, judge_claim
 from search_spaces.space import Suggests
 
@@ -53,6 +54,7 @@ class Plan:
         keep_weights: best candidates whose weights are kept.
         seconds: after so many nothing more is started and the sweep ends; None for no end.
         checkpoint_bytes: what its weights and checkpoints may take on disk; None for no quota.
+        checkpoint_seconds: between two states of a candidate that another node may go on from; None for none.
         max_failures: candidates that failed in a row, after which the sweep ends.
         seed: of the draws that are not the sampler's.
         resumed: whether its folder holds a run that was stopped.
@@ -80,6 +82,7 @@ class Plan:
     keep_weights: int = 3
     seconds: int | None = None
     checkpoint_bytes: int | None = None
+    checkpoint_seconds: int | None = CHECKPOINT_SECONDS
     max_failures: int = 3
     ledger_named: bool = True
     governor_key: str = ""

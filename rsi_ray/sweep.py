@@ -15,14 +15,14 @@ from ray.tune import TuneError
 from ray.tune.schedulers import TrialScheduler
 
 from rsi_ray.connection import local_ray
-from rsi_ray.disk import TUNE, WEIGHTS, nothing_empty, open_folder, prune_weights
+from rsi_ray.disk import STATES, TUNE, WEIGHTS, nothing_empty, open_folder, prune_states, prune_weights
 from rsi_ray.errors import SweepError
 from rsi_ray.log_tail import log_tail
 from rsi_ray.observer import Observer, Watch, signals_as_stop
 from rsi_ray.plan import Plan, check_plan, judge_config
 from rsi_ray.redraw import redraw
 from rsi_ray.result import Result, result_of, write_table
-from rsi_ray.sampling import METRIC, OptunaSearcher
+from rsi_ray.sampling import METRIC, MOST_LOST, OptunaSearcher
 from rsi_ray.schedulers import recall
 from rsi_ray.study import scores_by_report, trained_count
 from rsi_ray.sweep_emergency import require_running, shut_down_if_frozen
@@ -69,7 +69,11 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
         require_running(plan, governor, tail.lines)
         patient = Patient(governor, stop)
         governance = Governance(
-            authority=patient, sweep=plan.on_ledger, price=plan.job.price, stop_asked=stop
+            authority=patient,
+            sweep=plan.on_ledger,
+            price=plan.job.price,
+            stop_asked=stop,
+            retries_failures=False,
         )
         concurrent = plan.concurrent or _fitting(plan)
         stop.after(plan.seconds)
@@ -88,6 +92,7 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
             finally:
                 write_table(plan, study)
                 prune_weights(plan, study)
+                prune_states(plan, study)
         result = result_of(
             plan,
             study,
@@ -218,6 +223,8 @@ def _tuner(
         authority=governor,
         sweep=plan.on_ledger,
         weights=plan.folder / WEIGHTS,
+        states=plan.folder / STATES,
+        state_seconds=plan.checkpoint_seconds,
         threads=plan.cpus,
         run=plan.name if plan.sweep else "",
     )
@@ -237,6 +244,7 @@ def _tuner(
             storage_path=str(plan.folder.resolve()),
             stop=GovernedStopper(governance, METRIC),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            failure_config=tune.FailureConfig(max_failures=MOST_LOST),
             callbacks=[observer],
             verbose=0,
         ),

@@ -87,6 +87,7 @@ def sweep_of(config: SweepConfig) -> Sweep:
         warm_start=config.warm_start,
         keep_weights=config.keep_weights,
         checkpoint_bytes=config.checkpoint_bytes,
+        checkpoint_seconds=config.checkpoint_seconds,
         max_failures=config.max_failures,
         storage=config.storage,
         ledger=config.ledger,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from ray.tune import Trainable
 from rsi_ray.cuda_memory import CudaMemory
 from rsi_ray.device_metrics import ToldMemory
 from rsi_ray.job import Job, Run
+from rsi_ray.states import States
 from safety import (
     Authority,
     Grant,
@@ -24,6 +26,8 @@ from safety import (
 from safety.governance import REFUSED, marker, tellable, told
 from safety.resources import resident_bytes
 from safety.trainable import is_own_process, keeper_of_this_process
+
+log = logging.getLogger(__name__)
 
 STATE_FILE = "state.safetensors"
 
@@ -39,6 +43,8 @@ class Candidate(Trainable):
         authority: Authority,
         sweep: str,
         weights: Path,
+        states: Path,
+        state_seconds: float | None = None,
         threads: int = 1,
         run: str = "",
     ) -> None:
@@ -50,6 +56,8 @@ class Candidate(Trainable):
             authority: the governor.
             sweep: name of the sweep.
             weights: folder for the weights of candidates that were trained to the end.
+            states: folder for what another node goes on from where this one is lost.
+            state_seconds: between two such states of a candidate; None for none.
             threads: of torch on the CPU.
             run: its name, a generation's where the sweep is a loop's.
         """
@@ -58,6 +66,7 @@ class Candidate(Trainable):
         self._named = run
         device = ToldMemory(CudaMemory(), lambda: self._keeper.grant.claim.memory_bytes, sweep)
         self._keeper = keeper_of_this_process(authority, memory=resident_bytes, device=device)
+        self._states = States(states, state_seconds)
         self._run: Run | None = None
         self._reports, self._refused = 0, ""
         torch.set_num_threads(threads)
@@ -73,6 +82,7 @@ class Candidate(Trainable):
         try:
             if self._run is None:
                 self._begin()
+                self._go_on_from_state()
             return self._train_on(self._keeper.grant)
         except LeaseLost as error:
             return {"done": True, REFUSED: str(error), **self._lease_if_begun()}
@@ -96,10 +106,13 @@ class Candidate(Trainable):
             report = tellable(self._required_run().next_report())
             if done:
                 self._export()
+            else:
+                self._states.keep(self._digest, self.training_iteration + 1, self._required_run().save)
         self._reports += 1
         usage = grant.used(reports=self._reports, elapsed_ms=self._keeper.elapsed_ms())
         result = {**report, **told(grant, usage), "done": done}
         if done:
+            self._states.forget(self._digest)
             self._close()
         return result
 
@@ -108,11 +121,25 @@ class Candidate(Trainable):
             raise LeaseLost(self._refused)
         # measured before the lease: counting on the meta device allocates and trains nothing
         measured = self._job.measure(self.config)
-        key, digest = f"{self._sweep}/{self.trial_id}", request_digest(self.config)
+        key, self._digest = f"{self._sweep}/{self.trial_id}", request_digest(self.config)
         holder = f"{os.getpid()}@{self._local_ip}"
-        self._keeper.begin(key, digest, holder, measured)
+        self._keeper.begin(key, self._digest, holder, measured)
         with self._keeper.computing():
             self._run = self._job.begin(self.config)
+
+    def _go_on_from_state(self) -> None:
+        """Where the candidate was in training on a node that is lost, it doesn't begin anew."""
+        kept = self._states.begin(self._digest)
+        if kept is None:
+            return
+        with self._keeper.computing():
+            try:
+                self._required_run().restore(kept.path)
+                self._iteration = kept.reports
+            except Exception as error:  # torn, exchanged, or of another version
+                log.warning("%s: begins anew, its state can't be read: %s", kept.path, error)
+                self._states.forget(self._digest)
+                self._run = self._job.begin(self.config)
 
     def _cut_short(self, grant: Grant) -> Usage:
         reports = grant.next_report(self._reports)

@@ -64,6 +64,8 @@ class Governance:
         stop_asked: whether somebody asks for the end of the sweep.
         digest: of a configuration, as the workers take it.
         heard: what the governor has told.
+        retries_failures: whether Tune may try a trial again that failed by itself, as often as it is told to;
+            one whose worker died or lost its lease it always may.
     """
 
     authority: Authority
@@ -72,6 +74,7 @@ class Governance:
     stop_asked: Callable[[], bool] = _never
     digest: Callable[[Mapping[str, Any]], str] = request_digest
     heard: Heard = field(default_factory=Heard)
+    retries_failures: bool = True
 
     def key(self, trial_id: str) -> str:
         """Idempotency key of a trial."""

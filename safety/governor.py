@@ -13,7 +13,7 @@ from safety.drills import Canary
 from safety.emergency_client import EmergencyClient
 from safety.errors import GovernorUnreachable, LeaseLost, LedgerUnavailable
 from safety.evaluations import Evaluated
-from safety.lease import DIED, FAILED, LOST, Grant, Request
+from safety.lease import DIED, FAILED, LOST, OVERTIME, Grant, Request
 from safety.ledger import Judge, Ledger
 from safety.limits import Limits
 from safety.promoter import Promoter
@@ -261,6 +261,8 @@ class Governor(Promoter, EmergencyClient):
         """Record that a trial failed, by itself or since nobody renewed its lease, which is not touched."""
         silent = any(error.__name__ in reason for error in (GovernorUnreachable, LedgerUnavailable))
         lost = silent or self._ledger.has_lapsed(key, died=reason == DIED)
+        if not lost and reason == DIED and self._ledger.is_overtime(key):
+            reason = OVERTIME
         self._ledger.refuse(sweep, key, Deny(LOST if lost else FAILED, reason), kind="fail")
 
     def verdict(self, key: str) -> Verdict:

@@ -20,7 +20,9 @@ FAILED = "failed"
 # of a trial whose lease ended through no fault of its own: it may be tried again too
 LOST = "lease"
 # why a trial failed whose process is gone
-DIED = "its worker died: past its time limit or lease, out of memory, or killed"
+DIED = "its worker died: past its lease, out of memory, or killed"
+# and of one whose time was over
+OVERTIME = "its worker died: past its time limit"
 # by the switch that stops every sweep
 KILLED = "killed"
 FROZEN = "frozen"

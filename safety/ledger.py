@@ -230,6 +230,13 @@ class Ledger(SweepLedger):
                 )
             return lease.boot != self._clock.boot or self._clock.monotonic_ms() > lease.deadline_ms
 
+    def is_overtime(self, key: str) -> bool:
+        """Whether the newest lease of a trial's key was begun as long ago as its claim lets it run."""
+        lease = self.lease(key)
+        if lease is None or lease.state not in ("active", "revoked"):
+            return False
+        return self._clock.monotonic_ms() - lease.began_ms >= lease.claim.wall_ms
+
     def confirm(self, lease_id: int, fence: int, judge: Judge) -> Verdict:
         """Judge an active lease by its fence; a denial is an incident that revokes this lease and no other.
 

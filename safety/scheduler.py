@@ -12,6 +12,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from safety.errors import SafetyError
 from safety.governance import REFUSED, Governance, lease_of, usage_of
+from safety.lease import DIED, FAILED
 from safety.search import ENDING_RULES, HOLD_SECONDS
 from safety.trials import Without, as_it_is, changes_arrivals, failure_of, gpus_of
 from safety.verdict import Allow, Deny, Hold, Verdict
@@ -50,7 +51,7 @@ class GovernedScheduler(TrialScheduler):
         self._strangers: set[str] = set()
         # what was admitted of each trial, as objects: Tune replaces them when it changes a trial
         self._admitted: dict[str, tuple[object, object]] = {}
-        self._failed: set[str] = set()
+        self._failed: dict[str, Verdict] = {}
         self._idle_since: float | None = None
         # whether the inner scheduler's choice must wait
         self._waits = False
@@ -85,18 +86,17 @@ class GovernedScheduler(TrialScheduler):
         """Admit at once, or pause: Tune starts every pending trial in the same step, a paused one never."""
         self._governance.heard.controller = tune_controller
         changes = changes_arrivals(self._inner)
-        requeued = trial.trial_id in self._failed
-        self._failed.discard(trial.trial_id)
+        failure = self._failed.pop(trial.trial_id, None)
         if changes or trial.status != Trial.PENDING:
             self._inner.on_trial_add(tune_controller, trial)
         if trial.status != Trial.PENDING:
             return
-        verdict = self._ask(trial)
+        verdict = failure if isinstance(failure, Deny) else self._ask(trial)
         if isinstance(verdict, Allow):
             if not changes:
                 self._inner.on_trial_add(tune_controller, trial)
             return
-        if requeued:
+        if failure:
             tune_controller._set_trial_status(trial, Trial.PAUSED)
         else:  # it is in none of the controller's sets yet
             trial.set_status(Trial.PAUSED)
@@ -118,7 +118,8 @@ class GovernedScheduler(TrialScheduler):
         return admitted is not None and all(a is b for a, b in zip(admitted, present, strict=True))
 
     def _note_denied(self, tune_controller: Any, trial: Trial, denial: Deny) -> None:
-        logger.warning("%s is refused: %s", trial, denial.reason)
+        if denial.rule != FAILED:  # which is told by itself
+            logger.warning("%s is refused: %s", trial, denial.reason)
         self._denied.append(trial)
         if denial.rule in ENDING_RULES:
             self._governance.heard.used_up = denial.reason
@@ -256,11 +257,19 @@ class GovernedScheduler(TrialScheduler):
         that its process is.
         """
         self._forget(trial)
-        self._failed.add(trial.trial_id)
-        key = self._governance.key(trial.trial_id)
-        self._governance.authority.fail(self._governance.sweep, key, failure_of(trial))
+        key, reason = self._governance.key(trial.trial_id), failure_of(trial)
+        self._governance.authority.fail(self._governance.sweep, key, reason)
+        self._failed[trial.trial_id] = self._may_go_on(key, reason)
         self._governance.authority.void(key, "its trial failed before it began")
         self._inner.on_trial_error(tune_controller, trial)
+
+    def _may_go_on(self, key: str, reason: str) -> Verdict:
+        """Whether Tune may try a trial again that has failed, which it does right after."""
+        if self._governance.retries_failures:
+            return Allow()
+        verdict = self._governance.authority.verdict(key)
+        by_itself = isinstance(verdict, Deny) and verdict.rule == FAILED and verdict.reason != DIED
+        return Deny(FAILED, reason) if by_itself else Allow()
 
     def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
         """Give back the lease of a trial that never began."""

@@ -11,11 +11,15 @@ from ray.tune.schedulers import PopulationBasedTraining, PopulationBasedTraining
 
 from safety.lease import DIED
 
+# Tune heads each failure of a trial so, in the one file that it has for all of them
+_FAILURE = "Failure # "
+
 
 def failure_of(trial: Trial) -> str:
-    """Why a trial failed, in one line, from the error that Tune wrote down."""
+    """Why a trial failed last, in one line, from the errors that Tune wrote down."""
     path = Path(trial.error_file) if trial.error_file else None
-    lines = path.read_text().strip().splitlines() if path and path.exists() else []
+    text = path.read_text() if path and path.exists() else ""
+    lines = text.rpartition(_FAILURE)[2].strip().splitlines()
     if not lines:
         return "it failed without a word"
     if any("ActorDiedError" in line or "actor died" in line for line in lines):

@@ -89,10 +89,10 @@ class Behaviour:
         return {"score": self.width / 100, "domains": {"danger": self.domain}}
 
     def save(self, path: Path) -> None:
-        path.touch()
+        path.write_text(str(self.reports))
 
     def restore(self, path: Path) -> None:
-        pass
+        self.reports = int(path.read_text())
 
     def export(self, path: Path) -> None:
         path.write_bytes(bytes(self.weights))

@@ -26,11 +26,20 @@ def make(authority, tmp_path, monkeypatch):
     monkeypatch.setattr("ray.tune.trainable.trainable.DEFAULT_STORAGE_PATH", str(tmp_path))
     made = []
 
-    def one(kind="good", run=""):
+    def one(kind="good", run="", seconds=None):
         class Prepared(Candidate):
             def setup(self, config):
-                job, weights = BehavingJob(kind=kind), tmp_path / "w"
-                super().setup(config, job=job, authority=authority, sweep="s", weights=weights, run=run)
+                job, weights, states = BehavingJob(kind=kind), tmp_path / "w", tmp_path / "states"
+                super().setup(
+                    config,
+                    job=job,
+                    authority=authority,
+                    sweep="s",
+                    weights=weights,
+                    states=states,
+                    state_seconds=seconds,
+                    run=run,
+                )
 
         made.append(Prepared({"width": 3}))
         return made[-1]
@@ -84,3 +93,49 @@ def test_a_worker_holds_its_gpus_memory_against_its_lease(make, monkeypatch):
     candidate.train()
     used, reserved = read[0]()
     assert (used.value, reserved.value) == (0, candidate._keeper.grant.claim.memory_bytes)
+
+
+def states(tmp_path):
+    return sorted(path.name.rpartition("-")[2] for path in (tmp_path / "states").glob("*"))
+
+
+def test_a_candidate_goes_on_where_the_process_before_was_lost(make, authority, tmp_path):
+    first = make(seconds=0)
+    first.train()
+    first.train()
+    assert states(tmp_path) == ["2.safetensors"]
+    second = make(seconds=0)
+    told = second.train()
+    assert (told["training_iteration"], told["done"]) == (3, True)
+    # under its own lease it has made one report
+    assert told["lease"]["reports"] == 1
+    assert states(tmp_path) == []
+
+
+def test_a_candidate_whose_state_can_not_be_read_begins_anew(make, tmp_path):
+    make(seconds=0).train()
+    (state,) = (tmp_path / "states").iterdir()
+    state.write_text("torn")
+    told = make(seconds=10**6).train()
+    assert told["training_iteration"] == 1
+    assert states(tmp_path) == []
+
+
+def test_a_candidate_goes_on_from_no_state_of_another_one(make, tmp_path):
+    make(seconds=0).train()
+    other = make(seconds=0)
+    other.config = {"width": 4}
+    assert other.train()["training_iteration"] == 1
+
+
+def test_without_states_a_candidate_writes_none_and_begins_anew(make, tmp_path):
+    make().train()
+    assert states(tmp_path) == []
+    make(seconds=0).train()
+    assert make().train()["training_iteration"] == 1
+
+
+def test_a_storage_that_is_away_costs_a_candidate_its_state_alone(make, tmp_path):
+    (tmp_path / "states").write_text("a file where the folder should be")
+    candidate = make(seconds=0)
+    assert [candidate.train()["done"] for _ in range(3)] == [False, False, True]

@@ -6,7 +6,7 @@ import pytest
 from safety import Allow, Champion, Deny, Governor, Hold, KeyReused, LeaseLost, Measured, Report, Usage
 from safety.endings import SWEEP_SILENCE_MS
 from safety.errors import LeaseDenied
-from safety.lease import DIED
+from safety.lease import DIED, OVERTIME
 from tests.safety.fakes import GFLOP, amounts, claim, kinds, limits, measured, request
 
 
@@ -228,6 +228,20 @@ def test_a_worker_that_was_dead_before_its_trial_began_says_nothing_of_the_trial
     governor.admit(request())
     governor.fail("s", "s/1", reason)
     assert governor.verdict("s/1").rule == rule
+
+
+@pytest.mark.parametrize(("passed_ms", "reason"), [(59_999, DIED), (60_000, OVERTIME)])
+def test_a_worker_that_died_when_its_time_was_over_is_told_from_one_that_was_killed(
+    governor, clock, passed_ms, reason
+):
+    grant = begun(governor)
+    while passed_ms > 0:
+        step = min(passed_ms, 10_000)
+        clock.pass_ms(step)
+        governor.renew(grant.lease, grant.fence)
+        passed_ms -= step
+    governor.fail("s", "s/1", DIED)
+    assert governor.verdict("s/1") == Deny("failed", reason, {"failed": 1.0})
 
 
 def test_a_trial_that_lost_its_lease_may_be_tried_again_once_that_is_over(governor, ledger, clock):

@@ -1,11 +1,14 @@
 """Gate 2 where trials are paused, changed, tried again or given other resources."""
 
+from dataclasses import replace
+
 import pytest
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
 
 from safety import Allow, Deny, GovernorUnreachable, Hold, LedgerError, Usage
 from safety import scheduler as gate_2
+from safety.lease import DIED, OVERTIME
 from safety.tune import Governance, GovernedScheduler, GovernedStopper
 from tests.safety.fakes import FakeAuthority, claim
 from tests.safety.test_tune_plugins import LEASE, RESULT, FakeController, FakeTrial, Recording
@@ -210,6 +213,30 @@ def test_a_trial_that_failed_and_is_tried_again_is_held_through_the_controller(s
     scheduler.on_trial_add(running, trial)
     assert (told, trial.status) == ([Trial.PAUSED], Trial.PAUSED)
     assert scheduler.choose_trial_to_run(running) is trial
+
+
+@pytest.mark.parametrize(
+    ("verdict", "goes_on"),
+    [
+        (Allow(), True),
+        (Deny("lease", "not renewed"), True),
+        (Deny("failed", DIED), True),
+        (Deny("failed", OVERTIME), False),
+        (Deny("failed", "ValueError: no"), False),
+    ],
+)
+def test_where_failures_are_final_a_trial_whose_worker_was_lost_alone_is_tried_again(
+    inner, governance, running, authority, verdict, goes_on
+):
+    scheduler = GovernedScheduler(inner, replace(governance, retries_failures=False))
+    (trial,) = running.trials
+    authority.verdicts = {"s/t1": verdict}
+    scheduler.on_trial_error(running, trial)
+    trial.status = Trial.PENDING
+    scheduler.on_trial_add(running, trial)
+    assert (trial.status == Trial.PENDING) == goes_on
+    scheduler.choose_trial_to_run(running)
+    assert (trial.status == Trial.TERMINATED) != goes_on
 
 
 @pytest.mark.parametrize("status", [Trial.TERMINATED, Trial.ERROR])

@@ -147,7 +147,12 @@ def test_a_worker_begins_until_it_is_answered_or_gives_up(others, timeline, work
 
 def test_a_usage_of_another_lease_counts_for_nothing_when_a_trial_is_cut_short():
     lease = Modelled(
-        id=7, trial="s/1", key="s/1", sweep="s", claim=CLAIM, charges=charges_of(CLAIM, counted=False, credit={})
+        id=7,
+        trial="s/1",
+        key="s/1",
+        sweep="s",
+        claim=CLAIM,
+        charges=charges_of(CLAIM, counted=False, credit={}),
     )
     told = {number: cut_short(lease, Usage(gpu_ms=0, reports=9, lease=number), 10) for number in (0, 7, 8)}
     assert told[0] == told[7]
