@@ -13,10 +13,11 @@ import pandas as pd
 import psutil
 import pytest
 
-from rsi_ray.disk import STUDY_FILE, open_folder
+from rsi_ray.disk import STATES, STUDY_FILE, open_folder
 from rsi_ray.errors import SweepError
 from rsi_ray.plan import Plan
 from rsi_ray.records import Verdict
+from rsi_ray.states import kept_in
 from rsi_ray.study import read_study
 from rsi_ray.sweep import run_sweep
 from safety import Allow, Hold
@@ -229,6 +230,32 @@ def test_a_candidate_that_dies_since_the_governor_is_silent_is_run_again(make_sw
     assert len(widths[Verdict.MEASURED]) == 2
     assert set(widths[Verdict.CUT]) <= set(widths[Verdict.MEASURED])
     assert open_leases(plan) == []
+
+
+def kill_a_worker(plan: Plan) -> None:
+    """Kill the process of a candidate that has left a state."""
+    while not list(kept_in(plan.folder / STATES)):
+        time.sleep(0.02)
+    (lease,) = [lease for lease in open_leases(plan) if lease.state == "active"]
+    os.kill(int(lease.holder.partition("@")[0]), signal.SIGKILL)
+
+
+def test_a_candidate_whose_worker_is_killed_goes_on_in_its_trial_and_is_not_counted_twice(make_sweep: Maker):
+    short = {"lease_seconds": 3, "grace_seconds": 1, "sweep": {"trials": 2, "train_flops": 7 * 10**9}}
+    job = BehavingJob(seconds=1.0)
+    plan = make_sweep(job, limits=short, trials=2, max_failures=1, checkpoint_seconds=0)
+    killer = threading.Thread(target=kill_a_worker, args=(plan,), daemon=True)
+    killer.start()
+    result = run_sweep(plan)
+    killer.join()
+    assert result.ended == ""
+    assert list(result.table["verdict"]) == [Verdict.MEASURED] * 2
+    kinds = audit_kinds(plan)
+    assert (kinds.count("forfeit"), kinds.count("activate")) == (1, 3)
+    # three reports of each, and the one that was under way, for which there was just room
+    assert budgets(plan)["cluster", "train_gflop"].spent == 2 * 3 + 1
+    assert budgets(plan)["sweep", "trials"].spent == 2
+    assert not (plan.folder / STATES).exists()
 
 
 def test_a_run_that_another_process_runs_is_not_resumed(make_sweep: Maker):
