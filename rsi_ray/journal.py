@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,11 @@ from typing import Any
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileOpenLock
+from optuna.storages.journal._file import LOCK_FILE_SUFFIX
 from optuna.storages.journal._storage import JournalOperation
 from optuna.trial import FrozenTrial, TrialState
+
+from rsi_ray.patience import Result, patiently
 
 FINISHED = tuple(state for state in TrialState if state.is_finished())
 
@@ -30,6 +33,7 @@ class Journal(BaseJournalBackend):
     def __init__(self, path: Path) -> None:
         self._path = path
         self._writing = JournalFileOpenLock(str(path))
+        self._lock = path.with_name(path.name + LOCK_FILE_SUFFIX)
         path.touch()
         self._position = 0
         # what an ask has set that is not in the file yet, and what of it nobody has read yet
@@ -40,15 +44,17 @@ class Journal(BaseJournalBackend):
         """The lines that the storage hasn't read yet; from 0, all of them. It reads held ones twice."""
         if log_number_from == 0:
             self._position = 0
-        with self._path.open("rb") as file:
-            file.seek(self._position)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                self._position += len(line)
-                yield json.loads(line)
+        for line in self._patiently(self._read_on):
+            self._position += len(line)
+            yield json.loads(line)
         while self._unread:
             yield self._unread.pop(0)
+
+    def _read_on(self) -> list[bytes]:
+        """The whole lines from where it has read to."""
+        with self._path.open("rb") as file:
+            file.seek(self._position)
+            return [line for line in file if line.endswith(b"\n")]
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append lines; wait for the disk unless all of them are of an ask."""
@@ -71,18 +77,36 @@ class Journal(BaseJournalBackend):
 
     def _write(self, logs: Sequence[Mapping[str, Any]], *, durable: bool) -> None:
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        self._writing.acquire()
+        self._patiently(self._writing.acquire)
         try:
-            with self._path.open("r+b") as file:
-                end = _end_of_lines(file.seek(0, os.SEEK_END), file.fileno())
-                file.truncate(end)
-                file.seek(end)
-                file.write(lines.encode())
-                file.flush()
-                if durable:
-                    os.fsync(file.fileno())
+            end = self._patiently(self._end)
+            # again from the same place: a write that failed may have been whole
+            self._patiently(lambda: self._write_at(end, lines.encode(), durable=durable))
         finally:
+            self._patiently(self._release)
+
+    def _patiently(self, act: Callable[[], Result]) -> Result:
+        return patiently(act, str(self._path))
+
+    def _end(self) -> int:
+        with self._path.open("rb") as file:
+            return _end_of_lines(file.seek(0, os.SEEK_END), file.fileno())
+
+    def _write_at(self, end: int, lines: bytes, *, durable: bool) -> None:
+        with self._path.open("r+b") as file:
+            file.truncate(end)
+            file.seek(end)
+            file.write(lines)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+
+    def _release(self) -> None:
+        try:
             self._writing.release()
+        except RuntimeError as error:  # so it tells that it couldn't; it may be gone, as too old a lock
+            if self._lock.exists():
+                raise OSError(str(error)) from None
 
 
 class StudyStorage(JournalStorage):

@@ -16,7 +16,8 @@ from safety import Verdict as Judgement
 from safety.actor import GovernorClient
 
 if TYPE_CHECKING:
-    from rsi_ray.plan import Plan
+    from rsi_ray.patience import patiently
+from rsi_ray.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +55,13 @@ class Result:
 
 def write_table(plan: Plan, study: optuna.Study) -> None:
     """Write results.parquet, whole or not at all."""
-    partial = plan.folder / "results.parquet.partial"
-    frame(study).to_parquet(partial, index=False)
-    partial.replace(plan.folder / "results.parquet")
+    partial, table = plan.folder / "results.parquet.partial", frame(study)
+
+    def write() -> None:
+        table.to_parquet(partial, index=False)
+        partial.replace(plan.folder / "results.parquet")
+
+    patiently(write, str(plan.folder))
 
 
 def result_of(

@@ -14,6 +14,7 @@ from ray.tune import Trainable
 from rsi_ray.cuda_memory import CudaMemory
 from rsi_ray.device_metrics import ToldMemory
 from rsi_ray.job import Job, Run
+from rsi_ray.patience import patiently
 from rsi_ray.states import States
 from safety import (
     Authority,
@@ -153,6 +154,10 @@ class Candidate(Trainable):
         self._close()
 
     def _export(self) -> None:
+        # as long as its lease lets it: nothing is computed meanwhile
+        patiently(self._write_weights, str(self._weights))
+
+    def _write_weights(self) -> None:
         self._weights.mkdir(parents=True, exist_ok=True)
         target = self._weights / f"{self.trial_id}.safetensors"
         partial = target.with_suffix(".partial")

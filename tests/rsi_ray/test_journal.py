@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -149,3 +151,53 @@ def test_a_line_that_a_crash_left_unfinished_is_cut_off(path):
     assert told(again) == told(optunas(path)) == told(study)
     assert len(told(again)) == 2
     assert path.read_bytes().endswith(b"\n")
+
+
+class Failing:
+    """A call that fails a few times before it does what it should."""
+
+    def __init__(self, call: Callable[..., Any], *, fails: Callable[..., bool] = lambda *_: True) -> None:
+        self._call, self._fails, self.failures = call, fails, 3
+
+    def __get__(self, instance: object, owner: type) -> Callable[..., Any]:
+        return partial(self, instance)
+
+    def __call__(self, *arguments: Any) -> Any:
+        if self.failures and self._fails(*arguments):
+            self.failures -= 1
+            raise OSError(5, "Input/output error")
+        return self._call(*arguments)
+
+
+@pytest.mark.parametrize("at", ["open", "fsync"])
+def test_a_write_that_a_storage_fails_in_the_middle_is_in_the_file_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+):
+    study = ours(path)
+    trial = asked(study)
+    monkeypatch.setattr("rsi_ray.patience.RETRY_SECONDS", 0.001)
+    failing = {
+        "open": Failing(Path.open, fails=lambda *given: given[1:] == ("r+b",)),
+        "fsync": Failing(os.fsync),
+    }[at]
+    monkeypatch.setattr(Path if at == "open" else os, at, failing)
+    study.tell(trial, 1.0)
+    monkeypatch.undo()
+    assert failing.failures == 0
+    assert told(optunas(path)) == told(study) == told(ours(path))
+    assert len(told(study)) == 1
+
+
+def test_a_lock_that_somebody_took_for_dead_meanwhile_keeps_nobody_waiting(path: Path):
+    study = ours(path)
+    trial = asked(study)
+    release = JournalFileOpenLock.release
+
+    def stolen(lock: JournalFileOpenLock) -> None:
+        release(lock)
+        release(lock)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JournalFileOpenLock, "release", stolen)
+        study.tell(trial, 1.0)
+    assert len(told(ours(path))) == 1

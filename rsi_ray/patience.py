@@ -1,0 +1,51 @@
+"""What is written where a storage may be away for a while: a share's server, a disk that is full."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+# a storage that is away for longer is a fault
+AWAY_SECONDS = 300.0
+RETRY_SECONDS = 0.5
+
+Result = TypeVar("Result")
+
+log = logging.getLogger(__name__)
+
+
+def patiently(
+    act: Callable[[], Result],
+    what: str,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Result:
+    """Do what may be done again where it fails in the middle, until the storage lets it be done.
+
+    Args:
+        act: reads or writes.
+        what: is read or written, for the log.
+        clock: seconds, monotonic.
+        sleep: waits so many seconds.
+
+    Raises:
+        OSError: the storage is away for longer than AWAY_SECONDS.
+    """
+    since, told = clock(), False
+    while True:
+        try:
+            found = act()
+            break
+        except OSError as error:
+            if clock() - since >= AWAY_SECONDS:
+                raise
+            if not told:
+                log.warning("%s: its storage is away, waiting for it: %s", what, error)
+            told = True
+        sleep(RETRY_SECONDS)
+    if told:
+        log.warning("%s: its storage is back after %.0f s", what, clock() - since)
+    return found
