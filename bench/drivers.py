@@ -18,8 +18,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from bench.asking import GO, Asked, Settings, limits, wish
-from bench.faults import eventually
 from bench.hosts import ClusterError, end_of_logs
+from bench.mishaps import eventually
 from bench.place import Place, one_ray
 from safety import Budget, Ledger, Usage, budgets, leases, snapshot
 from safety.actor import connect

@@ -1,300 +1,152 @@
-"""What may befall a sweep on several hosts, each fault with how long its workers lived on."""
+"""A sweep on three hosts while its workers' hosts are killed and cut off, beside one that nobody disturbs.
+
+`python -m bench.faults [--trials 60] [--reports 5] [--seconds 1] [--every 20]`: the hosts are network
+namespaces of this machine with a real Ray over them, the head among them. Every so many seconds one of the
+other two is killed or cut off in turn; it comes back a little later. Each report is written down as it is
+begun, so that what the ledger counts is held against what was really computed. The last line is JSON:
+`lost` trials were not measured, `double` were measured or counted twice, `budget_exact` says whether the
+ledger spent what was begun and, at the most, one more report for each lease that was lost.
+"""
 
 from __future__ import annotations
 
+import argparse
+import itertools
 import json
-import os
-import signal
-import sqlite3
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-from bench.beating import ENOUGH, STICK, Settings, Worker, last_beat, workers
-from bench.hosts import Cluster, ClusterError, Host, Watched, state_of
+from bench.computing import BEGUN, Settings, books_of
+from bench.hosts import Cluster, ClusterError, Host, cluster, network, obstacle
+from bench.mishaps import cut_off
 
-WAIT_SECONDS = 90.0
+# until a host that was cut off is plugged in again: its worker is dead by then
+CUT_SECONDS = 8.0
+# a sweep that takes longer than this many times its trainings hangs
+PATIENCE = 12
 
 
-class Run:
-    """A sweep of beating trials, whose driver is a process on the cluster's head.
+def kill(made: Cluster, host: Host) -> None:
+    """Everything on the host dies at once; it is started again."""
+    host.kill()
+    _rejoin(made, host)
 
-    Args:
-        cluster: that is up.
-        settings: of the sweep.
+
+def cut(made: Cluster, host: Host) -> None:
+    """Nothing reaches the host for a while; its Ray, which the others have given up, is started again."""
+    with cut_off(host):
+        time.sleep(CUT_SECONDS)
+    host.kill()
+    _rejoin(made, host)
+
+
+def _rejoin(made: Cluster, host: Host) -> None:
+    with suppress(subprocess.TimeoutExpired):
+        made.join(host).wait(60)
+
+
+FAULTS: Sequence[Callable[[Cluster, Host], None]] = (kill, cut)
+
+
+def disturb(made: Cluster, driver: subprocess.Popen[bytes], every: float, within: float) -> list[str]:
+    """Let one fault after the other befall the hosts in turn until the driver ends; what was done.
+
+    Raises:
+        ClusterError: the driver does not end within so many seconds.
     """
+    done: list[str] = []
+    turns = itertools.cycle(itertools.product(FAULTS, made.hosts[1:]))
+    began = due = time.monotonic()
+    while driver.poll() is None:
+        due += every
+        while driver.poll() is None and time.monotonic() < due:
+            time.sleep(0.1)
+        if time.monotonic() - began > within:
+            raise ClusterError(f"the sweep has not ended after {within:.0f} s: {made.logs()}")
+        if driver.poll() is None and every < within:
+            fault, host = next(turns)
+            fault(made, host)
+            done.append(f"{fault.__name__} {host.address}")
+    return done
 
-    def __init__(self, cluster: Cluster, settings: Settings) -> None:
-        self.cluster, self.settings, self.folder = cluster, settings, Path(settings.folder)
-        self.folder.mkdir()
-        told = self.folder / "settings.json"
+
+def sweep(settings: Settings, every: float) -> dict[str, Any]:
+    """Run one sweep on three hosts of its own; what it measured, what the ledger says, what was begun.
+
+    Raises:
+        ClusterError: it fails, or hangs.
+    """
+    with network(3) as hosts, cluster(hosts) as made:
+        folder = made.folder / "sweep"
+        folder.mkdir()
+        settings = replace(settings, folder=str(folder), ledger=f"sqlite:///{folder}/ledger.db")
+        told = folder / "settings.json"
         told.write_text(json.dumps(asdict(settings)))
-        command = [sys.executable, "-m", "bench.beating", str(told), cluster.address]
-        self.driver: subprocess.Popen[bytes] = cluster.run(cluster.head, *command)
-
-    def alive(self, host: Host | None = None) -> list[Worker]:
-        """Workers that are not dead, of one host or of all; a process that is stuck or stopped isn't."""
-        return [worker for worker in alive_in(self.folder) if host is None or worker.address == host.address]
-
-    def wait_for(self, count: int = 1, host: Host | None = None) -> list[Worker]:
-        """So many workers that live.
-
-        Raises:
-            ClusterError: the driver has ended, or they don't come.
-        """
-        try:
-            eventually(lambda: len(self.alive(host)) >= count or self._ended(), f"{count} workers")
-        except ClusterError as error:
-            raise ClusterError(f"{error}: {self.cluster.logs()}") from None
-        if self._ended():
-            raise ClusterError(f"the driver has ended: {self.cluster.logs()}")
-        return self.alive(host)
-
-    def _ended(self) -> bool:
-        return self.driver.poll() is not None
-
-    def finish(self) -> None:
-        """Let every trial come to its end, and the driver to its own.
-
-        Raises:
-            ClusterError: the driver fails.
-        """
-        (self.folder / ENOUGH).touch()
-        if self.driver.wait(WAIT_SECONDS):
-            raise ClusterError(f"the driver failed: {self.cluster.logs()}")
+        log = made.folder / "computing.out"
+        words = [sys.executable, "-m", "bench.computing", str(told), made.address]
+        driver = made.run(made.head, "bash", "-c", 'exec "$@" > "$0"', str(log), *words)
+        within = 60 + PATIENCE * settings.trials * settings.reports * settings.seconds / settings.concurrent
+        faults = disturb(made, driver, every, within)
+        if driver.returncode:
+            raise ClusterError(f"the driver failed: {made.logs()}")
+        found = json.loads(log.read_text().splitlines()[-1])
+        return {**found, "faults": faults, **books_of(settings), "begun": begun_in(folder)}
 
 
-@dataclass(kw_only=True)
-class Sweeps:
-    """Sweeps on one cluster and ledger, each begun when the driver of the one before has ended.
-
-    Attributes:
-        cluster: that is up.
-        ledger: file.
-        lease_seconds: of the limits.
-        grace_seconds: of the limits.
-        runs: so far.
-    """
-
-    cluster: Cluster
-    ledger: Path
-    lease_seconds: int
-    grace_seconds: int
-    runs: list[Run] = field(default_factory=list)
-
-    def run(self) -> Run:
-        """The sweep that runs, or a new one."""
-        if not self.runs or self.runs[-1].driver.poll() is not None:
-            name = f"sweep-{len(self.runs)}"
-            settings = Settings(
-                folder=str(self.cluster.folder / name),
-                ledger=f"sqlite:///{self.ledger}",
-                sweep=name,
-                lease_seconds=self.lease_seconds,
-                grace_seconds=self.grace_seconds,
-                retries=-1,
-                children=True,
-            )
-            self.runs.append(Run(self.cluster, settings))
-        return self.runs[-1]
-
-    def all_beat(self) -> Run:
-        """The sweep that runs, with a worker on every host."""
-        run = self.run()
-        run.wait_for(len(self.cluster.hosts))
-        return run
+def begun_in(folder: Path) -> int:
+    """How many reports were begun."""
+    return len((folder / BEGUN).read_text().splitlines())
 
 
-def alive_in(folder: Path) -> list[Worker]:
-    """Workers whose marks lie in a folder and who are not dead."""
-    return [worker for worker in workers(folder) if state_of(worker.pid) not in ("Z", "X", "")]
+def told(settings: Settings, calm: dict[str, Any], disturbed: dict[str, Any]) -> dict[str, Any]:
+    """What came of it, against the sweep that nobody disturbed."""
+    times = Counter(disturbed["measured"])
+    again = sum(times.values()) - len(times)
+    over = disturbed["spent"] - disturbed["begun"]
+    return {
+        "trials": settings.trials,
+        "faults": len(disturbed["faults"]),
+        "leases_lost": disturbed["forfeited"],
+        "lost": settings.trials - len(times),
+        "double": again + disturbed["trials"] - settings.trials,
+        "same_trials": sorted(times) == calm["measured"],
+        "budget_exact": disturbed["held"] == 0
+        and disturbed["spent"] == disturbed["by_leases"]
+        and 0 <= over <= disturbed["forfeited"],
+        "reports": settings.trials * settings.reports,
+        "begun": disturbed["begun"],
+        "spent": disturbed["spent"],
+        "seconds": [calm["seconds"], disturbed["seconds"]],
+        "slowdown": round(disturbed["seconds"] / calm["seconds"], 2),
+    }
 
 
-def eventually(condition: Callable[[], object], what: str, seconds: float = WAIT_SECONDS) -> None:
-    """Wait until something is so.
-
-    Raises:
-        ClusterError: it doesn't come.
-    """
-    until = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > until:
-            raise ClusterError(f"waited {seconds:.0f} s for {what}")
-        time.sleep(0.02)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Deaths:
-    """How long processes lived on after a fault.
-
-    Attributes:
-        workers: that had to die.
-        since: when the fault was, on the machine's monotonic clock.
-        seconds: until the last one of them, and of the processes that they had started, was dead.
-        beat_seconds: until the last one of them computed for the last time.
-    """
-
-    workers: tuple[Worker, ...]
-    since: float
-    seconds: float
-    beat_seconds: float
-
-
-def deaths(run: Run, doomed: Iterable[Worker], fault: Callable[[], object], within: float) -> Deaths:
-    """Let a fault happen, and watch workers of a sweep and their children die of it.
-
-    Raises:
-        TimeoutError: some live so many seconds later.
-    """
-    return deaths_in(run.folder, doomed, fault, within)
-
-
-def deaths_in(folder: Path, doomed: Iterable[Worker], fault: Callable[[], object], within: float) -> Deaths:
-    """The same for workers of any sweep whose marks lie in a folder."""
-    doomed = tuple(doomed)
-    watched = Watched(pid for worker in doomed for pid in (worker.pid, *worker.children))
-    try:
-        since = time.monotonic()
-        fault()
-        died = watched.seconds_to_death(since, within)
-    finally:
-        watched.close()
-    beats = [last_beat(folder, worker.pid) - since for worker in doomed]
-    return Deaths(workers=doomed, since=since, seconds=max(died.values()), beat_seconds=max(beats))
-
-
-def kill_driver(run: Run, within: float) -> Deaths:
-    """The driver is killed in the middle of its trials."""
-    doomed = run.alive()
-
-    def kill() -> None:
-        run.driver.kill()
-        run.driver.wait()
-
-    return deaths(run, doomed, kill, within)
-
-
-def kill_worker(run: Run, host: Host, within: float) -> Deaths:
-    """A worker is killed."""
-    worker = run.wait_for(1, host)[0]
-    return deaths(run, [worker], lambda: os.kill(worker.pid, signal.SIGKILL), within)
-
-
-def stop_worker(run: Run, host: Host, within: float) -> Deaths:
-    """A worker stands still for longer than its lease, and is told to go on."""
-    worker = run.wait_for(1, host)[0]
-    found = deaths(run, [worker], lambda: os.kill(worker.pid, signal.SIGSTOP), within)
-    with suppress(ProcessLookupError):
-        os.kill(worker.pid, signal.SIGCONT)
-    return found
-
-
-def stick_worker(run: Run, host: Host, within: float) -> Deaths:
-    """A worker waits in C code that holds the GIL, ignores every signal that it can, and is asked to end."""
-    worker = run.wait_for(1, host)[0]
-
-    def stick() -> None:
-        (run.folder / f"{worker.pid}.{STICK}").touch()
-        eventually(lambda: time.monotonic() - last_beat(run.folder, worker.pid) > 0.5, "a worker to be stuck")
-        os.kill(worker.pid, signal.SIGTERM)
-
-    found = deaths(run, [worker], stick, within)
-    # it has been stuck since its last beat
-    return Deaths(
-        workers=found.workers,
-        since=found.since + found.beat_seconds,
-        seconds=found.seconds - found.beat_seconds,
-        beat_seconds=0.0,
+def main() -> None:
+    """Run both sweeps, one after the other."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--trials", type=int, default=60)
+    parser.add_argument("--reports", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of one report")
+    parser.add_argument("--every", type=float, default=20.0, help="seconds between two faults")
+    asked = parser.parse_args()
+    if reason := obstacle():
+        parser.exit(1, f"bench.faults: needs hosts of its own: {reason}\n")
+    settings = Settings(
+        folder="", ledger="", trials=asked.trials, reports=asked.reports, seconds=asked.seconds, concurrent=3
     )
+    calm = sweep(settings, every=float("inf"))
+    print(json.dumps(calm), flush=True)
+    disturbed = sweep(settings, every=asked.every)
+    print(json.dumps(disturbed), flush=True)
+    print(json.dumps(told(settings, calm, disturbed)))
 
 
-@contextmanager
-def standing_still(pid: int) -> Iterator[None]:
-    """Within, a process is stopped."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
-
-
-def stop_raylet(run: Run, host: Host, within: float) -> Deaths:
-    """What could end a host's workers stands still, until they are dead."""
-    doomed = run.wait_for(1, host)
-    raylet = run.cluster.raylet(host)
-    try:
-        return deaths(run, doomed, lambda: os.kill(raylet, signal.SIGSTOP), within)
-    finally:
-        os.kill(raylet, signal.SIGCONT)
-
-
-def kill_raylet(run: Run, host: Host, within: float) -> Deaths:
-    """What could end a host's workers is killed."""
-    doomed = run.wait_for(1, host)
-    raylet = run.cluster.raylet(host)
-    return deaths(run, doomed, lambda: os.kill(raylet, signal.SIGKILL), within)
-
-
-def kill_gcs(cluster: Cluster) -> None:
-    """The cluster's control store is killed. What runs goes on for a while: nobody is told."""
-    os.kill(cluster.gcs(), signal.SIGKILL)
-
-
-def may_freeze() -> bool:
-    """Whether `read_only` is possible here: it takes root, and a file system with attributes."""
-    with tempfile.NamedTemporaryFile() as file:
-        frozen = subprocess.run(["chattr", "+i", file.name], capture_output=True).returncode == 0
-        if frozen:
-            subprocess.run(["chattr", "-i", file.name], check=True)
-    return frozen
-
-
-@contextmanager
-def read_only(ledger: Path) -> Iterator[None]:
-    """Within, whoever opens the ledger anew can't write to it: root neither."""
-    files = [str(path) for path in ledger.parent.glob(f"{ledger.name}*")]
-    subprocess.run(["chattr", "+i", *files], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["chattr", "-i", *files], check=True)
-
-
-@contextmanager
-def cut_off(host: Host) -> Iterator[None]:
-    """Within, nothing reaches a host or leaves it."""
-    host.cut()
-    try:
-        yield
-    finally:
-        host.join()
-
-
-@contextmanager
-def locked(ledger: Path) -> Iterator[None]:
-    """Within, another process of this machine holds the ledger's write lock."""
-    connection = sqlite3.connect(ledger, isolation_level=None)
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    finally:
-        connection.execute("ROLLBACK")
-        connection.close()
-
-
-@contextmanager
-def full(folder: Path) -> Iterator[None]:
-    """Within, the folder's disk, which had better be a small one, has no room."""
-    ballast = folder / "ballast"
-    try:
-        with ballast.open("wb", buffering=0) as file, suppress(OSError):
-            while True:
-                file.write(bytes(4096))
-        yield
-    finally:
-        ballast.unlink()
+if __name__ == "__main__":
+    main()

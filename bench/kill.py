@@ -3,7 +3,7 @@
 `python -m bench.kill [--repetitions N] [--lease S] [--grace S] [--local]`: sweeps of two drivers at once on
 three hosts made of network namespaces. The switch is thrown in each of its ways in turn; then each fault
 befalls a sweep, and nobody throws anything. Where no hosts can be made, or with `--local`, one Ray has all
-workers, and there are no faults. A latency ends with the last worker and all that it had started. The last
+workers, and there are no mishaps. A latency ends with the last worker and all that it had started. The last
 line is JSON.
 """
 
@@ -18,10 +18,10 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from bench import faults
+from bench import mishaps
 from bench.beating import Settings, ended_in, settings_in
-from bench.faults import Deaths, Sweeps, alive_in, deaths_in, eventually
 from bench.hosts import Cluster, ClusterError, cluster, end_of_logs, network, obstacle
+from bench.mishaps import Deaths, Sweeps, alive_in, deaths_in, eventually
 from bench.place import Place, one_ray
 from bench.ways import BY, REASON, WAYS, Way, lift
 from safety import Ledger
@@ -110,9 +110,9 @@ def kill_without_gcs(sweeps: Sweeps, within: float) -> Deaths:
     """The control store is killed, and then the switch is thrown: nobody else can tell the workers."""
     run, ledger = sweeps.run(), Ledger(f"sqlite:///{sweeps.ledger}")
     run.wait_for(len(sweeps.cluster.hosts) - 1)
-    faults.kill_gcs(sweeps.cluster)
+    mishaps.kill_gcs(sweeps.cluster)
     try:
-        return faults.deaths(run, run.alive(), lambda: ledger.kill(REASON, BY), within)
+        return mishaps.deaths(run, run.alive(), lambda: ledger.kill(REASON, BY), within)
     finally:
         ledger.close()
 
@@ -120,27 +120,27 @@ def kill_without_gcs(sweeps: Sweeps, within: float) -> Deaths:
 def stop_governor(sweeps: Sweeps, within: float) -> Deaths:
     """The governor stands still, and nobody renews a lease."""
     run = sweeps.all_beat()
-    with faults.standing_still(sweeps.cluster.governor()):
-        return faults.deaths(run, run.alive(), lambda: None, within)
+    with mishaps.standing_still(sweeps.cluster.governor()):
+        return mishaps.deaths(run, run.alive(), lambda: None, within)
 
 
 # in this order: what comes last leaves a cluster that is of no more use
 FAULTS: dict[str, Callable[[Sweeps, float], Deaths]] = {
-    "driver SIGKILL": lambda sweeps, within: faults.kill_driver(sweeps.all_beat(), within),
-    "worker SIGKILL": lambda sweeps, within: faults.kill_worker(
+    "driver SIGKILL": lambda sweeps, within: mishaps.kill_driver(sweeps.all_beat(), within),
+    "worker SIGKILL": lambda sweeps, within: mishaps.kill_worker(
         sweeps.all_beat(), sweeps.cluster.hosts[1], within
     ),
-    "worker stuck in C": lambda sweeps, within: faults.stick_worker(
+    "worker stuck in C": lambda sweeps, within: mishaps.stick_worker(
         sweeps.all_beat(), sweeps.cluster.hosts[2], within
     ),
-    "worker SIGSTOP": lambda sweeps, within: faults.stop_worker(
+    "worker SIGSTOP": lambda sweeps, within: mishaps.stop_worker(
         sweeps.all_beat(), sweeps.cluster.hosts[0], within
     ),
-    "raylet SIGSTOP": lambda sweeps, within: faults.stop_raylet(
+    "raylet SIGSTOP": lambda sweeps, within: mishaps.stop_raylet(
         sweeps.all_beat(), sweeps.cluster.hosts[2], within
     ),
     "governor SIGSTOP": stop_governor,
-    "raylet SIGKILL": lambda sweeps, within: faults.kill_raylet(
+    "raylet SIGKILL": lambda sweeps, within: mishaps.kill_raylet(
         sweeps.all_beat(), sweeps.cluster.hosts[1], within
     ),
     "GCS SIGKILL, then the switch": kill_without_gcs,

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import optuna
 import pandas as pd
 
+from rsi_ray.patience import patiently
 from rsi_ray.records import best, frame
 from safety import Allow, SafetyError, Status
 from safety import Verdict as Judgement
 from safety.actor import GovernorClient
 
 if TYPE_CHECKING:
-    from rsi_ray.patience import patiently
-from rsi_ray.plan import Plan
+    from rsi_ray.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True)

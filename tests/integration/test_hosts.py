@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import faults
+from bench import mishaps
 from bench.beating import Worker, last_beat
-from bench.faults import Deaths, Sweeps, eventually
 from bench.hosts import cluster, network, obstacle
+from bench.mishaps import Deaths, Sweeps, eventually
 from safety import Budget, Lease, LeaseLost, Ledger, Usage, leases
 from safety.audit import Entry
 
@@ -130,13 +130,13 @@ def granted(entries: list[Entry]) -> int:
 
 def test_nothing_of_a_killed_workers_hold_returns_before_its_deadline_and_grace(hosts: Hosts):
     run, host = hosts.all_beat(), hosts.cluster.hosts[1]
-    died = hosts.note("worker SIGKILL", faults.kill_worker(run, host, T + SLACK), LEASE)
+    died = hosts.note("worker SIGKILL", mishaps.kill_worker(run, host, T + SLACK), LEASE)
     hosts.hold_is_spent(died.workers[0])
 
 
 def test_a_worker_that_is_stuck_in_c_code_and_ignores_signals_dies_with_its_lease(hosts: Hosts):
     died = hosts.note(
-        "stuck in C", faults.stick_worker(hosts.run(), hosts.cluster.hosts[2], T + SLACK), LEASE
+        "stuck in C", mishaps.stick_worker(hosts.run(), hosts.cluster.hosts[2], T + SLACK), LEASE
     )
     hosts.hold_is_spent(died.workers[0])
 
@@ -145,7 +145,7 @@ def test_a_worker_that_stood_still_past_its_lease_finds_its_hold_spent_and_its_f
     run, host = hosts.run(), hosts.cluster.head
     run.wait_for(1, host)
     before = hosts.lease_of(run.alive(host)[0])
-    died = hosts.note("worker SIGSTOP", faults.stop_worker(run, host, T + SLACK), LEASE)
+    died = hosts.note("worker SIGSTOP", mishaps.stop_worker(run, host, T + SLACK), LEASE)
     hosts.hold_is_spent(died.workers[0])
     spent = hosts.budget("train_gflop").spent
     with hosts.opened() as ledger, pytest.raises(LeaseLost, match=f"fence {before.fence} is stale"):
@@ -155,7 +155,7 @@ def test_a_worker_that_stood_still_past_its_lease_finds_its_hold_spent_and_its_f
 
 def test_a_worker_whose_raylet_stands_still_dies_with_its_lease(hosts: Hosts):
     run, host = hosts.run(), hosts.cluster.hosts[1]
-    died = hosts.note("raylet SIGSTOP", faults.stop_raylet(run, host, T + SLACK), LEASE)
+    died = hosts.note("raylet SIGSTOP", mishaps.stop_raylet(run, host, T + SLACK), LEASE)
     hosts.hold_is_spent(died.workers[0])
 
 
@@ -163,8 +163,8 @@ def test_a_host_that_is_cut_off_has_no_workers_and_the_others_go_on(hosts: Hosts
     run, host = hosts.all_beat(), hosts.cluster.hosts[2]
     (doomed,) = run.alive(host)
     others = [worker for worker in run.alive() if worker != doomed]
-    with faults.cut_off(host):
-        hosts.note("host cut off", faults.deaths(run, [doomed], lambda: None, T + SLACK), LEASE)
+    with mishaps.cut_off(host):
+        hosts.note("host cut off", mishaps.deaths(run, [doomed], lambda: None, T + SLACK), LEASE)
         hosts.hold_is_spent(doomed)
         assert time.monotonic() - min(last_beat(run.folder, other.pid) for other in others) < 2
         assert run.driver.poll() is None
@@ -178,8 +178,8 @@ def test_while_the_governor_stands_still_all_workers_die_and_none_begins(hosts: 
     run = hosts.all_beat()
     before = len(hosts.entries())
     doomed = run.alive()
-    with faults.standing_still(hosts.cluster.governor()):
-        hosts.note("governor SIGSTOP", faults.deaths(run, doomed, lambda: None, T + SLACK), LEASE)
+    with mishaps.standing_still(hosts.cluster.governor()):
+        hosts.note("governor SIGSTOP", mishaps.deaths(run, doomed, lambda: None, T + SLACK), LEASE)
         time.sleep(GRACE)
         assert granted(hosts.entries()[before:]) == 0
     hosts.all_beat()
@@ -187,16 +187,16 @@ def test_while_the_governor_stands_still_all_workers_die_and_none_begins(hosts: 
         assert hosts.spent_of(hosts.lease_of(worker)) == GFLOP_OF_A_TRIAL
 
 
-@pytest.mark.parametrize("broken", [faults.locked, faults.full])
+@pytest.mark.parametrize("broken", [mishaps.locked, mishaps.full])
 def test_while_the_ledger_can_not_be_written_workers_die_and_the_sweep_goes_on_when_it_can(
     hosts: Hosts, broken: Callable[[Path], object]
 ):
     run = hosts.all_beat()
     governor, doomed, before = hosts.cluster.governor(), run.alive(), len(hosts.entries())
-    where = hosts.ledger if broken is faults.locked else hosts.disk
+    where = hosts.ledger if broken is mishaps.locked else hosts.disk
     with broken(where):
-        hosts.note(f"ledger {broken.__name__}", faults.deaths(run, doomed, lambda: None, T + SLACK), LEASE)
-        time.sleep(10 if broken is faults.locked else GRACE)  # a question waits for 10 s
+        hosts.note(f"ledger {broken.__name__}", mishaps.deaths(run, doomed, lambda: None, T + SLACK), LEASE)
+        time.sleep(10 if broken is mishaps.locked else GRACE)  # a question waits for 10 s
         assert run.driver.poll() is None
     begun = len(hosts.entries())
     hosts.all_beat()
@@ -209,8 +209,8 @@ def test_a_governor_that_starts_again_while_its_ledger_is_read_only_admits_nothi
 ):
     run = hosts.all_beat()
     governor, doomed, before = hosts.cluster.governor(), run.alive(), len(hosts.entries())
-    with faults.read_only(hosts.ledger):
-        died = faults.deaths(run, doomed, lambda: os.kill(governor, signal.SIGKILL), T + SLACK)
+    with mishaps.read_only(hosts.ledger):
+        died = mishaps.deaths(run, doomed, lambda: os.kill(governor, signal.SIGKILL), T + SLACK)
         hosts.note("ledger read-only", died, LEASE)
         time.sleep(GRACE)
         assert run.driver.poll() is None
@@ -223,7 +223,7 @@ def test_a_governor_that_starts_again_while_its_ledger_is_read_only_admits_nothi
 
 def test_a_worker_whose_raylet_is_killed_dies_with_its_lease(hosts: Hosts):
     run, host = hosts.run(), hosts.cluster.hosts[1]
-    died = hosts.note("raylet SIGKILL", faults.kill_raylet(run, host, T + SLACK), LEASE)
+    died = hosts.note("raylet SIGKILL", mishaps.kill_raylet(run, host, T + SLACK), LEASE)
     hosts.hold_is_spent(died.workers[0])
     assert run.driver.poll() is None
     host.kill()
@@ -235,10 +235,10 @@ def test_what_is_spent_stays_spent_when_the_control_store_is_killed_and_the_clus
 ):
     run = hosts.run()
     run.wait_for(2)
-    faults.kill_gcs(hosts.cluster)
+    mishaps.kill_gcs(hosts.cluster)
     with hosts.opened() as ledger:
         # nobody else can tell them any more
-        killed = faults.deaths(run, run.alive(), lambda: ledger.kill("a test says so", "a test"), T + SLACK)
+        killed = mishaps.deaths(run, run.alive(), lambda: ledger.kill("a test says so", "a test"), T + SLACK)
         hosts.note("kill switch, GCS SIGKILL", killed, T + SLACK)
         for host in hosts.cluster.hosts:
             host.kill()
@@ -254,6 +254,6 @@ def test_what_is_spent_stays_spent_when_the_control_store_is_killed_and_the_clus
 
 def test_workers_of_a_killed_driver_die_and_their_holds_are_spent(hosts: Hosts):
     run = hosts.all_beat()
-    died = hosts.note("driver SIGKILL", faults.kill_driver(run, T + SLACK), LEASE)
+    died = hosts.note("driver SIGKILL", mishaps.kill_driver(run, T + SLACK), LEASE)
     for worker in died.workers:
         hosts.hold_is_spent(worker)

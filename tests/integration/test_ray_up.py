@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.faults import eventually
 from bench.hosts import ROOT, network
+from bench.mishaps import eventually
 from tests.machines import Machine, build_wheel, install_dependencies, machine, why_not
 from tests.small_sweep import SMALL_SWEEP, trained_at
 
