@@ -179,6 +179,7 @@ def run(settings: Settings) -> dict[str, Any]:
         "ended": result.ended,
         "seconds": round(seconds, 1),
         "verdicts": {str(verdict): int(count) for verdict, count in table["verdict"].value_counts().items()},
+        "reasons": sorted(set(table["reason"].dropna())),
         "measured": sorted(int(number) for number in measured["config/number"]),
     }
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -245,26 +243,6 @@ def kill_gcs(cluster: Cluster) -> None:
     os.kill(cluster.gcs(), signal.SIGKILL)
 
 
-def may_freeze() -> bool:
-    """Whether `read_only` is possible here: it takes root, and a file system with attributes."""
-    with tempfile.NamedTemporaryFile() as file:
-        frozen = subprocess.run(["chattr", "+i", file.name], capture_output=True).returncode == 0
-        if frozen:
-            subprocess.run(["chattr", "-i", file.name], check=True)
-    return frozen
-
-
-@contextmanager
-def read_only(ledger: Path) -> Iterator[None]:
-    """Within, whoever opens the ledger anew can't write to it: root neither."""
-    files = [str(path) for path in ledger.parent.glob(f"{ledger.name}*")]
-    subprocess.run(["chattr", "+i", *files], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["chattr", "-i", *files], check=True)
-
-
 @contextmanager
 def cut_off(host: Host) -> Iterator[None]:
     """Within, nothing reaches a host or leaves it."""
@@ -273,28 +251,3 @@ def cut_off(host: Host) -> Iterator[None]:
         yield
     finally:
         host.join()
-
-
-@contextmanager
-def locked(ledger: Path) -> Iterator[None]:
-    """Within, another process of this machine holds the ledger's write lock."""
-    connection = sqlite3.connect(ledger, isolation_level=None)
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    finally:
-        connection.execute("ROLLBACK")
-        connection.close()
-
-
-@contextmanager
-def full(folder: Path) -> Iterator[None]:
-    """Within, the folder's disk, which had better be a small one, has no room."""
-    ballast = folder / "ballast"
-    try:
-        with ballast.open("wb", buffering=0) as file, suppress(OSError):
-            while True:
-                file.write(bytes(4096))
-        yield
-    finally:
-        ballast.unlink()

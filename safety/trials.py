@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Set
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from safety.lease import DIED
 
 # Tune heads each failure of a trial so, in the one file that it has for all of them
 _FAILURE = "Failure # "
+# what Ray says where a worker or its node is gone, or can't be reached
+_GONE = re.compile(r"ActorDiedError|[Aa]ctor died|The actor .* is unavailable|NodeDiedError|node is dead")
 
 
 def failure_of(trial: Trial) -> str:
@@ -22,7 +25,7 @@ def failure_of(trial: Trial) -> str:
     lines = text.rpartition(_FAILURE)[2].strip().splitlines()
     if not lines:
         return "it failed without a word"
-    if any("ActorDiedError" in line or "actor died" in line for line in lines):
+    if any(_GONE.search(line) for line in lines):
         return DIED
     return lines[-1].strip()
 

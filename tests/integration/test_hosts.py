@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import mishaps
+from bench import disk_faults, mishaps
 from bench.beating import Worker, last_beat
 from bench.hosts import cluster, network, obstacle
 from bench.mishaps import Deaths, Sweeps, eventually
@@ -187,16 +187,16 @@ def test_while_the_governor_stands_still_all_workers_die_and_none_begins(hosts: 
         assert hosts.spent_of(hosts.lease_of(worker)) == GFLOP_OF_A_TRIAL
 
 
-@pytest.mark.parametrize("broken", [mishaps.locked, mishaps.full])
+@pytest.mark.parametrize("broken", [disk_faults.locked, mishaps.full])
 def test_while_the_ledger_can_not_be_written_workers_die_and_the_sweep_goes_on_when_it_can(
     hosts: Hosts, broken: Callable[[Path], object]
 ):
     run = hosts.all_beat()
     governor, doomed, before = hosts.cluster.governor(), run.alive(), len(hosts.entries())
-    where = hosts.ledger if broken is mishaps.locked else hosts.disk
+    where = hosts.ledger if broken is disk_faults.locked else hosts.disk
     with broken(where):
         hosts.note(f"ledger {broken.__name__}", mishaps.deaths(run, doomed, lambda: None, T + SLACK), LEASE)
-        time.sleep(10 if broken is mishaps.locked else GRACE)  # a question waits for 10 s
+        time.sleep(10 if broken is disk_faults.locked else GRACE)  # a question waits for 10 s
         assert run.driver.poll() is None
     begun = len(hosts.entries())
     hosts.all_beat()
@@ -209,7 +209,7 @@ def test_a_governor_that_starts_again_while_its_ledger_is_read_only_admits_nothi
 ):
     run = hosts.all_beat()
     governor, doomed, before = hosts.cluster.governor(), run.alive(), len(hosts.entries())
-    with mishaps.read_only(hosts.ledger):
+    with disk_faults.read_only(hosts.ledger):
         died = mishaps.deaths(run, doomed, lambda: os.kill(governor, signal.SIGKILL), T + SLACK)
         hosts.note("ledger read-only", died, LEASE)
         time.sleep(GRACE)

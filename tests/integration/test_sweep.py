@@ -13,7 +13,8 @@ import pandas as pd
 import psutil
 import pytest
 
-from rsi_ray.disk import STATES, STUDY_FILE, open_folder
+from bench.disk_faults import frozen, may_freeze
+from rsi_ray.disk import STATES, STUDY_FILE, WEIGHTS, open_folder
 from rsi_ray.errors import SweepError
 from rsi_ray.plan import Plan
 from rsi_ray.records import Verdict
@@ -23,7 +24,7 @@ from rsi_ray.sweep import run_sweep
 from safety import Allow, Hold
 from safety.checkpoints import CheckpointFile
 from tests.integration.conftest import Maker, audit_kinds, budgets, open_leases
-from tests.integration.jobs import NO_SCORES, BehavingJob, WidthSpace
+from tests.integration.jobs import NO_SCORES, REPORTS, BehavingJob, WidthSpace
 from tests.integration.test_oversight import pid_of_governor
 
 pytestmark = pytest.mark.ray
@@ -256,6 +257,32 @@ def test_a_candidate_whose_worker_is_killed_goes_on_in_its_trial_and_is_not_coun
     assert budgets(plan)["cluster", "train_gflop"].spent == 2 * 3 + 1
     assert budgets(plan)["sweep", "trials"].spent == 2
     assert not (plan.folder / STATES).exists()
+
+
+def test_a_sweep_waits_for_a_storage_that_is_away_and_loses_nothing(make_sweep: Maker):
+    if not may_freeze():
+        pytest.skip("takes root, and a file system with attributes")
+    plan = make_sweep(BehavingJob(seconds=0.3), trials=6, concurrent=2, max_failures=1, checkpoint_seconds=0)
+
+    study, away_at = plan.folder / STUDY_FILE, []
+
+    def take_away() -> None:
+        while not list((plan.folder / WEIGHTS).glob("*.safetensors")):
+            time.sleep(0.05)
+        with frozen(plan.folder):
+            time.sleep(8)
+            away_at.append(study.stat().st_size)
+
+    away = threading.Thread(target=take_away, daemon=True)
+    away.start()
+    result = run_sweep(plan)
+    away.join()
+    assert study.stat().st_size > away_at[0]
+    assert result.ended == ""
+    assert list(result.table["verdict"]) == [Verdict.MEASURED] * 6
+    assert audit_kinds(plan).count("activate") == 6
+    assert budgets(plan)["cluster", "train_gflop"].spent == 6 * REPORTS
+    assert open_leases(plan) == []
 
 
 def test_a_run_that_another_process_runs_is_not_resumed(make_sweep: Maker):

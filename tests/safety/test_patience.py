@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import cloudpickle
 import pytest
 
-from bench.mishaps import may_freeze, read_only
+from bench.disk_faults import may_freeze, read_only
 from safety import Allow, Deny, GovernorUnreachable, LeaseLost, Ledger, LedgerError, Report, Usage
 from safety.errors import LedgerUnavailable
 from safety.patience import RETRY_SECONDS, SILENCE_SECONDS, Patient
