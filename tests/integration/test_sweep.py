@@ -259,6 +259,25 @@ def test_a_candidate_whose_worker_is_killed_goes_on_in_its_trial_and_is_not_coun
     assert not (plan.folder / STATES).exists()
 
 
+def test_a_run_that_is_resumed_goes_on_in_the_middle_of_its_candidates(make_sweep: Maker):
+    plan = make_sweep(BehavingJob(seconds=1.0), trials=1, checkpoint_seconds=0)
+
+    def interrupt() -> None:
+        while not list(kept_in(plan.folder / STATES)):
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    assert run_sweep(plan).ended == "interrupted by SIGINT"
+    (kept,) = kept_in(plan.folder / STATES)
+    spent = budgets(plan)["cluster", "train_gflop"].spent
+    result = run_sweep(replace(plan, resumed=True))
+    (measured,) = (result.table["verdict"] == Verdict.MEASURED).to_numpy().nonzero()[0]
+    assert result.table["reports"][measured] == REPORTS
+    assert budgets(plan)["cluster", "train_gflop"].spent == spent + REPORTS - kept.reports
+    assert not (plan.folder / STATES).exists()
+
+
 def test_a_sweep_waits_for_a_storage_that_is_away_and_loses_nothing(make_sweep: Maker):
     if not may_freeze():
         pytest.skip("takes root, and a file system with attributes")
