@@ -124,7 +124,7 @@ def test_an_unknown_sweep_is_told(ledger):
         "UPDATE leases SET state = 'anything'",
         "UPDATE sweeps SET state = 'anything'",
         "INSERT INTO leases SELECT id + 1, key, trial, digest, sweep, claim, state, fence, holder,"
-        " deadline_ms, began_ms, boot, rule, reason, trials, told, used FROM leases",
+        " deadline_ms, began_ms, boot, rule, reason, trials, credit, told, used FROM leases",
     ],
 )
 def test_the_database_refuses_what_breaks_an_invariant_whoever_writes_it(ledger, url, change):
