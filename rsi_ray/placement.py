@@ -9,6 +9,7 @@ from safety.resources import ALLOWANCE_BYTES
 
 Gpus = float | Literal["auto"]
 AUTO: Literal["auto"] = "auto"
+MOST_GPUS = 64
 
 CONTEXT_BYTES = 640 * 2**20
 """What CUDA takes of a GPU for each process that uses it: its context, and the kernels that are loaded."""
