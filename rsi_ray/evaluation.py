@@ -15,7 +15,7 @@ from rsi_ray.evidence import Evidence, Measurement
 from rsi_ray.job import TrainingJob, candidate_seed
 from rsi_ray.scoring import check_rows, scored
 from rsi_ray.tasks.task import sealed_part
-from rsi_ray.train import build, train
+from rsi_ray.train import train
 from rsi_ray.weights import load_weights
 from safety import Claim
 
@@ -92,7 +92,7 @@ def evaluate_weights(
         EvaluationError: a score is no number, or the samples aren't those that were priced.
     """
     seed = candidate_seed(job.seed, config)
-    model = build(job.space, job.candidate(config).spec, seed=seed, device=job.device)
+    model = job.model(config, seed)
     load_weights(model, weights, digest)
     return _measured(job, model, seed)
 

@@ -12,7 +12,9 @@ from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load, save_file
+from torch import nn
 
+from rsi_ray.cuda_memory import hold_to
 from rsi_ray.heritage import Parent
 from rsi_ray.hyperparameters import TrainingChoices, space_for
 from rsi_ray.placement import Gpus, Placement, Resources
@@ -156,7 +158,7 @@ class TrainingJob:
     def trainer(self, config: Mapping[str, Any]) -> Trainer:
         """A trainer of the candidate, before its first epoch."""
         candidate, seed = self.candidate(config), candidate_seed(self.seed, config)
-        model = build(self.space, candidate.spec, seed=seed, device=self.device)
+        model = self.model(config, seed)
         if self.parent:
             self.parent.give(self.space, candidate.spec, model)
         return Trainer(
@@ -169,6 +171,11 @@ class TrainingJob:
             device=self.device,
             latency=self.latency,
         )
+
+    def model(self, config: Mapping[str, Any], seed: int) -> nn.Module:
+        """A candidate with its own first weights; on a GPU its process takes no more than it claims."""
+        hold_to(self.price(config).memory_bytes, self.device)
+        return build(self.space, self.candidate(config).spec, seed=seed, device=self.device)
 
     @property
     def device(self) -> torch.device:

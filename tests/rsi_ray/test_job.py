@@ -115,6 +115,13 @@ def test_a_space_that_says_its_training_is_free_is_not_believed():
     assert claim.train_flops >= steps * 3 * TRAINING.batch_size * claim.forward_flops
 
 
+def test_a_candidate_is_built_under_the_limit_of_its_claim(monkeypatch):
+    held, own = [], job()
+    monkeypatch.setattr("rsi_ray.job.hold_to", lambda reserved, device: held.append((reserved, device.type)))
+    own.begin(CONFIG)
+    assert held == [(own.price(CONFIG).memory_bytes, "cpu")]
+
+
 def test_a_task_is_loaded_once_and_never_sent_along():
     own = job()
     for _ in range(5):
