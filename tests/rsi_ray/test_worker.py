@@ -78,7 +78,7 @@ def test_a_candidate_out_of_gpu_memory_fails_with_the_reservation_and_its_proces
     assert authority.asked[-1] == ("settle", 1, 1, Usage(train_flops=2 * GFLOP, reports=2))
     assert emptied == [None]  # the candidate is gone by then
     assert told.value.__context__ is None  # a traceback would hold its tensors
-    assert candidate.reset({"width": 3}, logger_creator=None)
+    assert candidate.reset({"width": 3})
     candidate.train()
 
 
