@@ -15,6 +15,7 @@ from safetensors.torch import load, save_file
 from torch import nn
 
 from rsi_ray.cuda_memory import hold_to
+from rsi_ray.device_data import bytes_of
 from rsi_ray.heritage import Parent
 from rsi_ray.hyperparameters import TrainingChoices, space_for
 from rsi_ray.placement import Gpus, Placement, Resources
@@ -113,14 +114,15 @@ class TrainingJob:
         """
         candidate = self.candidate(config)
         cost = self._cost(candidate)
+        memory = cost.memory_bytes + (self._kept_bytes if self.gpus else 0)
         wall_ms = self.trial_seconds * 1000
         return Claim(
             params=cost.params,
             forward_flops=cost.forward_flops,
-            memory_bytes=cost.memory_bytes,
+            memory_bytes=memory,
             train_flops=planned_flops(cost, candidate.training, self.task.holdout_size, latency=self.latency),
             wall_ms=wall_ms,
-            gpu_ms=int(wall_ms * self._placed(cost.memory_bytes).gpus),
+            gpu_ms=int(wall_ms * self._placed(memory).gpus),
             reports=candidate.training.epochs,
             ancestor_flops=self.parent.train_flops if self.parent else 0,
         )
@@ -187,6 +189,11 @@ class TrainingJob:
         """Of one sample by head, as they are priced."""
         return {name: sample.shape for name, sample in self.space.samples().items()}
 
+    @cached_property
+    def _kept_bytes(self) -> int:
+        """Of the hold-out, which stays on a GPU."""
+        return bytes_of(self.task.holdout())
+
     def digest(self) -> str:
         """The task's."""
         return self.task.digest
@@ -198,7 +205,7 @@ class TrainingJob:
 
     def __getstate__(self) -> dict[str, Any]:
         """Each process loads the task for itself."""
-        return {name: value for name, value in vars(self).items() if name != "task"}
+        return {name: value for name, value in vars(self).items() if name not in ("task", "_kept_bytes")}
 
     def candidate(self, config: Mapping[str, Any]) -> Candidate:
         """The architecture of a configuration, and how it is trained."""

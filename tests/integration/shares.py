@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ class SharingJob(BehavingJob):
     """Claims so many bytes for each unit of width."""
 
     bytes_a_unit: int
-    space: WidthSpace = WidthSpace(widths=(1, WIDTHS))
+    space: WidthSpace = field(default_factory=lambda: WidthSpace(widths=(1, WIDTHS)))
 
     def price(self, config: Mapping[str, Any]) -> Claim:
         claim = super().price(config)
