@@ -61,6 +61,13 @@ def hold_to(reserved: int, device: torch.device) -> None:
     torch.cuda.set_per_process_memory_fraction(allocator_fraction(reserved, present, total), device)
 
 
+def begin_cuda(device: torch.device) -> None:
+    """Have CUDA and its library of products loaded, where the device is a GPU: the process grows by both."""
+    if device.type == "cuda":
+        square = torch.ones(64, 64, device=device, dtype=torch.bfloat16)
+        (square @ square).sum().item()
+
+
 def give_back() -> None:
     """Give what the allocator keeps of every GPU, and no tensor is in, back to CUDA."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load, save_file
 from torch import nn
 
-from rsi_ray.cuda_memory import hold_to
+from rsi_ray.cuda_memory import begin_cuda, hold_to
 from rsi_ray.device_data import bytes_of
 from rsi_ray.heritage import Parent
 from rsi_ray.hyperparameters import TrainingChoices, space_for
@@ -29,9 +29,12 @@ from search_spaces.measure import measure_space
 from search_spaces.mlp import MLPSpace
 from search_spaces.space import SearchSpace, Suggest
 from search_spaces.transformer import TransformerSpace
+from search_spaces.transformer_memory import mixed_memory_bytes
 
 # their prices of a training step are exact
 OURS = (TransformerSpace, ConvSpace, MLPSpace)
+# of a parameter, in bfloat16
+BYTES_OF_A_COPY = 2
 
 
 class Run(Protocol):
@@ -114,7 +117,7 @@ class TrainingJob:
         """
         candidate = self.candidate(config)
         cost = self._cost(candidate)
-        memory = cost.memory_bytes + (self._kept_bytes if self.gpus else 0)
+        memory = self._gpu_bytes(candidate, cost) if self.gpus else cost.memory_bytes
         wall_ms = self.trial_seconds * 1000
         return Claim(
             params=cost.params,
@@ -147,9 +150,11 @@ class TrainingJob:
     def measure(self, config: Mapping[str, Any]) -> Measured:
         """Count the model that would be built, on the meta device.
 
-        Data are loaded before a lease begins: under it they would count as the candidate's memory.
+        Data, and CUDA on a GPU, are loaded before a lease begins: under it they would count as the candidate's
+        memory.
         """
         self.digest()
+        begin_cuda(self.device)
         found = measure_space(self.space, self.candidate(config).spec)
         return Measured(params=found.params, forward_flops=found.forward_flops)
 
@@ -189,6 +194,13 @@ class TrainingJob:
         """Of one sample by head, as they are priced."""
         return {name: sample.shape for name, sample in self.space.samples().items()}
 
+    def _gpu_bytes(self, candidate: Candidate, cost: Cost) -> int:
+        """Of a GPU: in bfloat16 autocast, which copies the weights of products, beside the hold-out."""
+        space = self._priced_space(candidate)
+        if isinstance(space, TransformerSpace):
+            return mixed_memory_bytes(space, candidate.spec) + self._kept_bytes
+        return cost.memory_bytes + BYTES_OF_A_COPY * cost.params + self._kept_bytes
+
     @cached_property
     def _kept_bytes(self) -> int:
         """Of the hold-out, which stays on a GPU."""
@@ -212,11 +224,13 @@ class TrainingJob:
         candidate, _ = spec_from(self, config)
         return candidate
 
-    def _cost(self, candidate: Candidate) -> Cost:
+    def _priced_space(self, candidate: Candidate) -> SearchSpace[Any]:
         # a space of the user's own without a batch size prices the one that everything is trained with
         fixed = not self.choices.batch_size and not hasattr(self.space, "batch_size")
-        space = self.space if fixed else space_for(self.space, candidate.training)
-        cost = space.cost(candidate.spec)
+        return self.space if fixed else space_for(self.space, candidate.training)
+
+    def _cost(self, candidate: Candidate) -> Cost:
+        cost = self._priced_space(candidate).cost(candidate.spec)
         if isinstance(self.space, OURS):
             return cost
         # the forward is counted at gate 3, its backward isn't: at most twice as much

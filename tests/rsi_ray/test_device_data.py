@@ -66,9 +66,3 @@ def test_on_a_gpu_an_evaluation_has_no_larger_forward_than_a_step_which_is_what_
     assert rows_at_a_time(GPU, 8) == 8
     assert rows_at_a_time(GPU, 4096) == EVALUATION_CHUNK
     assert rows_at_a_time(CPU, 8) == EVALUATION_CHUNK
-
-
-def test_what_is_kept_on_a_gpu_is_in_the_claim_and_nothing_where_there_is_none():
-    with_gpu, without = (job(load_task=lambda: breast_cancer_task, gpus=gpus) for gpus in (1.0, 0.0))
-    kept = with_gpu.price(CONFIG).memory_bytes - without.price(CONFIG).memory_bytes
-    assert kept == bytes_of(TASK.holdout())
