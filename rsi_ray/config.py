@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
 
 from rsi_ray.alerts import AlertsConfig
 from rsi_ray.approvers import Policy
+from rsi_ray.compilation import Compile
 from rsi_ray.disk import RUN_FILE
 from rsi_ray.example_files import example_file
 from rsi_ray.objectives import SCORE, problems_of_objectives
@@ -58,6 +59,10 @@ class TrainingConfig(StrictModel):
         default=20, description="steps of linear rise to the peak"
     )
     weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.01, description="AdamW's, on matrices")
+    compile: Compile = Field(
+        default="auto",
+        description="whether steps are compiled by torch; auto where it pays: on a GPU, in long trainings",
+    )
 
 
 class HyperparametersConfig(StrictModel):

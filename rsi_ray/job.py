@@ -150,8 +150,8 @@ class TrainingJob:
     def measure(self, config: Mapping[str, Any]) -> Measured:
         """Count the model that would be built, on the meta device.
 
-        Data, and CUDA on a GPU, are loaded before a lease begins: under it they would count as the candidate's
-        memory.
+        Data, and CUDA on a GPU, are loaded before a lease begins: under it they would count as the
+        candidate's memory.
         """
         self.digest()
         begin_cuda(self.device)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rsi_ray.compilation import Compile, compiled, pays
 from rsi_ray.device_data import on_device
 from rsi_ray.scoring import (
     LATENCY_FORWARDS,
@@ -64,6 +65,7 @@ class Training:
         final_share: last learning rate as a share of the peak.
         weight_decay: AdamW's, on matrices only.
         max_grad_norm: gradients with a larger norm are scaled down to it.
+        compile: whether steps are compiled: always, never, or where it pays.
 
     Raises:
         ValueError: a value is out of its range; the message names it.
@@ -78,6 +80,7 @@ class Training:
     final_share: float = 0.02
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
+    compile: Compile = "auto"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "steps_per_epoch", "batch_size"):
@@ -88,6 +91,8 @@ class Training:
             _require(name, getattr(self, name), 0 <= getattr(self, name) < math.inf, "zero or more")
         _require("final_share", self.final_share, 0 <= self.final_share <= 1, "from 0 to 1")
         schedules = get_args(Schedule)
+        compiles = get_args(Compile)
+        _require("compile", self.compile, self.compile in compiles, f"one of {', '.join(compiles)}")
         _require("schedule", self.schedule, self.schedule in schedules, f"one of {', '.join(schedules)}")
 
 
@@ -186,6 +191,7 @@ class Trainer:
         self._latency, self._clock = latency, clock
         self._cost, self._seed, self._device = cost, seed, device
         self._optimizer = _optimizer(model, training)
+        self._stepped = compiled(model) if self._compiles(task.holdout_size) else model
         self._shapes = shapes
         self._holdout = on_device(task.holdout(), device)
         check_rows(self._holdout, task.holdout_size, shapes)
@@ -232,11 +238,19 @@ class Trainer:
             }
         self.epoch = int(state["epoch"])
 
+    def _compiles(self, holdout_size: int) -> bool:
+        training = self._training
+        flops, steps = (
+            planned_flops(self._cost, training, holdout_size),
+            training.epochs * training.steps_per_epoch,
+        )
+        return pays(training.compile, self._device, flops=flops, steps=steps)
+
     def _step(self, step: int, batches: Mapping[str, Batch]) -> Tensor:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate_at(step, self._training)
         check_rows(batches, self._training.batch_size, self._shapes)
-        loss = loss_of(self.model, batches, self._device)
+        loss = loss_of(self._stepped, batches, self._device)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), self._training.max_grad_norm)
