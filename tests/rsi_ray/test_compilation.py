@@ -51,10 +51,11 @@ def test_each_candidate_is_compiled_anew_in_its_own_process(monkeypatch):
     assert done == ["reset", model]
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
 @pytest.mark.skipif(
     not shutil.which("g++"), reason="torch.compile needs a C++ compiler on a CPU: no g++ here"
 )
-def test_what_is_compiled_trains_the_same_and_keeps_the_names_of_its_weights(tmp_path):
+def test_what_is_compiled_trains_the_same_and_keeps_the_names_of_its_weights():
     always, never = (
         job(training=replace(TRAINING, compile=choice)).trainer(CONFIG) for choice in ("always", "never")
     )
