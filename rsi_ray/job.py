@@ -15,10 +15,10 @@ from safetensors.torch import load, save_file
 from torch import nn
 
 from rsi_ray.cuda_memory import begin_cuda, hold_to
-from rsi_ray.device_data import bytes_of
 from rsi_ray.heritage import Parent
 from rsi_ray.hyperparameters import TrainingChoices, space_for
 from rsi_ray.placement import Gpus, Placement, Resources
+from rsi_ray.resident import kept_bytes
 from rsi_ray.tasks.task import Task
 from rsi_ray.train import Trainer, Training, build, planned_flops
 from safety import Claim, Measured, read_plain_file, request_digest
@@ -195,7 +195,7 @@ class TrainingJob:
         return {name: sample.shape for name, sample in self.space.samples().items()}
 
     def _gpu_bytes(self, candidate: Candidate, cost: Cost) -> int:
-        """Of a GPU: in bfloat16 autocast, which copies the weights of products, beside the hold-out."""
+        """Of a GPU: in bfloat16 autocast, which copies the weights of products, beside the data."""
         space = self._priced_space(candidate)
         if isinstance(space, TransformerSpace):
             return mixed_memory_bytes(space, candidate.spec) + self._kept_bytes
@@ -203,8 +203,8 @@ class TrainingJob:
 
     @cached_property
     def _kept_bytes(self) -> int:
-        """Of the hold-out, which stays on a GPU."""
-        return bytes_of(self.task.holdout())
+        """Of the data that stay on a GPU."""
+        return kept_bytes(self.task)
 
     def digest(self) -> str:
         """The task's."""

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from rsi_ray.compilation import Compile, compiled, pays
-from rsi_ray.device_data import on_device
+from rsi_ray.device_data import Samples, on_device
+from rsi_ray.resident import drawn_on
 from rsi_ray.scoring import (
     LATENCY_FORWARDS,
     check_rows,
@@ -193,6 +194,7 @@ class Trainer:
         self._optimizer = _optimizer(model, training)
         self._stepped = compiled(model) if self._compiles(task.holdout_size) else model
         self._shapes = shapes
+        self._draw = (drawn_on(task, device) if device.type == "cuda" else None) or task.batch
         self._holdout = on_device(task.holdout(), device)
         check_rows(self._holdout, task.holdout_size, shapes)
 
@@ -206,7 +208,7 @@ class Trainer:
         self.model.train()
         total = torch.zeros((), device=self._device)
         for step in range(start, start + training.steps_per_epoch):
-            total += self._step(step, self._task.batch(rng, training.batch_size))
+            total += self._step(step, self._draw(rng, training.batch_size))
         self.epoch += 1
         return self._report(total.item() / training.steps_per_epoch)
 
@@ -246,7 +248,7 @@ class Trainer:
         )
         return pays(training.compile, self._device, flops=flops, steps=steps)
 
-    def _step(self, step: int, batches: Mapping[str, Batch]) -> Tensor:
+    def _step(self, step: int, batches: Mapping[str, Batch] | Mapping[str, Samples]) -> Tensor:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate_at(step, self._training)
         check_rows(batches, self._training.batch_size, self._shapes)

@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from rsi_ray.device_data import bytes_of
 from rsi_ray.heritage import Parent
 from rsi_ray.hyperparameters import TrainingChoices
 from rsi_ray.job import TrainingJob
+from rsi_ray.resident import kept_bytes
 from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
 from rsi_ray.train import Training, planned_flops
 from safety import ArtifactError
@@ -152,7 +152,7 @@ def test_on_a_gpu_a_transformer_is_priced_in_mixed_precision_at_its_own_batch_si
 
 def test_on_a_gpu_other_spaces_are_priced_with_a_copy_of_each_weight():
     more = job(gpus=1.0).price(CONFIG).memory_bytes - job().price(CONFIG).memory_bytes
-    assert more == 2 * job().price(CONFIG).params + bytes_of(TASK.holdout())
+    assert more == 2 * job().price(CONFIG).params + kept_bytes(TASK)
 
 
 def test_cuda_is_begun_before_the_lease_and_on_a_cpu_never(monkeypatch):
