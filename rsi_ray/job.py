@@ -12,9 +12,13 @@ from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load, save_file
+from torch import nn
 
+from rsi_ray.cuda_memory import begin_cuda, hold_to
 from rsi_ray.heritage import Parent
 from rsi_ray.hyperparameters import TrainingChoices, space_for
+from rsi_ray.placement import Gpus, Placement, Resources
+from rsi_ray.resident import kept_bytes
 from rsi_ray.tasks.task import Task
 from rsi_ray.train import Trainer, Training, build, planned_flops
 from safety import Claim, Measured, read_plain_file, request_digest
@@ -25,9 +29,12 @@ from search_spaces.measure import measure_space
 from search_spaces.mlp import MLPSpace
 from search_spaces.space import SearchSpace, Suggest
 from search_spaces.transformer import TransformerSpace
+from search_spaces.transformer_memory import mixed_memory_bytes
 
 # their prices of a training step are exact
 OURS = (TransformerSpace, ConvSpace, MLPSpace)
+# of a parameter, in bfloat16
+BYTES_OF_A_COPY = 2
 
 
 class Run(Protocol):
@@ -81,7 +88,7 @@ class TrainingJob:
         choices: hyperparameters that are searched.
         seed: of the sweep; each candidate's own follows from it and its configuration.
         trial_seconds: longest time that a candidate may run.
-        gpus: GPUs, or a fraction of one, that a candidate has.
+        gpus, gpu_memory: that a candidate has, see `placement.Resources`.
         latency: whether the last report tells how long one forward takes.
         parent: whose weights candidates begin with, as far as they fit; None for weights of their own.
     """
@@ -92,7 +99,8 @@ class TrainingJob:
     choices: TrainingChoices = field(default_factory=TrainingChoices)
     seed: int
     trial_seconds: int
-    gpus: float = 0.0
+    gpus: Gpus = 0.0
+    gpu_memory: int = 0
     latency: bool = False
     parent: Parent | None = None
 
@@ -102,27 +110,51 @@ class TrainingJob:
         return Candidate(spec=spec, training=self.choices.suggest(trial, self.training))
 
     def price(self, config: Mapping[str, Any]) -> Claim:
-        """Claim of a configuration: everything that it computes, evaluations included."""
+        """Claim of a configuration: everything that it computes, evaluations included.
+
+        Raises:
+            TooLarge: it asks for the share of a GPU that it needs, and fits on none.
+        """
         candidate = self.candidate(config)
         cost = self._cost(candidate)
+        memory = self._gpu_bytes(candidate, cost) if self.gpus else cost.memory_bytes
         wall_ms = self.trial_seconds * 1000
         return Claim(
             params=cost.params,
             forward_flops=cost.forward_flops,
-            memory_bytes=cost.memory_bytes,
+            memory_bytes=memory,
             train_flops=planned_flops(cost, candidate.training, self.task.holdout_size, latency=self.latency),
             wall_ms=wall_ms,
-            gpu_ms=int(wall_ms * self.gpus),
+            gpu_ms=int(wall_ms * self._placed(memory).gpus),
             reports=candidate.training.epochs,
             ancestor_flops=self.parent.train_flops if self.parent else 0,
         )
 
+    def placement(self, config: Mapping[str, Any]) -> Placement:
+        """What a configuration asks of Ray.
+
+        Raises:
+            TooLarge: see `price`.
+        """
+        return self._placed(self.price(config).memory_bytes)
+
+    def _placed(self, memory_bytes: int) -> Placement:
+        return Resources(gpus=self.gpus, gpu_memory=self.gpu_memory).placement(memory_bytes)
+
+    def on_gpus_of(self, gpu_memory: int) -> TrainingJob:
+        """The same where the smallest GPU has so many bytes; a task that is loaded isn't loaded again."""
+        job = replace(self, gpu_memory=gpu_memory)
+        vars(job).update({name: value for name, value in vars(self).items() if name == "task"})
+        return job
+
     def measure(self, config: Mapping[str, Any]) -> Measured:
         """Count the model that would be built, on the meta device.
 
-        Data are loaded before a lease begins: under it they would count as the candidate's memory.
+        Data, and CUDA on a GPU, are loaded before a lease begins: under it they would count as the
+        candidate's memory.
         """
         self.digest()
+        begin_cuda(self.device)
         found = measure_space(self.space, self.candidate(config).spec)
         return Measured(params=found.params, forward_flops=found.forward_flops)
 
@@ -133,7 +165,7 @@ class TrainingJob:
     def trainer(self, config: Mapping[str, Any]) -> Trainer:
         """A trainer of the candidate, before its first epoch."""
         candidate, seed = self.candidate(config), candidate_seed(self.seed, config)
-        model = build(self.space, candidate.spec, seed=seed, device=self.device)
+        model = self.model(config, seed)
         if self.parent:
             self.parent.give(self.space, candidate.spec, model)
         return Trainer(
@@ -147,6 +179,11 @@ class TrainingJob:
             latency=self.latency,
         )
 
+    def model(self, config: Mapping[str, Any], seed: int) -> nn.Module:
+        """A candidate with its own first weights; on a GPU its process takes no more than it claims."""
+        hold_to(self.price(config).memory_bytes, self.device)
+        return build(self.space, self.candidate(config).spec, seed=seed, device=self.device)
+
     @property
     def device(self) -> torch.device:
         """Where candidates are trained."""
@@ -156,6 +193,18 @@ class TrainingJob:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Of one sample by head, as they are priced."""
         return {name: sample.shape for name, sample in self.space.samples().items()}
+
+    def _gpu_bytes(self, candidate: Candidate, cost: Cost) -> int:
+        """Of a GPU: in bfloat16 autocast, which copies the weights of products, beside the data."""
+        space = self._priced_space(candidate)
+        if isinstance(space, TransformerSpace):
+            return mixed_memory_bytes(space, candidate.spec) + self._kept_bytes
+        return cost.memory_bytes + BYTES_OF_A_COPY * cost.params + self._kept_bytes
+
+    @cached_property
+    def _kept_bytes(self) -> int:
+        """Of the data that stay on a GPU."""
+        return kept_bytes(self.task)
 
     def digest(self) -> str:
         """The task's."""
@@ -168,18 +217,20 @@ class TrainingJob:
 
     def __getstate__(self) -> dict[str, Any]:
         """Each process loads the task for itself."""
-        return {name: value for name, value in vars(self).items() if name != "task"}
+        return {name: value for name, value in vars(self).items() if name not in ("task", "_kept_bytes")}
 
     def candidate(self, config: Mapping[str, Any]) -> Candidate:
         """The architecture of a configuration, and how it is trained."""
         candidate, _ = spec_from(self, config)
         return candidate
 
-    def _cost(self, candidate: Candidate) -> Cost:
+    def _priced_space(self, candidate: Candidate) -> SearchSpace[Any]:
         # a space of the user's own without a batch size prices the one that everything is trained with
         fixed = not self.choices.batch_size and not hasattr(self.space, "batch_size")
-        space = self.space if fixed else space_for(self.space, candidate.training)
-        cost = space.cost(candidate.spec)
+        return self.space if fixed else space_for(self.space, candidate.training)
+
+    def _cost(self, candidate: Candidate) -> Cost:
+        cost = self._priced_space(candidate).cost(candidate.spec)
         if isinstance(self.space, OURS):
             return cost
         # the forward is counted at gate 3, its backward isn't: at most twice as much

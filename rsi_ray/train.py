@@ -12,7 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rsi_ray.scoring import LATENCY_FORWARDS, check_rows, evaluate, latency_ms, loss_of
+from rsi_ray.compilation import Compile, compiled, pays
+from rsi_ray.device_data import Samples, on_device
+from rsi_ray.resident import drawn_on
+from rsi_ray.scoring import (
+    LATENCY_FORWARDS,
+    check_rows,
+    evaluate,
+    latency_ms,
+    loss_of,
+    rows_at_a_time,
+    scores,
+)
 from rsi_ray.tasks.task import Batch, Task
 from rsi_ray.weights import put_weights
 from search_spaces.cost import Cost
@@ -55,6 +66,7 @@ class Training:
         final_share: last learning rate as a share of the peak.
         weight_decay: AdamW's, on matrices only.
         max_grad_norm: gradients with a larger norm are scaled down to it.
+        compile: whether steps are compiled: always, never, or where it pays.
 
     Raises:
         ValueError: a value is out of its range; the message names it.
@@ -69,6 +81,7 @@ class Training:
     final_share: float = 0.02
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
+    compile: Compile = "auto"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "steps_per_epoch", "batch_size"):
@@ -79,6 +92,8 @@ class Training:
             _require(name, getattr(self, name), 0 <= getattr(self, name) < math.inf, "zero or more")
         _require("final_share", self.final_share, 0 <= self.final_share <= 1, "from 0 to 1")
         schedules = get_args(Schedule)
+        compiles = get_args(Compile)
+        _require("compile", self.compile, self.compile in compiles, f"one of {', '.join(compiles)}")
         _require("schedule", self.schedule, self.schedule in schedules, f"one of {', '.join(schedules)}")
 
 
@@ -177,8 +192,11 @@ class Trainer:
         self._latency, self._clock = latency, clock
         self._cost, self._seed, self._device = cost, seed, device
         self._optimizer = _optimizer(model, training)
+        self._stepped = compiled(model) if self._compiles(task.holdout_size) else model
         self._shapes = shapes
-        check_rows(task.holdout(), task.holdout_size, shapes)
+        self._draw = (drawn_on(task, device) if device.type == "cuda" else None) or task.batch
+        self._holdout = on_device(task.holdout(), device)
+        check_rows(self._holdout, task.holdout_size, shapes)
 
     def run_epoch(self) -> Report:
         """Train one epoch and evaluate."""
@@ -190,7 +208,7 @@ class Trainer:
         self.model.train()
         total = torch.zeros((), device=self._device)
         for step in range(start, start + training.steps_per_epoch):
-            total += self._step(step, self._task.batch(rng, training.batch_size))
+            total += self._step(step, self._draw(rng, training.batch_size))
         self.epoch += 1
         return self._report(total.item() / training.steps_per_epoch)
 
@@ -222,11 +240,19 @@ class Trainer:
             }
         self.epoch = int(state["epoch"])
 
-    def _step(self, step: int, batches: Mapping[str, Batch]) -> Tensor:
+    def _compiles(self, holdout_size: int) -> bool:
+        training = self._training
+        flops, steps = (
+            planned_flops(self._cost, training, holdout_size),
+            training.epochs * training.steps_per_epoch,
+        )
+        return pays(training.compile, self._device, flops=flops, steps=steps)
+
+    def _step(self, step: int, batches: Mapping[str, Batch] | Mapping[str, Samples]) -> Tensor:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate_at(step, self._training)
         check_rows(batches, self._training.batch_size, self._shapes)
-        loss = loss_of(self.model, batches, self._device)
+        loss = loss_of(self._stepped, batches, self._device)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), self._training.max_grad_norm)
@@ -234,7 +260,8 @@ class Trainer:
         return loss.detach()
 
     def _report(self, loss: float) -> Report:
-        domains = evaluate(self.model, self._task, self._device)
+        rows = rows_at_a_time(self._device, self._training.batch_size)
+        domains = scores(self.model, self._holdout, self._device, rows)
         steps = self.epoch * self._training.steps_per_epoch
         timed = self._latency and self.epoch >= self._training.epochs
         return Report(

@@ -40,7 +40,11 @@ class ProblemDomain:
 
     def draw(self, rng: np.random.Generator, size: int) -> Batch:
         """Draw `size` training problems: inputs (size, length), targets (size,)."""
-        return self._rows(rng.integers(held_rows(self.holdout_size), len(self.problems), size=size))
+        return self._rows(self.pick(rng, size))
+
+    def pick(self, rng: np.random.Generator, size: int) -> NDArray[np.int64]:
+        """Choose the rows of `size` training problems."""
+        return rng.integers(held_rows(self.holdout_size), len(self.problems), size=size)
 
     def holdout(self) -> Batch:
         """Return the hold-out problems, in the shapes of `draw`."""

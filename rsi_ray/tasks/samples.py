@@ -49,7 +49,11 @@ class SampleDomain(Generic[HeadT]):
 
     def draw(self, rng: np.random.Generator, size: int) -> Batch:
         """Draw `size` training samples: inputs (size, *sample shape), targets (size,) or (size, outputs)."""
-        return self._rows(rng.integers(held_rows(self.holdout_size), len(self.inputs), size=size))
+        return self._rows(self.pick(rng, size))
+
+    def pick(self, rng: np.random.Generator, size: int) -> NDArray[np.int64]:
+        """Choose the rows of `size` training samples."""
+        return rng.integers(held_rows(self.holdout_size), len(self.inputs), size=size)
 
     def holdout(self) -> Batch:
         """Return the hold-out, in the shapes of `draw`."""

@@ -116,6 +116,11 @@ class DomainTask(Generic[HeadT]):
         digests = "".join(domain.digest for domain in self._domains)
         self.digest = hashlib.sha256(digests.encode()).hexdigest()
 
+    @property
+    def domains(self) -> tuple[Domain[HeadT], ...]:
+        """What it is put together from, in the order in which they draw."""
+        return self._domains
+
     def batch(self, rng: np.random.Generator, size: int) -> dict[str, Batch]:
         """Draw `size` training samples for every head."""
         return {domain.head.name: domain.draw(rng, size) for domain in self._domains}

@@ -44,7 +44,11 @@ class TextDomain:
 
     def draw(self, rng: np.random.Generator, size: int) -> Batch:
         """Draw `size` windows: inputs and targets (size, length), each target the byte that follows."""
-        return self._windows(self.train_starts[rng.integers(len(self.train_starts), size=size)])
+        return self._windows(self.pick(rng, size))
+
+    def pick(self, rng: np.random.Generator, size: int) -> NDArray[np.int32]:
+        """Choose where `size` training windows start."""
+        return self.train_starts[rng.integers(len(self.train_starts), size=size)]
 
     def holdout(self) -> Batch:
         """Return the hold-out spans in the order of the text, in the shapes of `draw`."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import ray
+from ray.exceptions import RayError
 
 from rsi_ray import examination
 from rsi_ray.doctor import Gpu
@@ -85,3 +86,32 @@ def test_a_ledger_on_another_host_is_opened_by_nobody(tmp_path: Path, monkeypatc
     monkeypatch.setattr(examination, "connect_to_any", lambda *given, **options: Governor())
     assert "is on another host: run the doctor there" in examination.watch("", tmp_path).fault
     assert not (tmp_path / "far").exists()
+
+
+def test_the_smallest_gpu_is_that_of_all_nodes_which_give_gpus_to_trials(monkeypatch: pytest.MonkeyPatch):
+    told = {"large": [80 << 30, 24 << 30], "shared": [0], "gone": RayError("gone"), "cpu": [1]}
+
+    class Asked:
+        def __init__(self, node: str) -> None:
+            self.gpus = self
+            self._node = node
+
+        def remote(self) -> str:
+            return self._node
+
+    def answer(node: str, **options: Any) -> list[Gpu]:
+        found = told[node]
+        if isinstance(found, RayError):
+            raise found
+        return [Gpu(name="", total_bytes=size, used_bytes=0, driver="") for size in found]
+
+    nodes = [
+        {"NodeID": node, "Alive": True, "Resources": {} if node == "cpu" else {"GPU": 1.0}} for node in told
+    ]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(ray, "get", answer)
+    monkeypatch.setattr(ray, "kill", lambda probe: None)
+    monkeypatch.setattr(examination, "_probe", Asked)
+    assert examination.smallest_gpu() == 24 << 30
+    told["large"] = [0]
+    assert examination.smallest_gpu() == 0
