@@ -24,6 +24,7 @@ from rsi_ray.ledgers import LEDGER_FILE, from_anywhere
 from rsi_ray.objectives import SCORE, problems_of_objectives
 from rsi_ray.observer import Watch
 from rsi_ray.own import given_task
+from rsi_ray.placement import AUTO, MOST_GPUS, Gpus
 from rsi_ray.plan import Plan
 from rsi_ray.printable import one_line
 from rsi_ray.records import Verdict
@@ -74,7 +75,8 @@ class Sweep:
         concurrent: trials at a time; None for as many as fit.
         seconds: after so many the sweep ends; None for no end.
         trial_seconds: longest time of one trial.
-        cpus, gpus: of one trial.
+        cpus, gpus: of one trial; with `auto` the share of a GPU that its own memory needs.
+        gpu_memory: bytes of the smallest GPU; None for what the nodes' drivers tell.
         baseline: parameters of a candidate that is trained first and alone, to compare with.
         warm_start: folder of an earlier run, or an Optuna study, whose candidates the sampler is told.
         keep_weights: best candidates whose weights are kept.
@@ -110,7 +112,8 @@ class Sweep:
     seconds: int | None = None
     trial_seconds: int = 600
     cpus: int = 1
-    gpus: float = 0.0
+    gpus: Gpus = 0.0
+    gpu_memory: int | None = None
     baseline: Mapping[str, Any] | None = None
     warm_start: str | Path | optuna.Study | None = None
     keep_weights: int = 3
@@ -205,6 +208,7 @@ class Sweep:
             seed=self.seed,
             trial_seconds=self.trial_seconds,
             gpus=self.gpus,
+            gpu_memory=self.gpu_memory or 0,
             latency="latency" in self.objectives,
             parent=self.parent,
         )
@@ -251,10 +255,20 @@ class Sweep:
             problems.append("objectives: latency, which a table's look-up doesn't have")
         problems += _problems_of_name("name", self.name)
         problems += [] if self.lineage is None else _problems_of_name("lineage", self.lineage)
-        for name in ("trials", "concurrent", "seconds", "trial_seconds", "cpus", "max_failures"):
+        for name in (
+            "trials",
+            "concurrent",
+            "seconds",
+            "trial_seconds",
+            "cpus",
+            "gpu_memory",
+            "max_failures",
+        ):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
                 problems.append(f"{name}: {value!r}, expected a whole number from 1")
+        if self.gpus != AUTO and not (isinstance(self.gpus, int | float) and 0 <= self.gpus <= MOST_GPUS):
+            problems.append(f"gpus: {self.gpus!r}, expected a number from 0 to {MOST_GPUS}, or {AUTO}")
         return problems
 
     def _plan(self, job: Any) -> Plan:
@@ -283,6 +297,7 @@ class Sweep:
             concurrent=self.concurrent,
             cpus=self.cpus,
             gpus=self.gpus,
+            gpu_memory=self.gpu_memory or 0,
             keep_weights=self.keep_weights,
             seconds=self.seconds,
             checkpoint_bytes=self.checkpoint_bytes,

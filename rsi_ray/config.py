@@ -15,6 +15,7 @@ from rsi_ray.approvers import Policy
 from rsi_ray.disk import RUN_FILE
 from rsi_ray.example_files import example_file
 from rsi_ray.objectives import SCORE, problems_of_objectives
+from rsi_ray.placement import MOST_GPUS
 from rsi_ray.printable import one_line
 from rsi_ray.runs import told_config
 from rsi_ray.samplers import SAMPLERS, sampler_of
@@ -36,6 +37,7 @@ from safety.names import plain_name
 from search_spaces.given_trial import spec_from
 
 Count = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=1_000_000)]
+Bytes = Annotated[int, BeforeValidator(whole_number), Field(ge=1)]
 Seed = Annotated[int, BeforeValidator(whole_number), Field(le=2**32 - 1)]
 PublicKey = Annotated[str, BeforeValidator(public_key)]
 Positive = Annotated[float, Field(gt=0)]
@@ -111,8 +113,13 @@ class ResourcesConfig(StrictModel):
     """What one trial gets."""
 
     cpu: Count = Field(default=1, description="CPU cores, and threads, of a trial")
-    gpu: Annotated[float, Field(ge=0, le=64)] = Field(
-        default=0, description="GPUs of a trial; 0.5 packs two on one"
+    gpu: Annotated[float, Field(ge=0, le=MOST_GPUS)] | Literal["auto"] = Field(
+        default=0,
+        description="GPUs of a trial; 0.5 packs two on one, auto as many as their own memory lets on one",
+    )
+    gpu_memory: Bytes | None = Field(
+        default=None,
+        description="bytes of the smallest GPU, for auto; what the nodes' drivers tell if left out",
     )
 
 

@@ -113,7 +113,7 @@ def evaluate_in_fresh_process(
     """
     return in_fresh_process(
         _evaluate_alone, authority, job, subject, reported,
-        what=f"sweep {sweep}: the evaluator", cpus=cpus, gpus=job.gpus, sweep=sweep,
+        what=f"sweep {sweep}: the evaluator", cpus=cpus, gpus=job.placement(subject.config).gpus, sweep=sweep,
     )  # fmt: skip
 
 

@@ -60,6 +60,10 @@ class Probe:
             "gpus": gpus(),
         }
 
+    def gpus(self) -> list[Gpu]:
+        """The GPUs of this node."""
+        return gpus()
+
     def clock(self) -> float:
         """Unix time in milliseconds."""
         return time.time() * 1000
@@ -101,6 +105,18 @@ def gpus(run: Callable[..., Any] = subprocess.run) -> list[Gpu]:
 def _bytes(mib: str) -> int:
     """Of memory that is shared with the host the tool tells none."""
     return int(mib) * MIB if mib.isdecimal() else 0
+
+
+def smallest_gpu() -> int:
+    """Bytes of the smallest GPU that Ray gives to trials; 0 where no node's driver tells of one."""
+    alive = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
+    probes = [_probe(node["NodeID"]) for node in alive]
+    sizes = []
+    for probe in probes:
+        with suppress(RayError):  # a node that goes while it is asked
+            sizes += [gpu.total_bytes for gpu in ray.get(probe.gpus.remote(), timeout=START_SECONDS)]
+        ray.kill(probe)
+    return min(filter(None, sizes), default=0)
 
 
 def nodes(storage: Path, ledger: Path | None) -> list[Node]:

@@ -15,6 +15,7 @@ from safetensors.torch import load, save_file
 
 from rsi_ray.heritage import Parent
 from rsi_ray.hyperparameters import TrainingChoices, space_for
+from rsi_ray.placement import Gpus, Placement, Resources
 from rsi_ray.tasks.task import Task
 from rsi_ray.train import Trainer, Training, build, planned_flops
 from safety import Claim, Measured, read_plain_file, request_digest
@@ -81,7 +82,7 @@ class TrainingJob:
         choices: hyperparameters that are searched.
         seed: of the sweep; each candidate's own follows from it and its configuration.
         trial_seconds: longest time that a candidate may run.
-        gpus: GPUs, or a fraction of one, that a candidate has.
+        gpus, gpu_memory: that a candidate has, see `placement.Resources`.
         latency: whether the last report tells how long one forward takes.
         parent: whose weights candidates begin with, as far as they fit; None for weights of their own.
     """
@@ -92,7 +93,8 @@ class TrainingJob:
     choices: TrainingChoices = field(default_factory=TrainingChoices)
     seed: int
     trial_seconds: int
-    gpus: float = 0.0
+    gpus: Gpus = 0.0
+    gpu_memory: int = 0
     latency: bool = False
     parent: Parent | None = None
 
@@ -102,7 +104,11 @@ class TrainingJob:
         return Candidate(spec=spec, training=self.choices.suggest(trial, self.training))
 
     def price(self, config: Mapping[str, Any]) -> Claim:
-        """Claim of a configuration: everything that it computes, evaluations included."""
+        """Claim of a configuration: everything that it computes, evaluations included.
+
+        Raises:
+            TooLarge: it asks for the share of a GPU that it needs, and fits on none.
+        """
         candidate = self.candidate(config)
         cost = self._cost(candidate)
         wall_ms = self.trial_seconds * 1000
@@ -112,10 +118,27 @@ class TrainingJob:
             memory_bytes=cost.memory_bytes,
             train_flops=planned_flops(cost, candidate.training, self.task.holdout_size, latency=self.latency),
             wall_ms=wall_ms,
-            gpu_ms=int(wall_ms * self.gpus),
+            gpu_ms=int(wall_ms * self._placed(cost.memory_bytes).gpus),
             reports=candidate.training.epochs,
             ancestor_flops=self.parent.train_flops if self.parent else 0,
         )
+
+    def placement(self, config: Mapping[str, Any]) -> Placement:
+        """What a configuration asks of Ray.
+
+        Raises:
+            TooLarge: see `price`.
+        """
+        return self._placed(self.price(config).memory_bytes)
+
+    def _placed(self, memory_bytes: int) -> Placement:
+        return Resources(gpus=self.gpus, gpu_memory=self.gpu_memory).placement(memory_bytes)
+
+    def on_gpus_of(self, gpu_memory: int) -> TrainingJob:
+        """The same where the smallest GPU has so many bytes; a task that is loaded isn't loaded again."""
+        job = replace(self, gpu_memory=gpu_memory)
+        vars(job).update({name: value for name, value in vars(self).items() if name == "task"})
+        return job
 
     def measure(self, config: Mapping[str, Any]) -> Measured:
         """Count the model that would be built, on the meta device.

@@ -17,6 +17,7 @@ from rsi_ray.alerts import AlertsConfig
 from rsi_ray.errors import SweepError
 from rsi_ray.job import Job
 from rsi_ray.objectives import SCORE
+from rsi_ray.placement import Gpus, Resources, TooLarge
 from rsi_ray.random_draws import RANDOM_DRAWS, random_config
 from safety import Allow, Deny, Limits, Verdict, judge_claim
 from search_spaces.space import Suggests
@@ -49,7 +50,7 @@ class Plan:
         enqueued: full configurations that are trained before the sampler is asked.
         earlier: trials of an earlier study that the sampler is told of.
         concurrent: trials at a time; None for as many as fit.
-        cpus, gpus: of one trial.
+        cpus, gpus, gpu_memory: of one trial, see `placement.Resources`.
         keep_weights: best candidates whose weights are kept.
         seconds: after so many nothing more is started and the sweep ends; None for no end.
         checkpoint_bytes: what its weights and checkpoints may take on disk; None for no quota.
@@ -76,7 +77,8 @@ class Plan:
     earlier: tuple[FrozenTrial, ...] = ()
     concurrent: int | None = None
     cpus: int = 1
-    gpus: float = 0.0
+    gpus: Gpus = 0.0
+    gpu_memory: int = 0
     keep_weights: int = 3
     seconds: int | None = None
     checkpoint_bytes: int | None = None
@@ -89,6 +91,11 @@ class Plan:
     seed: int = 0
     resumed: bool = False
     about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def resources(self) -> Resources:
+        """What each of its trials is given."""
+        return Resources(cpus=self.cpus, gpus=self.gpus, gpu_memory=self.gpu_memory)
 
     @property
     def on_ledger(self) -> str:
@@ -127,6 +134,8 @@ def judge_config(limits: Limits, job: Job, config: Mapping[str, Any]) -> Verdict
     """A configuration against the ceilings alone; one that can't be priced is denied."""
     try:
         claim = job.price(config)
+    except TooLarge as error:
+        return Deny("gpu_memory", str(error))
     except Exception as error:
         return Deny("price", f"it can't be priced: {type(error).__name__}: {error}")
     return judge_claim(limits, claim)

@@ -46,7 +46,8 @@ def screen_in_fresh_process(
     """
     return in_fresh_process(
         _screen_alone, authority, job, list(configs), best=best, proxies=tuple(proxies), sweep=sweep,
-        what=f"sweep {sweep}: the screening", cpus=cpus, gpus=job.gpus,
+        what=f"sweep {sweep}: the screening", cpus=cpus,
+        gpus=max(job.placement(config).gpus for config in configs),
     )  # fmt: skip
 
 

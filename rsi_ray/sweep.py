@@ -17,6 +17,7 @@ from ray.tune.schedulers import TrialScheduler
 from rsi_ray.connection import local_ray
 from rsi_ray.disk import TUNE, WEIGHTS, nothing_empty, open_folder, prune_weights
 from rsi_ray.errors import SweepError
+from rsi_ray.examination import smallest_gpu
 from rsi_ray.log_tail import log_tail
 from rsi_ray.observer import Observer, Watch, signals_as_stop
 from rsi_ray.plan import Plan, check_plan, judge_config
@@ -26,6 +27,7 @@ from rsi_ray.sampling import METRIC, OptunaSearcher
 from rsi_ray.schedulers import recall
 from rsi_ray.study import scores_by_report, trained_count
 from rsi_ray.sweep_emergency import require_running, shut_down_if_frozen
+from rsi_ray.trial_resources import TrialResources, fitting, placed
 from rsi_ray.worker import Candidate
 from safety import Governor, SafetyError, looser_fields
 from safety.actor import GovernorClient, connect, connect_to_any
@@ -64,6 +66,7 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
         nothing_empty(plan.folder), quiet_tune(), local_ray() as dashboard, signals_as_stop() as stop,
         log_tail() as tail,
     ):  # fmt: skip
+        plan = placed(plan, smallest_gpu)
         governor = governor_of(plan)
         plan = replace(plan, ledger_url=governor.ledger_url(), governor_key=governor.public)
         require_running(plan, governor, tail.lines)
@@ -71,7 +74,7 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
         governance = Governance(
             authority=patient, sweep=plan.on_ledger, price=plan.job.price, stop_asked=stop
         )
-        concurrent = plan.concurrent or _fitting(plan)
+        concurrent = plan.concurrent or fitting(plan, ray.cluster_resources())
         stop.after(plan.seconds)
         with open_folder(plan) as (study, interrupted):
             plan = bound(plan, governor)
@@ -210,7 +213,7 @@ def _tuner(
     governance: Governance,
     observer: Observer,
     trials: int,
-    concurrent: int,
+    concurrent: int | None,
 ) -> tune.Tuner:
     trainable = tune.with_parameters(
         Candidate,
@@ -222,7 +225,7 @@ def _tuner(
         run=plan.name if plan.sweep else "",
     )
     return tune.Tuner(
-        tune.with_resources(trainable, {"cpu": plan.cpus, "gpu": plan.gpus}),
+        tune.with_resources(trainable, TrialResources(plan.job.price, plan.resources)),
         tune_config=tune.TuneConfig(
             metric=METRIC,
             mode="max",
@@ -241,14 +244,3 @@ def _tuner(
             verbose=0,
         ),
     )
-
-
-def _fitting(plan: Plan) -> int:
-    total = ray.cluster_resources()
-    fits = total.get("CPU", 1) // plan.cpus
-    if plan.gpus:
-        fits = min(fits, total.get("GPU", 0) // plan.gpus)
-    if fits < 1:
-        asked = f"{plan.cpus} CPUs and {plan.gpus} GPUs"
-        raise SweepError(f"resources: a trial asks for {asked}, more than this cluster has")
-    return int(fits)

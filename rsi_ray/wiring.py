@@ -83,6 +83,7 @@ def sweep_of(config: SweepConfig) -> Sweep:
         trial_seconds=config.trial_seconds,
         cpus=config.resources.cpu,
         gpus=config.resources.gpu,
+        gpu_memory=config.resources.gpu_memory,
         baseline=config.baseline,
         warm_start=config.warm_start,
         keep_weights=config.keep_weights,
