@@ -5,6 +5,8 @@ UsageError           it can't be done as it is asked for; the message is one lin
 ├── EvaluationError  an evaluation gave no numbers that count
 ├── RunError         a run, a trial or a ledger that was asked for isn't there
 └── SweepError       a sweep can't run as it is asked for
+
+TrainingError        one of the processes that train a candidate failed or died
 """
 
 
@@ -22,6 +24,10 @@ class SweepError(UsageError):
 
 class RunError(UsageError):
     """A run, a trial or a ledger that was asked for isn't there."""
+
+
+class TrainingError(RuntimeError):
+    """One of the processes that train a candidate failed or died."""
 
 
 class EvaluationError(UsageError):

@@ -15,9 +15,10 @@ from safetensors.torch import load, save_file
 
 from rsi_ray.heritage import Parent
 from rsi_ray.hyperparameters import TrainingChoices, space_for
-from rsi_ray.placement import Gpus, Placement, Resources
+from rsi_ray.placement import Gpus, Placement, Resources, Strategy, Workers
 from rsi_ray.tasks.task import Task
 from rsi_ray.train import Trainer, Training, build, planned_flops
+from rsi_ray.training_group import ALONE, TrainingGroup
 from safety import Claim, Measured, read_plain_file, request_digest
 from search_spaces.convnet import ConvSpace
 from search_spaces.cost import Cost
@@ -82,7 +83,7 @@ class TrainingJob:
         choices: hyperparameters that are searched.
         seed: of the sweep; each candidate's own follows from it and its configuration.
         trial_seconds: longest time that a candidate may run.
-        gpus, gpu_memory: that a candidate has, see `placement.Resources`.
+        gpus, gpu_memory, workers, strategy: that a candidate has, see `placement.Resources`.
         latency: whether the last report tells how long one forward takes.
         parent: whose weights candidates begin with, as far as they fit; None for weights of their own.
     """
@@ -95,6 +96,8 @@ class TrainingJob:
     trial_seconds: int
     gpus: Gpus = 0.0
     gpu_memory: int = 0
+    workers: Workers = 1
+    strategy: Strategy = "auto"
     latency: bool = False
     parent: Parent | None = None
 
@@ -110,16 +113,19 @@ class TrainingJob:
             TooLarge: it asks for the share of a GPU that it needs, and fits on none.
         """
         candidate = self.candidate(config)
-        cost = self._cost(candidate)
-        wall_ms = self.trial_seconds * 1000
+        cost, training = self._cost(candidate), candidate.training
+        placement, wall_ms = self._placed(candidate, cost), self.trial_seconds * 1000
+        each = placement.worker_bytes(cost.memory_bytes, params=cost.params, rows=training.batch_size)
         return Claim(
             params=cost.params,
             forward_flops=cost.forward_flops,
-            memory_bytes=cost.memory_bytes,
-            train_flops=planned_flops(cost, candidate.training, self.task.holdout_size, latency=self.latency),
+            memory_bytes=each * placement.workers,
+            train_flops=planned_flops(
+                cost, training, self.task.holdout_size, latency=self.latency, workers=placement.workers
+            ),
             wall_ms=wall_ms,
-            gpu_ms=int(wall_ms * self._placed(cost.memory_bytes).gpus),
-            reports=candidate.training.epochs,
+            gpu_ms=int(wall_ms * placement.gpus * placement.workers),
+            reports=training.epochs,
             ancestor_flops=self.parent.train_flops if self.parent else 0,
         )
 
@@ -129,10 +135,15 @@ class TrainingJob:
         Raises:
             TooLarge: see `price`.
         """
-        return self._placed(self.price(config).memory_bytes)
+        candidate = self.candidate(config)
+        return self._placed(candidate, self._cost(candidate))
 
-    def _placed(self, memory_bytes: int) -> Placement:
-        return Resources(gpus=self.gpus, gpu_memory=self.gpu_memory).placement(memory_bytes)
+    def _placed(self, candidate: Candidate, cost: Cost) -> Placement:
+        resources = Resources(
+            gpus=self.gpus, gpu_memory=self.gpu_memory, workers=self.workers, strategy=self.strategy
+        )
+        rows = candidate.training.batch_size
+        return resources.placement(cost.memory_bytes, params=cost.params, rows=rows)
 
     def on_gpus_of(self, gpu_memory: int) -> TrainingJob:
         """The same where the smallest GPU has so many bytes; a task that is loaded isn't loaded again."""
@@ -149,14 +160,16 @@ class TrainingJob:
         found = measure_space(self.space, self.candidate(config).spec)
         return Measured(params=found.params, forward_flops=found.forward_flops)
 
-    def begin(self, config: Mapping[str, Any]) -> TrainingRun:
+    def begin(self, config: Mapping[str, Any], group: TrainingGroup = ALONE) -> TrainingRun:
         """Build the candidate; the same configuration has the same seed in every run of the sweep's."""
-        return TrainingRun(self.trainer(config), self.candidate(config).spec)
+        return TrainingRun(self.trainer(config, group), self.candidate(config).spec)
 
-    def trainer(self, config: Mapping[str, Any]) -> Trainer:
-        """A trainer of the candidate, before its first epoch."""
+    def trainer(self, config: Mapping[str, Any], group: TrainingGroup = ALONE) -> Trainer:
+        """A trainer of the candidate, before its first epoch, in each of the processes that train it."""
         candidate, seed = self.candidate(config), candidate_seed(self.seed, config)
-        model = build(self.space, candidate.spec, seed=seed, device=self.device)
+        # what is shared out never lies on one device as a whole
+        device = torch.device("cpu") if group.sharded else self.device
+        model = build(self.space, candidate.spec, seed=seed, device=device)
         if self.parent:
             self.parent.give(self.space, candidate.spec, model)
         return Trainer(
@@ -168,6 +181,7 @@ class TrainingJob:
             seed=seed,
             device=self.device,
             latency=self.latency,
+            group=group,
         )
 
     @property

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rsi_ray.tasks.task import Batch, Task
+from rsi_ray.training_group import ALONE, TrainingGroup
 
 EVALUATION_CHUNK = 128
 """Hold-out samples per forward pass: bounds the memory of an evaluation."""
@@ -68,15 +69,22 @@ def loss_of(model: nn.Module, batches: Mapping[str, Batch], device: torch.device
     return torch.stack(losses).mean()
 
 
-def evaluate(model: nn.Module, task: Task, device: torch.device) -> dict[str, float]:
+def evaluate(
+    model: nn.Module, task: Task, device: torch.device, group: TrainingGroup = ALONE
+) -> dict[str, float]:
     """Return every domain's score on its hold-out, NaN where an output is not finite.
+
+    The processes of a group share the hold-out among them, and all return the same.
 
     Where the targets are classes it is the share of answers exactly right. Where they are numbers it is
     R^2, the mean over the outputs, and 0 where that is negative: no better than the hold-out's mean.
     """
     model.eval()
     with torch.inference_mode():
-        return {name: _score(*_marked(model, name, batch, device)) for name, batch in task.holdout().items()}
+        return {
+            name: _score(*_marked(model, name, batch, device, group))
+            for name, batch in task.holdout().items()
+        }
 
 
 def scored(model: nn.Module, batches: Mapping[str, Batch], device: torch.device) -> dict[str, Scored]:
@@ -121,16 +129,20 @@ def _loss(name: str, outputs: Tensor, targets: Tensor) -> Tensor:
     return F.mse_loss(outputs, targets)
 
 
-def _marked(model: nn.Module, name: str, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
+def _marked(
+    model: nn.Module, name: str, batch: Batch, device: torch.device, group: TrainingGroup = ALONE
+) -> tuple[Tensor, Tensor]:
     """Return each sample's right answers, (B,), or squared errors, (B, outputs), NaN where one isn't finite.
 
     And the targets beside them.
     """
-    targets = torch.from_numpy(batch.targets).to(device)
+    whole = torch.from_numpy(batch.targets).to(device)
+    rows = group.equal_share(len(batch.inputs))
+    inputs, targets = batch.inputs[rows], whole[rows]
     marks = []
-    for start in range(0, len(batch.inputs), EVALUATION_CHUNK):
+    for start in range(0, len(inputs), EVALUATION_CHUNK):
         chunk = slice(start, start + EVALUATION_CHUNK)
-        outputs = _forward(model, {name: torch.from_numpy(batch.inputs[chunk]).to(device)}, device)[name]
+        outputs = _forward(model, {name: torch.from_numpy(inputs[chunk]).to(device)}, device)[name]
         if targets.is_floating_point():
             mark = (outputs.double() - targets[chunk]).square()
         else:
@@ -139,7 +151,7 @@ def _marked(model: nn.Module, name: str, batch: Batch, device: torch.device) -> 
         # one output that is no number spoils the score, whatever the answer is
         finite = outputs.isfinite().flatten(1).all(1)
         marks.append(torch.where(finite.view(-1, *[1] * (mark.ndim - 1)), mark, math.nan))
-    return torch.cat(marks), targets
+    return group.gathered(torch.cat(marks), len(whole)), whole
 
 
 def _score(marks: Tensor, targets: Tensor) -> float:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from ray.tune import Trainable
 
+from rsi_ray.crew import Assignment, Crew
 from rsi_ray.cuda_memory import CudaMemory
 from rsi_ray.device_metrics import ToldMemory
-from rsi_ray.job import Job, Run
+from rsi_ray.job import Job, Run, TrainingJob
 from safety import (
     Authority,
     Grant,
@@ -50,12 +53,12 @@ class Candidate(Trainable):
             authority: the governor.
             sweep: name of the sweep.
             weights: folder for the weights of candidates that were trained to the end.
-            threads: of torch on the CPU.
+            threads: of torch on the CPU, in each process that trains.
             run: its name, a generation's where the sweep is a loop's.
         """
         del config
         self._job, self._authority, self._sweep, self._weights = job, authority, sweep, weights
-        self._named = run
+        self._named, self._threads, self._crew = run, threads, Crew()
         device = ToldMemory(CudaMemory(), lambda: self._keeper.grant.claim.memory_bytes, sweep)
         self._keeper = keeper_of_this_process(authority, memory=resident_bytes, device=device)
         self._run: Run | None = None
@@ -112,13 +115,36 @@ class Candidate(Trainable):
         holder = f"{os.getpid()}@{self._local_ip}"
         self._keeper.begin(key, digest, holder, measured)
         with self._keeper.computing():
-            self._run = self._job.begin(self.config)
+            self._run = self._begun_by_crew() or self._job.begin(self.config)
+
+    def _begun_by_crew(self) -> Crew | None:
+        """The candidate in training by several workers; None where this process trains it alone."""
+        if not isinstance(self._job, TrainingJob) or self._job.workers == 1:
+            return None
+        placement = replace(self._job.placement(self.config), cpus=self._threads)
+        if placement.workers == 1:
+            return None
+        # Ray Train takes seconds to load, and one process alone never needs it
+        launch = importlib.import_module("rsi_ray.crew_launch").Training
+        assignment = Assignment(
+            job=self._job,
+            config=self.config,
+            authority=self._authority,
+            grant=self._keeper.grant,
+            placement=placement,
+            sweep=self._sweep,
+            trial=self.trial_id,
+        )
+        host, elapsed_ms = self._local_ip, self._keeper.elapsed_ms
+        self._crew.begin(launch, assignment, host=host, elapsed_ms=elapsed_ms)
+        return self._crew
 
     def _cut_short(self, grant: Grant) -> Usage:
         reports = grant.next_report(self._reports)
         return grant.used(reports=reports, elapsed_ms=self._keeper.elapsed_ms())
 
     def _settle_cut_short(self) -> None:
+        self._crew.abandon()
         # what the failed step computed is not known, so all of it is charged
         with suppress(SafetyError):  # unsettled, its hold is spent in the end
             grant = self._keeper.grant
@@ -138,6 +164,8 @@ class Candidate(Trainable):
         return self._run
 
     def _close(self) -> None:
+        self._crew.end()
+        self._crew = Crew()
         self._keeper.end()
         self._run = None
         self._reports, self._refused = 0, ""
