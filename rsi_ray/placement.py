@@ -60,7 +60,8 @@ class Resources:
     @property
     def asks_for_gpu_memory(self) -> bool:
         """Whether a trial's placement depends on how large a GPU is."""
-        return self.gpus == AUTO or (bool(self.gpus) and AUTO in (self.workers, self.strategy))
+        chosen = self.workers == AUTO or (self.workers > 1 and self.strategy == AUTO)
+        return self.gpus == AUTO or (bool(self.gpus) and chosen)
 
     def placement(self, memory_bytes: int, *, params: int = 0, rows: int = 1) -> Placement:
         """What a candidate asks for.
