@@ -115,7 +115,7 @@ class ResourcesConfig(StrictModel):
 
     cpu: Count = Field(default=1, description="CPU cores, and threads, of a trial")
     gpu: Annotated[float, Field(ge=0, le=MOST_GPUS)] | Literal["auto"] = Field(
-        default=0,
+        default=0.0,
         description="GPUs of a trial; 0.5 packs two on one, auto as many as their own memory lets on one",
     )
     gpu_memory: Bytes | None = Field(

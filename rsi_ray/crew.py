@@ -23,6 +23,8 @@ from safety.governor import Authority
 LOOK_SECONDS = 0.2
 # for workers to hang up when they are told to end
 END_SECONDS = 5.0
+# for what started them to clear up
+GONE_SECONDS = 15.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,10 @@ class Launched(Protocol):
         """Why they don't run, or no longer; "" while they do."""
         ...
 
+    def wait(self, seconds: float) -> None:
+        """Wait until what they took of the cluster is given back, at most so long."""
+        ...
+
 
 Launch = Callable[[Assignment], Launched]
 
@@ -71,6 +77,7 @@ class Crew:
 
     def __init__(self) -> None:
         self._lines: dict[int, Line] = {}
+        self._launched: Launched | None = None
         self._over = threading.Event()
 
     def begin(
@@ -90,7 +97,8 @@ class Crew:
         with socket.create_server((host, 0)) as server:
             server.settimeout(LOOK_SECONDS)
             assignment = _reaching(assignment, host, server)
-            self._muster(launch(assignment), server, assignment)
+            self._launched = launch(assignment)
+            self._muster(self._launched, server, assignment)
         threading.Thread(target=self._pulse, name="pulse", daemon=True).start()
         self._ask("begin", elapsed_ms=elapsed_ms())
 
@@ -122,13 +130,15 @@ class Crew:
         self._answers()
 
     def end(self) -> None:
-        """Send all away, and wait until they have hung up; whoever doesn't kills itself."""
+        """Send all away, and wait until they have gone; whoever doesn't hang up kills itself."""
         with suppress(TrainingError):
             self._tell("end")
             waiting: list[Any] = list(self._lines.values())
             while waiting and (ready := wait(waiting, END_SECONDS)):
                 waiting = [line for line in waiting if line not in ready or not _hung_up(line)]
         self.abandon()
+        if self._launched:  # the next candidate may need the same GPUs
+            self._launched.wait(GONE_SECONDS)
 
     def abandon(self) -> None:
         """Hang up on all: each kills itself at once, whatever it does."""

@@ -42,6 +42,10 @@ class Training:
         """Why the workers don't run, or no longer."""
         return self._trouble or ("" if self._thread.is_alive() else "Ray Train has ended")
 
+    def wait(self, seconds: float) -> None:
+        """Wait until Ray Train has shut its workers down."""
+        self._thread.join(seconds)
+
     def _fit(self, assignment: Assignment) -> None:
         seconds = {_START_SECONDS: str(max(1, assignment.grant.claim.wall_ms // 1000))}
         try:

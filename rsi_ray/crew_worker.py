@@ -13,9 +13,10 @@ import torch
 
 from rsi_ray.crew import Assignment
 from rsi_ray.crew_line import Orders
-from rsi_ray.cuda_memory import CudaMemory
+from rsi_ray.cuda_memory import CudaMemory, begin_cuda
 from rsi_ray.device_metrics import ToldMemory
 from rsi_ray.job import Run
+from rsi_ray.printable import one_line
 from rsi_ray.training_group import TrainingGroup
 from safety import KernelTimer, LeaseKeeper
 from safety.resources import resident_bytes
@@ -35,8 +36,9 @@ def work(assignment: Assignment, rank: int) -> None:
     orders = Orders(assignment.address, assignment.secret, KernelTimer().throw)
     keeper = _keeper(assignment, orders)
     with _telling(orders):
-        # data are loaded before the lease is joined: under it they would count as the candidate's memory
+        # data and CUDA are loaded before the lease is joined: under it they would count as the candidate's
         assignment.job.digest()
+        begin_cuda(assignment.job.device)
         orders.answer(rank=rank, pid=os.getpid())
         run = _begun(assignment, orders, keeper, rank)
         orders.answer()
@@ -72,7 +74,7 @@ def _telling(orders: Orders) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        orders.answer(error=f"{type(error).__name__}: {error}")
+        orders.answer(error=f"{type(error).__name__}: {one_line(error)}")
         raise
 
 

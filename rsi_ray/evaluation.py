@@ -13,9 +13,9 @@ from torch import nn
 from rsi_ray.errors import EvaluationError
 from rsi_ray.evidence import Evidence, Measurement
 from rsi_ray.job import TrainingJob, candidate_seed
-from rsi_ray.scoring import check_rows, scored
+from rsi_ray.scoring import check_rows, rows_at_a_time, scored
 from rsi_ray.tasks.task import sealed_part
-from rsi_ray.train import build, train
+from rsi_ray.train import train
 from rsi_ray.weights import load_weights
 from safety import Claim
 
@@ -92,9 +92,9 @@ def evaluate_weights(
         EvaluationError: a score is no number, or the samples aren't those that were priced.
     """
     seed = candidate_seed(job.seed, config)
-    model = build(job.space, job.candidate(config).spec, seed=seed, device=job.device)
+    model = job.model(config, seed)
     load_weights(model, weights, digest)
-    return _measured(job, model, seed)
+    return _measured(job, config, model, seed)
 
 
 def evaluate_seeds(
@@ -115,16 +115,17 @@ def evaluate_seeds(
         own = candidate_seed(seed, config)
         for _ in train(trainer, job.candidate(config).training):
             pass
-        yield _measured(job, trainer.model, own)
+        yield _measured(job, config, trainer.model, own)
 
 
-def _measured(job: TrainingJob, model: nn.Module, seed: int) -> Measurement:
+def _measured(job: TrainingJob, config: Mapping[str, Any], model: nn.Module, seed: int) -> Measurement:
     batches, _ = sealed_part(job.task)
     try:
         check_rows(batches, job.task.holdout_size, job.shapes)
     except ValueError as error:
         raise EvaluationError(f"sealed part: {error}") from None
-    found = scored(model, batches, job.device)
+    rows = rows_at_a_time(job.device, job.candidate(config).training.batch_size)
+    found = scored(model, batches, job.device, rows)
     domains = {name: one.score for name, one in found.items()}
     if not all(map(math.isfinite, domains.values())):
         raise EvaluationError(f"seed {seed}: scores {domains}, expected finite numbers")

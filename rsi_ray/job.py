@@ -12,7 +12,10 @@ from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load, save_file
+from torch import nn
 
+from rsi_ray.cuda_memory import begin_cuda, hold_to
+from rsi_ray.device_data import bytes_of
 from rsi_ray.heritage import Parent
 from rsi_ray.hyperparameters import TrainingChoices, space_for
 from rsi_ray.placement import Gpus, Placement, Resources, Strategy, Workers
@@ -27,9 +30,12 @@ from search_spaces.measure import measure_space
 from search_spaces.mlp import MLPSpace
 from search_spaces.space import SearchSpace, Suggest
 from search_spaces.transformer import TransformerSpace
+from search_spaces.transformer_memory import mixed_memory_bytes
 
 # their prices of a training step are exact
 OURS = (TransformerSpace, ConvSpace, MLPSpace)
+# of a parameter, in bfloat16
+BYTES_OF_A_COPY = 2
 
 
 class Run(Protocol):
@@ -114,8 +120,8 @@ class TrainingJob:
         """
         candidate = self.candidate(config)
         cost, training = self._cost(candidate), candidate.training
-        placement, wall_ms = self._placed(candidate, cost), self.trial_seconds * 1000
-        each = placement.worker_bytes(cost.memory_bytes, params=cost.params, rows=training.batch_size)
+        placement, each = self._placed(candidate)
+        wall_ms = self.trial_seconds * 1000
         return Claim(
             params=cost.params,
             forward_flops=cost.forward_flops,
@@ -135,15 +141,19 @@ class TrainingJob:
         Raises:
             TooLarge: see `price`.
         """
-        candidate = self.candidate(config)
-        return self._placed(candidate, self._cost(candidate))
+        return self._placed(self.candidate(config))[0]
 
-    def _placed(self, candidate: Candidate, cost: Cost) -> Placement:
+    def _placed(self, candidate: Candidate) -> tuple[Placement, int]:
+        """Where a candidate is trained, and the bytes that each of its workers holds."""
+        cost, rows = self._cost(candidate), candidate.training.batch_size
+        whole, memory = 0, cost.memory_bytes
+        if self.gpus:  # autocast's copies and the hold-out are on every GPU
+            memory, whole = self._gpu_bytes(candidate, cost), BYTES_OF_A_COPY * cost.params + self._kept_bytes
         resources = Resources(
             gpus=self.gpus, gpu_memory=self.gpu_memory, workers=self.workers, strategy=self.strategy
         )
-        rows = candidate.training.batch_size
-        return resources.placement(cost.memory_bytes, params=cost.params, rows=rows)
+        placement = resources.placement(memory, params=cost.params, rows=rows, whole=whole)
+        return placement, placement.worker_bytes(memory, params=cost.params, rows=rows, whole=whole)
 
     def on_gpus_of(self, gpu_memory: int) -> TrainingJob:
         """The same where the smallest GPU has so many bytes; a task that is loaded isn't loaded again."""
@@ -154,9 +164,12 @@ class TrainingJob:
     def measure(self, config: Mapping[str, Any]) -> Measured:
         """Count the model that would be built, on the meta device.
 
-        Data are loaded before a lease begins: under it they would count as the candidate's memory.
+        Data, and CUDA on a GPU, are loaded before a lease begins: under it they would count as the
+        candidate's memory.
         """
         self.digest()
+        if self.workers == 1 or self.placement(config).workers == 1:
+            begin_cuda(self.device)  # what several workers train is on their GPUs
         found = measure_space(self.space, self.candidate(config).spec)
         return Measured(params=found.params, forward_flops=found.forward_flops)
 
@@ -167,9 +180,7 @@ class TrainingJob:
     def trainer(self, config: Mapping[str, Any], group: TrainingGroup = ALONE) -> Trainer:
         """A trainer of the candidate, before its first epoch, in each of the processes that train it."""
         candidate, seed = self.candidate(config), candidate_seed(self.seed, config)
-        # what is shared out never lies on one device as a whole
-        device = torch.device("cpu") if group.sharded else self.device
-        model = build(self.space, candidate.spec, seed=seed, device=device)
+        model = self.model(config, seed, sharded=group.sharded)
         if self.parent:
             self.parent.give(self.space, candidate.spec, model)
         return Trainer(
@@ -184,6 +195,16 @@ class TrainingJob:
             group=group,
         )
 
+    def model(self, config: Mapping[str, Any], seed: int, *, sharded: bool = False) -> nn.Module:
+        """A candidate with its own first weights; on a GPU its process takes no more than it claims.
+
+        What is to be shared out is built on the CPU: it may be too large for a GPU.
+        """
+        candidate = self.candidate(config)
+        hold_to(self._placed(candidate)[1], self.device)
+        device = torch.device("cpu") if sharded else self.device
+        return build(self.space, candidate.spec, seed=seed, device=device)
+
     @property
     def device(self) -> torch.device:
         """Where candidates are trained."""
@@ -193,6 +214,18 @@ class TrainingJob:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Of one sample by head, as they are priced."""
         return {name: sample.shape for name, sample in self.space.samples().items()}
+
+    def _gpu_bytes(self, candidate: Candidate, cost: Cost) -> int:
+        """Of a GPU: in bfloat16 autocast, which copies the weights of products, beside the hold-out."""
+        space = self._priced_space(candidate)
+        if isinstance(space, TransformerSpace):
+            return mixed_memory_bytes(space, candidate.spec) + self._kept_bytes
+        return cost.memory_bytes + BYTES_OF_A_COPY * cost.params + self._kept_bytes
+
+    @cached_property
+    def _kept_bytes(self) -> int:
+        """Of the hold-out, which stays on a GPU."""
+        return bytes_of(self.task.holdout())
 
     def digest(self) -> str:
         """The task's."""
@@ -205,18 +238,20 @@ class TrainingJob:
 
     def __getstate__(self) -> dict[str, Any]:
         """Each process loads the task for itself."""
-        return {name: value for name, value in vars(self).items() if name != "task"}
+        return {name: value for name, value in vars(self).items() if name not in ("task", "_kept_bytes")}
 
     def candidate(self, config: Mapping[str, Any]) -> Candidate:
         """The architecture of a configuration, and how it is trained."""
         candidate, _ = spec_from(self, config)
         return candidate
 
-    def _cost(self, candidate: Candidate) -> Cost:
+    def _priced_space(self, candidate: Candidate) -> SearchSpace[Any]:
         # a space of the user's own without a batch size prices the one that everything is trained with
         fixed = not self.choices.batch_size and not hasattr(self.space, "batch_size")
-        space = self.space if fixed else space_for(self.space, candidate.training)
-        cost = space.cost(candidate.spec)
+        return self.space if fixed else space_for(self.space, candidate.training)
+
+    def _cost(self, candidate: Candidate) -> Cost:
+        cost = self._priced_space(candidate).cost(candidate.spec)
         if isinstance(self.space, OURS):
             return cost
         # the forward is counted at gate 3, its backward isn't: at most twice as much

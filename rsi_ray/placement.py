@@ -63,13 +63,14 @@ class Resources:
         chosen = self.workers == AUTO or (self.workers > 1 and self.strategy == AUTO)
         return self.gpus == AUTO or (bool(self.gpus) and chosen)
 
-    def placement(self, memory_bytes: int, *, params: int = 0, rows: int = 1) -> Placement:
+    def placement(self, memory_bytes: int, *, params: int = 0, rows: int = 1, whole: int = 0) -> Placement:
         """What a candidate asks for.
 
         Args:
             memory_bytes: that it holds while one process trains it.
             params: its parameters.
             rows: samples of a batch, of which every worker takes at least one.
+            whole: bytes among these that every worker holds.
 
         Raises:
             TooLarge: `auto`, and it needs more than the smallest GPU has.
@@ -91,7 +92,7 @@ class Resources:
         if self.workers != AUTO and (len(tried) == 1 or not known):
             return tried[0]
         for placement in tried:
-            each = placement.worker_bytes(memory_bytes, params=params, rows=rows)
+            each = placement.worker_bytes(memory_bytes, params=params, rows=rows, whole=whole)
             if needed_bytes(each) <= known * max(1.0, gpus):
                 return placement if placement.workers > 1 else replace(placement, gpus=self._share(each))
         raise TooLarge(
@@ -131,7 +132,7 @@ class Placement:
         """What the trial's own process takes: next to nothing where its workers are others."""
         return self.bundle if self.workers == 1 else {"memory": HEAD_BYTES}
 
-    def worker_bytes(self, memory_bytes: int, *, params: int, rows: int) -> int:
+    def worker_bytes(self, memory_bytes: int, *, params: int, rows: int, whole: int = 0) -> int:
         """The most that each worker holds of a candidate; what all of them hold is as many times that.
 
         Replicas (DDP) have the whole state each; shards (FSDP2) their part of it, and `GATHERED_BYTES` of
@@ -141,14 +142,16 @@ class Placement:
             memory_bytes: that it holds while one process trains it.
             params: its parameters.
             rows: samples of a batch.
+            whole: bytes among these that every worker holds, whatever it shares out.
         """
         if self.workers == 1:
             return memory_bytes
-        state = min(STATE_BYTES * params, memory_bytes)
-        kept = -(-(memory_bytes - state) * -(-rows // self.workers) // rows)
+        shared = max(0, memory_bytes - whole)
+        state = min(STATE_BYTES * params, shared)
+        kept = -(-(shared - state) * -(-rows // self.workers) // rows)
         if not self.sharded:
-            return state + kept
-        return -(-state // self.workers) + GATHERED_BYTES * params + kept
+            return whole + state + kept
+        return whole + -(-state // self.workers) + GATHERED_BYTES * params + kept
 
 
 def needed_bytes(memory_bytes: int) -> int:

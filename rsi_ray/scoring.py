@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rsi_ray.device_data import Samples, tensor_on
 from rsi_ray.tasks.task import Batch, Task
 from rsi_ray.training_group import ALONE, TrainingGroup
 
@@ -36,7 +37,9 @@ class Scored:
     error: float
 
 
-def check_rows(batches: Mapping[str, Batch], rows: int, shapes: Mapping[str, tuple[int, ...]]) -> None:
+def check_rows(
+    batches: Mapping[str, Batch | Samples], rows: int, shapes: Mapping[str, tuple[int, ...]]
+) -> None:
     """Refuse what was not priced: other numbers of samples, or other shapes of one.
 
     Args:
@@ -48,51 +51,69 @@ def check_rows(batches: Mapping[str, Batch], rows: int, shapes: Mapping[str, tup
         ValueError: a batch is larger or smaller; the message names its head.
     """
     for name, batch in batches.items():
-        if name not in shapes or batch.inputs.shape != (rows, *shapes[name]):
-            raise ValueError(
-                f"{name}: samples of shape {batch.inputs.shape}, priced were {rows} of {shapes.get(name)}"
-            )
+        shape = tuple(batch.inputs.shape)
+        if name not in shapes or shape != (rows, *shapes[name]):
+            raise ValueError(f"{name}: samples of shape {shape}, priced were {rows} of {shapes.get(name)}")
 
 
-def loss_of(model: nn.Module, batches: Mapping[str, Batch], device: torch.device) -> Tensor:
+def loss_of(model: nn.Module, batches: Mapping[str, Batch | Samples], device: torch.device) -> Tensor:
     """Return the mean of the heads' losses: cross-entropy in nats, or mean squared error.
 
     Raises:
         ValueError: the model's numbers are not shaped like a regression's targets.
     """
-    inputs = {name: torch.from_numpy(batch.inputs).to(device) for name, batch in batches.items()}
+    inputs = {name: tensor_on(batch.inputs, device) for name, batch in batches.items()}
     outputs = _forward(model, inputs, device)
     losses = [
-        _loss(name, outputs[name].float(), torch.from_numpy(batch.targets).to(device))
+        _loss(name, outputs[name].float(), tensor_on(batch.targets, device))
         for name, batch in batches.items()
     ]
     return torch.stack(losses).mean()
 
 
-def evaluate(
-    model: nn.Module, task: Task, device: torch.device, group: TrainingGroup = ALONE
-) -> dict[str, float]:
+def evaluate(model: nn.Module, task: Task, device: torch.device) -> dict[str, float]:
     """Return every domain's score on its hold-out, NaN where an output is not finite.
-
-    The processes of a group share the hold-out among them, and all return the same.
 
     Where the targets are classes it is the share of answers exactly right. Where they are numbers it is
     R^2, the mean over the outputs, and 0 where that is negative: no better than the hold-out's mean.
     """
+    return scores(model, task.holdout(), device)
+
+
+def scores(
+    model: nn.Module,
+    batches: Mapping[str, Batch | Samples],
+    device: torch.device,
+    rows: int = EVALUATION_CHUNK,
+    group: TrainingGroup = ALONE,
+) -> dict[str, float]:
+    """Return every domain's score as `evaluate` does, on any samples, `rows` of them at a time.
+
+    The processes of a group share the samples among them, and all return the same.
+    """
     model.eval()
     with torch.inference_mode():
         return {
-            name: _score(*_marked(model, name, batch, device, group))
-            for name, batch in task.holdout().items()
+            name: _score(*_marked(model, name, batch, device, rows, group)) for name, batch in batches.items()
         }
 
 
-def scored(model: nn.Module, batches: Mapping[str, Batch], device: torch.device) -> dict[str, Scored]:
-    """Return every domain's score as `evaluate` does, on any samples, with its standard error."""
+def scored(
+    model: nn.Module,
+    batches: Mapping[str, Batch | Samples],
+    device: torch.device,
+    rows: int = EVALUATION_CHUNK,
+) -> dict[str, Scored]:
+    """Return every domain's score as `scores` does, with its standard error."""
     model.eval()
     with torch.inference_mode():
-        marked = {name: _marked(model, name, batch, device) for name, batch in batches.items()}
+        marked = {name: _marked(model, name, batch, device, rows) for name, batch in batches.items()}
         return {name: Scored(score=_score(*found), error=_error(*found)) for name, found in marked.items()}
+
+
+def rows_at_a_time(device: torch.device, batch_size: int) -> int:
+    """Return the samples of a forward that evaluates: on a GPU no more than a training step's, as priced."""
+    return min(EVALUATION_CHUNK, batch_size) if device.type == "cuda" else EVALUATION_CHUNK
 
 
 def latency_ms(model: nn.Module, task: Task, device: torch.device, clock: Callable[[], float]) -> float:
@@ -130,19 +151,24 @@ def _loss(name: str, outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def _marked(
-    model: nn.Module, name: str, batch: Batch, device: torch.device, group: TrainingGroup = ALONE
+    model: nn.Module,
+    name: str,
+    batch: Batch | Samples,
+    device: torch.device,
+    rows: int,
+    group: TrainingGroup = ALONE,
 ) -> tuple[Tensor, Tensor]:
     """Return each sample's right answers, (B,), or squared errors, (B, outputs), NaN where one isn't finite.
 
     And the targets beside them.
     """
-    whole = torch.from_numpy(batch.targets).to(device)
-    rows = group.equal_share(len(batch.inputs))
-    inputs, targets = batch.inputs[rows], whole[rows]
+    whole = tensor_on(batch.targets, device)
+    mine = group.equal_share(len(batch.inputs))
+    inputs, targets = batch.inputs[mine], whole[mine]
     marks = []
-    for start in range(0, len(inputs), EVALUATION_CHUNK):
-        chunk = slice(start, start + EVALUATION_CHUNK)
-        outputs = _forward(model, {name: torch.from_numpy(inputs[chunk]).to(device)}, device)[name]
+    for start in range(0, len(inputs), rows):
+        chunk = slice(start, start + rows)
+        outputs = _forward(model, {name: tensor_on(inputs[chunk], device)}, device)[name]
         if targets.is_floating_point():
             mark = (outputs.double() - targets[chunk]).square()
         else:

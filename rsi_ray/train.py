@@ -12,7 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rsi_ray.scoring import LATENCY_FORWARDS, check_rows, evaluate, latency_ms, loss_of
+from rsi_ray.device_data import on_device
+from rsi_ray.scoring import (
+    LATENCY_FORWARDS,
+    check_rows,
+    evaluate,
+    latency_ms,
+    loss_of,
+    rows_at_a_time,
+    scores,
+)
 from rsi_ray.tasks.task import Batch, Task
 from rsi_ray.training_group import ALONE, TrainingGroup
 from rsi_ray.weights import put_weights
@@ -185,7 +194,8 @@ class Trainer:
         self._group, self._trained = group, group.spread(model, device)
         self._optimizer = _optimizer(model, training)
         self._shapes = shapes
-        check_rows(task.holdout(), task.holdout_size, shapes)
+        self._holdout = on_device(task.holdout(), device)
+        check_rows(self._holdout, task.holdout_size, shapes)
 
     def run_epoch(self) -> Report:
         """Train one epoch and evaluate."""
@@ -245,7 +255,8 @@ class Trainer:
         return loss.detach()
 
     def _report(self, loss: float) -> Report:
-        domains = evaluate(self.model, self._task, self._device, self._group)
+        rows = rows_at_a_time(self._device, self._training.batch_size)
+        domains = scores(self.model, self._holdout, self._device, rows, self._group)
         steps = self.epoch * self._training.steps_per_epoch
         timed = self._latency and self.epoch >= self._training.epochs
         return Report(

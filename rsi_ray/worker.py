@@ -13,7 +13,8 @@ import torch
 from ray.tune import Trainable
 
 from rsi_ray.crew import Assignment, Crew
-from rsi_ray.cuda_memory import CudaMemory
+from rsi_ray.cuda_memory import CudaMemory, OutOfMemory, give_back
+from rsi_ray.cuda_memory import told as told_out_of_memory
 from rsi_ray.device_metrics import ToldMemory
 from rsi_ray.job import Job, Run, TrainingJob
 from safety import (
@@ -79,9 +80,21 @@ class Candidate(Trainable):
             return self._train_on(self._keeper.grant)
         except LeaseLost as error:
             return {"done": True, REFUSED: str(error), **self._lease_if_begun()}
+        except torch.OutOfMemoryError as error:
+            full = self._told_full(error)
+            self._settle_cut_short()
         except Exception:
             self._settle_cut_short()
             raise
+        # outside of the handler no traceback holds the candidate's tensors any more
+        give_back()
+        raise OutOfMemory(full)
+
+    def _told_full(self, error: torch.OutOfMemoryError) -> str:
+        try:
+            return told_out_of_memory(error, self._keeper.grant.claim.memory_bytes)
+        except LeaseLost:
+            return str(error)
 
     def _lease_if_begun(self) -> dict[str, Any]:
         try:

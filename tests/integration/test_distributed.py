@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import ray
 import torch
 from ray.tune.schedulers import FIFOScheduler
 from safetensors.torch import load_file
@@ -21,7 +22,7 @@ from rsi_ray.result import Result
 from rsi_ray.samplers import SAMPLERS
 from rsi_ray.sweep import run_sweep
 from safety import Ledger, limits_from_dict
-from tests.integration.conftest import audit_kinds, ledger_url, open_leases, workers
+from tests.integration.conftest import CPUS, audit_kinds, ledger_url, open_leases, workers
 from tests.integration.crew_jobs import waiting_job
 from tests.rsi_ray.crews import CONFIG, job
 
@@ -65,6 +66,16 @@ def gone(processes: list[psutil.Process], seconds: float) -> bool:
     return not alive
 
 
+def is_free(seconds: float) -> bool:
+    """Whether Ray has the workers' processors back."""
+    until = time.monotonic() + seconds
+    while ray.available_resources().get("CPU", 0) < CPUS:
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.2)
+    return True
+
+
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 def test_candidates_of_two_workers_score_as_those_of_one_and_settle_one_lease_each(
     plan: Callable[..., Plan], strategy: str
@@ -83,6 +94,7 @@ def test_candidates_of_two_workers_score_as_those_of_one_and_settle_one_lease_ea
     found = [load_file(path) for path in (sweep.folder / "weights").glob("*.safetensors")]
     assert any(_is_close(one, expected) for one in found)
     assert gone(crew_processes(), 60)
+    assert is_free(60)
 
 
 def _is_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -127,6 +139,7 @@ def test_workers_die_with_the_trials_process_and_its_lease_is_ended_once(plan: C
     kinds = audit_kinds(held.sweep)
     assert kinds.count("settle") + kinds.count("forfeit") == 1
     assert open_leases(held.sweep) == []
+    assert is_free(120)
 
 
 def test_all_die_when_the_lease_is_revoked(plan: Callable[..., Plan]):

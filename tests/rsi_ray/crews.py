@@ -68,6 +68,9 @@ class Processes:
     def trouble(self) -> str:
         return "" if all(process.is_alive() for process in self.started) else "one has ended"
 
+    def wait(self, seconds: float) -> None:
+        self.ended_within(seconds)
+
     def ended_within(self, seconds: float) -> bool:
         until = time.monotonic() + seconds
         for process in self.started:

@@ -102,6 +102,34 @@ def test_hyperparameters_of_the_file_are_searched():
     assert sweep.hyperparameters.schedule == ("cosine", "linear")
 
 
+def test_a_trial_may_ask_for_the_share_of_a_gpu_that_it_needs():
+    sweep = sweep_of(parse("resources: {gpu: auto, gpu_memory: 80e9}\n"))
+    assert (sweep.gpus, sweep.gpu_memory, sweep.job().gpu_memory) == ("auto", 80 * 10**9, 80 * 10**9)
+    assert sweep_of(parse("resources: {gpu: 0.5}\n")).gpus == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("gpu: all", "resources.gpu: expected a number or 'auto', found 'all'"),
+        ("gpu: 65", "resources.gpu: expected a number up to 64.0 or 'auto', found 65"),
+        ("gpu_memory: 0", "resources.gpu_memory: expected a number from 1, found 0"),
+        ("gpu_memory: 8 GB", "resources.gpu_memory: expected a whole number from 0 to 2\\^62, found '8 GB'"),
+    ],
+)
+def test_what_a_trial_can_not_ask_for_is_told_in_one_line(text, message):
+    with pytest.raises(DocumentError, match=f"f.yaml:1: {message}$"):
+        parse(f"resources: {{{text}}}\n")
+
+
+@pytest.mark.parametrize("changes", [{"gpus": "all"}, {"gpus": -1}, {"gpus": 65}, {"gpu_memory": 0.5}])
+def test_the_same_in_python(changes):
+    with pytest.raises(SweepError, match=f"{next(iter(changes))}: .*expected"):
+        Sweep(
+            MLPSpace(heads=breast_cancer_task().heads, batch_size=8), breast_cancer_task, {}, **changes
+        ).plan()
+
+
 def test_a_class_of_ones_own_gets_what_its_signature_asks_for(own_module):
     config = parse(
         "space: {kind: 'mine_for_tests:MySpace', options: {}}\ntask: {kind: 'mine_for_tests:my_task'}\n"

@@ -160,6 +160,9 @@ def test_workers_that_do_not_start_are_told_of(processes):
         def trouble(self):
             return "no GPU is free"
 
+        def wait(self, seconds):
+            pass
+
     crew, of = Crew(), job()
     grant = Grant(lease=1, fence=1, ttl_ms=1000, claim=of.price(CONFIG))
     assignment = Assignment(

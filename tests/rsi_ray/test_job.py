@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import pickle
+import random
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors import SafetensorError
 
+from rsi_ray.device_data import bytes_of
 from rsi_ray.heritage import Parent
 from rsi_ray.hyperparameters import TrainingChoices
 from rsi_ray.job import TrainingJob
@@ -18,7 +21,8 @@ from rsi_ray.scoring import LATENCY_FORWARDS
 from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
 from rsi_ray.train import Training, planned_flops
 from safety import ArtifactError
-from search_spaces import Cost, MLPSpace
+from search_spaces import Cost, Head, MLPSpace, RandomTrial, TransformerSpace
+from search_spaces.transformer_memory import mixed_memory_bytes
 
 TASK = breast_cancer_task(BreastCancerOptions(holdout_size=32))
 TRAINING = Training(epochs=2, steps_per_epoch=3, batch_size=8)
@@ -54,6 +58,15 @@ class Swollen:
         holdout = TASK.holdout()["breast_cancer"]
         inputs = np.resize(holdout.inputs, (32, *self.shape))
         return {self.head: replace(holdout, inputs=inputs)}
+
+
+class NoHoldout:
+    """A task of which only the hold-out's size matters."""
+
+    holdout_size = 1
+
+    def holdout(self):
+        return {}
 
 
 @dataclass(frozen=True)
@@ -114,6 +127,40 @@ def test_a_space_that_says_its_training_is_free_is_not_believed():
     claim = job(space=Own()).price(CONFIG)
     steps = TRAINING.epochs * TRAINING.steps_per_epoch
     assert claim.train_flops >= steps * 3 * TRAINING.batch_size * claim.forward_flops
+
+
+def test_a_candidate_is_built_under_the_limit_of_its_claim(monkeypatch):
+    held, own = [], job()
+    monkeypatch.setattr("rsi_ray.job.hold_to", lambda reserved, device: held.append((reserved, device.type)))
+    own.begin(CONFIG)
+    assert held == [(own.price(CONFIG).memory_bytes, "cpu")]
+
+
+def test_on_a_gpu_a_transformer_is_priced_in_mixed_precision_at_its_own_batch_size():
+    heads = (Head(name="text", classes=8, length=4, dense=True),)
+    space = TransformerSpace(heads=heads, batch_size=8, vocab=8, depth=(2, 2), widths=(64,))
+    searched = TrainingChoices(batch_size=(8, 64))
+    on_gpu, on_cpu = (
+        job(space=space, choices=searched, gpus=gpus, load_task=lambda: lambda: NoHoldout())
+        for gpus in (1.0, 0.0)
+    )
+    trial = RandomTrial(random.Random(0))
+    config = on_gpu.suggest(trial) and dict(trial.params) | {"training.batch_size": 64}
+    spec = on_gpu.candidate(config).spec
+    assert on_gpu.price(config).memory_bytes == mixed_memory_bytes(replace(space, batch_size=64), spec)
+    assert on_cpu.price(config).memory_bytes == replace(space, batch_size=64).cost(spec).memory_bytes
+
+
+def test_on_a_gpu_other_spaces_are_priced_with_a_copy_of_each_weight():
+    more = job(gpus=1.0).price(CONFIG).memory_bytes - job().price(CONFIG).memory_bytes
+    assert more == 2 * job().price(CONFIG).params + bytes_of(TASK.holdout())
+
+
+def test_cuda_is_begun_before_the_lease_and_on_a_cpu_never(monkeypatch):
+    begun = []
+    monkeypatch.setattr("rsi_ray.job.begin_cuda", begun.append)
+    job().measure(CONFIG)
+    assert begun == [torch.device("cpu")]
 
 
 def test_a_task_is_loaded_once_and_never_sent_along():
@@ -188,11 +235,17 @@ def test_each_of_several_workers_times_the_latency():
     assert three - one == 2 * LATENCY_FORWARDS * spread(1).price(CONFIG).forward_flops
 
 
-def test_replicas_claim_their_memory_each_and_the_time_of_each_ones_gpus():
-    one, two = spread(1).price(CONFIG), spread(2, gpus=0.5).price(CONFIG)
+def test_replicas_claim_their_memory_each():
+    one, two = spread(1).price(CONFIG), spread(2).price(CONFIG)
     state = 16 * one.params
     assert two.memory_bytes == 2 * (state + (one.memory_bytes - state) // 2)
-    assert two.gpu_ms == 9_000
+
+
+def test_each_workers_gpu_has_copies_and_hold_out_whole_and_its_time_is_claimed():
+    one, two = spread(1, gpus=0.5).price(CONFIG), spread(2, gpus=0.5).price(CONFIG)
+    state, whole = 16 * one.params, 2 * one.params + bytes_of(spread(1).task.holdout())
+    assert two.memory_bytes == 2 * (whole + state + (one.memory_bytes - state - whole) // 2)
+    assert (one.gpu_ms, two.gpu_ms) == (4_500, 9_000)
 
 
 def test_a_configuration_whose_batch_is_smaller_than_its_workers_has_no_price():

@@ -1,7 +1,9 @@
 """Gate 3 of our own Trainable, without a Ray that runs."""
 
 import pytest
+import torch
 
+from rsi_ray.cuda_memory import OutOfMemory
 from rsi_ray.worker import Candidate
 from safety import Usage
 from safety.governance import marker, sweep_of_marker
@@ -57,6 +59,27 @@ def test_a_candidate_that_fails_is_settled_up_to_its_next_report(make, authority
     with pytest.raises(ValueError, match="no such luck"):
         candidate.train()
     assert authority.asked[-1] == ("settle", 1, 1, Usage(train_flops=2 * GFLOP, reports=2))
+
+
+def test_a_candidate_out_of_gpu_memory_fails_with_the_reservation_and_its_process_goes_on(
+    make, authority, monkeypatch
+):
+    candidate, emptied = make(), []
+    candidate._keeper._clock = Clock()
+    monkeypatch.setattr("rsi_ray.worker.give_back", lambda: emptied.append(candidate._run))
+    candidate.train()
+
+    def full():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has")
+
+    monkeypatch.setattr(candidate._run, "next_report", full)
+    with pytest.raises(OutOfMemory, match=r"reserved [\d,]+ bytes.*20.00 MiB\.$") as told:
+        candidate.step()
+    assert authority.asked[-1] == ("settle", 1, 1, Usage(train_flops=2 * GFLOP, reports=2))
+    assert emptied == [None]  # the candidate is gone by then
+    assert told.value.__context__ is None  # a traceback would hold its tensors
+    assert candidate.reset({"width": 3})
+    candidate.train()
 
 
 def test_a_failure_after_the_last_report_counts_no_further_one(make, authority):
