@@ -72,10 +72,11 @@ def trainer_of(assignment: Assignment, folder: str) -> TorchTrainer:
             use_gpu=placement.gpus > 0,
             resources_per_worker=placement.bundle,
         ),
-        run_config=RunConfig(
+        # both are typed as those of the former version, which took less
+        run_config=RunConfig(  # type: ignore[call-arg]
             name=f"{assignment.trial}-{assignment.grant.lease}",
             storage_path=folder,
-            failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),  # type: ignore[call-arg]
             worker_runtime_env={"env_vars": {SAYS: says}},
         ),
     )

@@ -22,6 +22,8 @@ from rsi_ray.result import Result
 from rsi_ray.samplers import SAMPLERS
 from rsi_ray.sweep import run_sweep
 from safety import Ledger, limits_from_dict
+from safety.cluster import cluster_at
+from safety.ungoverned import ungoverned
 from tests.integration.conftest import CPUS, audit_kinds, ledger_url, open_leases, workers
 from tests.integration.crew_jobs import waiting_job
 from tests.rsi_ray.crews import CONFIG, job
@@ -163,3 +165,11 @@ def test_a_worker_that_is_killed_fails_its_trial_and_leaves_no_process(plan: Cal
     kinds = audit_kinds(held.sweep)
     assert kinds.count("settle") + kinds.count("forfeit") == 1
     assert open_leases(held.sweep) == []
+
+
+def test_all_that_a_trial_of_several_workers_starts_is_seen_to_be_governed(plan: Callable[..., Plan]):
+    held = Held(plan("ddp"))
+    actors = cluster_at(None).actors
+    held.end()
+    assert {"RayTrainWorker", "TrainController"} <= {actor.class_name for actor in actors}
+    assert ungoverned(actors, [held.lease.holder], [held.sweep.name]) == ()
