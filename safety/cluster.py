@@ -20,6 +20,8 @@ ANSWER_SECONDS = 30
 _MARK = "PL_DISABLE_FORK"
 # in the environment of what a trial starts and can't give a `__repr__`: what it would say
 SAYS = "RSI_RAY_SAYS"
+# what Ray Train keeps running beside its trainings, of which it runs nothing
+_BESIDE = ("PlacementGroupCleaner", "_AutoscalingCoordinatorActor", "DatasetManager")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +63,7 @@ def cluster_at(address: str | None) -> Cluster:
 
 
 def _is_of_tune(actor: Any) -> bool:
-    return _MARK in _variables(actor)
+    return _MARK in _variables(actor) and actor.class_name not in _BESIDE
 
 
 def _variables(actor: Any) -> Mapping[str, str]:

@@ -169,7 +169,9 @@ def test_a_worker_that_is_killed_fails_its_trial_and_leaves_no_process(plan: Cal
 
 def test_all_that_a_trial_of_several_workers_starts_is_seen_to_be_governed(plan: Callable[..., Plan]):
     held = Held(plan("ddp"))
-    actors = cluster_at(None).actors
-    held.end()
+    try:
+        actors = cluster_at(ray.get_runtime_context().gcs_address).actors
+    finally:
+        held.end()
     assert {"RayTrainWorker", "TrainController"} <= {actor.class_name for actor in actors}
     assert ungoverned(actors, [held.lease.holder], [held.sweep.name]) == ()

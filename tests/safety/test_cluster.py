@@ -96,6 +96,12 @@ def test_a_cluster_that_does_not_answer_is_told_in_one_line(told, monkeypatch, e
         cluster_at(None)
 
 
+@pytest.mark.parametrize("name", ["PlacementGroupCleaner", "_AutoscalingCoordinatorActor", "DatasetManager"])
+def test_what_ray_train_keeps_beside_its_trainings_is_no_trial(told, name):
+    told.actors.append(actor(class_name=name))
+    assert cluster_at(None).actors == ()
+
+
 def test_what_a_trial_starts_says_in_its_environment_which_sweep_it_works_for(told):
     variables = {"PL_DISABLE_FORK": "1", SAYS: "Governed(s/t1)"}
     told.actors.append(actor(repr_name="", serialized_runtime_env=json.dumps({"env_vars": variables})))
