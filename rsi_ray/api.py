@@ -24,7 +24,7 @@ from rsi_ray.ledgers import LEDGER_FILE, from_anywhere
 from rsi_ray.objectives import SCORE, problems_of_objectives
 from rsi_ray.observer import Watch
 from rsi_ray.own import given_task
-from rsi_ray.placement import AUTO, MOST_GPUS, Gpus
+from rsi_ray.placement import AUTO, MOST_GPUS, MOST_WORKERS, Gpus, Strategy, Workers
 from rsi_ray.plan import Plan
 from rsi_ray.printable import one_line
 from rsi_ray.records import Verdict
@@ -78,6 +78,8 @@ class Sweep:
         trial_seconds: longest time of one trial.
         cpus, gpus: of one trial; with `auto` the share of a GPU that its own memory needs.
         gpu_memory: bytes of the smallest GPU; None for what the nodes' drivers tell.
+        workers, strategy: processes that train one trial together, each with these cores and GPUs, see
+            `placement.Resources`.
         baseline: parameters of a candidate that is trained first and alone, to compare with.
         warm_start: folder of an earlier run, or an Optuna study, whose candidates the sampler is told.
         keep_weights: best candidates whose weights are kept.
@@ -116,6 +118,8 @@ class Sweep:
     cpus: int = 1
     gpus: Gpus = 0.0
     gpu_memory: int | None = None
+    workers: Workers = 1
+    strategy: Strategy = "auto"
     baseline: Mapping[str, Any] | None = None
     warm_start: str | Path | optuna.Study | None = None
     keep_weights: int = 3
@@ -212,6 +216,8 @@ class Sweep:
             trial_seconds=self.trial_seconds,
             gpus=self.gpus,
             gpu_memory=self.gpu_memory or 0,
+            workers=self.workers,
+            strategy=self.strategy,
             latency="latency" in self.objectives,
             parent=self.parent,
         )
@@ -272,6 +278,10 @@ class Sweep:
                 problems.append(f"{name}: {value!r}, expected a whole number from 1")
         if self.gpus != AUTO and not (isinstance(self.gpus, int | float) and 0 <= self.gpus <= MOST_GPUS):
             problems.append(f"gpus: {self.gpus!r}, expected a number from 0 to {MOST_GPUS}, or {AUTO}")
+        if self.workers != AUTO and self.workers not in range(1, MOST_WORKERS + 1):
+            problems.append(f"workers: {self.workers!r}, expected 1 to {MOST_WORKERS}, or {AUTO}")
+        if isinstance(self.space, TabularSpace) and self.workers != 1:
+            problems.append("workers: a table's look-up takes one")
         return problems
 
     def _plan(self, job: Any) -> Plan:
@@ -301,6 +311,8 @@ class Sweep:
             cpus=self.cpus,
             gpus=self.gpus,
             gpu_memory=self.gpu_memory or 0,
+            workers=self.workers,
+            strategy=self.strategy,
             keep_weights=self.keep_weights,
             seconds=self.seconds,
             checkpoint_bytes=self.checkpoint_bytes,

@@ -16,7 +16,7 @@ from rsi_ray.compilation import Compile
 from rsi_ray.disk import RUN_FILE
 from rsi_ray.example_files import example_file
 from rsi_ray.objectives import SCORE, problems_of_objectives
-from rsi_ray.placement import MOST_GPUS
+from rsi_ray.placement import MOST_GPUS, MOST_WORKERS, Strategy
 from rsi_ray.printable import one_line
 from rsi_ray.runs import told_config
 from rsi_ray.samplers import SAMPLERS, sampler_of
@@ -39,6 +39,7 @@ from safety.names import plain_name
 from search_spaces.given_trial import spec_from
 
 Count = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=1_000_000)]
+WorkerCount = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=MOST_WORKERS)]
 Bytes = Annotated[int, BeforeValidator(whole_number), Field(ge=1)]
 Seed = Annotated[int, BeforeValidator(whole_number), Field(le=2**32 - 1)]
 PublicKey = Annotated[str, BeforeValidator(public_key)]
@@ -126,6 +127,16 @@ class ResourcesConfig(StrictModel):
     gpu_memory: Bytes | None = Field(
         default=None,
         description="bytes of the smallest GPU, for auto; what the nodes' drivers tell if left out",
+    )
+    workers: WorkerCount | Literal["auto"] = Field(
+        default=1,
+        description="processes that train a trial together, each with these cores and GPUs; auto for as many "
+        "as it takes until the trial fits on its GPUs",
+    )
+    strategy: Strategy = Field(
+        default="auto",
+        description="of several workers: ddp, each has the whole model; fsdp2, each has a share of it; auto, "
+        "ddp where that fits on a GPU",
     )
 
 

@@ -5,6 +5,9 @@ UsageError           it can't be done as it is asked for; the message is one lin
 ├── EvaluationError  an evaluation gave no numbers that count
 ├── RunError         a run, a trial or a ledger that was asked for isn't there
 └── SweepError       a sweep can't run as it is asked for
+
+TrainingError        one of the processes that train a candidate failed
+└── WorkerLost       it died, or can't be reached
 """
 
 
@@ -22,6 +25,14 @@ class SweepError(UsageError):
 
 class RunError(UsageError):
     """A run, a trial or a ledger that was asked for isn't there."""
+
+
+class TrainingError(RuntimeError):
+    """One of the processes that train a candidate failed."""
+
+
+class WorkerLost(TrainingError):
+    """One of the processes that train a candidate died, or can't be reached."""
 
 
 class EvaluationError(UsageError):

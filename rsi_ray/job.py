@@ -17,10 +17,11 @@ from torch import nn
 from rsi_ray.cuda_memory import begin_cuda, hold_to
 from rsi_ray.heritage import Parent
 from rsi_ray.hyperparameters import TrainingChoices, space_for
-from rsi_ray.placement import Gpus, Placement, Resources
+from rsi_ray.placement import Gpus, Placement, Resources, Strategy, Workers
 from rsi_ray.resident import kept_bytes
 from rsi_ray.tasks.task import Task
 from rsi_ray.train import Trainer, Training, build, planned_flops
+from rsi_ray.training_group import ALONE, TrainingGroup
 from safety import Claim, Measured, read_plain_file, request_digest
 from search_spaces.convnet import ConvSpace
 from search_spaces.cost import Cost
@@ -88,7 +89,7 @@ class TrainingJob:
         choices: hyperparameters that are searched.
         seed: of the sweep; each candidate's own follows from it and its configuration.
         trial_seconds: longest time that a candidate may run.
-        gpus, gpu_memory: that a candidate has, see `placement.Resources`.
+        gpus, gpu_memory, workers, strategy: that a candidate has, see `placement.Resources`.
         latency: whether the last report tells how long one forward takes.
         parent: whose weights candidates begin with, as far as they fit; None for weights of their own.
     """
@@ -101,6 +102,8 @@ class TrainingJob:
     trial_seconds: int
     gpus: Gpus = 0.0
     gpu_memory: int = 0
+    workers: Workers = 1
+    strategy: Strategy = "auto"
     latency: bool = False
     parent: Parent | None = None
 
@@ -116,17 +119,19 @@ class TrainingJob:
             TooLarge: it asks for the share of a GPU that it needs, and fits on none.
         """
         candidate = self.candidate(config)
-        cost = self._cost(candidate)
-        memory = self._gpu_bytes(candidate, cost) if self.gpus else cost.memory_bytes
+        cost, training = self._cost(candidate), candidate.training
+        placement, each = self._placed(candidate)
         wall_ms = self.trial_seconds * 1000
         return Claim(
             params=cost.params,
             forward_flops=cost.forward_flops,
-            memory_bytes=memory,
-            train_flops=planned_flops(cost, candidate.training, self.task.holdout_size, latency=self.latency),
+            memory_bytes=each * placement.workers,
+            train_flops=planned_flops(
+                cost, training, self.task.holdout_size, latency=self.latency, workers=placement.workers
+            ),
             wall_ms=wall_ms,
-            gpu_ms=int(wall_ms * self._placed(memory).gpus),
-            reports=candidate.training.epochs,
+            gpu_ms=int(wall_ms * placement.gpus * placement.workers),
+            reports=training.epochs,
             ancestor_flops=self.parent.train_flops if self.parent else 0,
         )
 
@@ -136,10 +141,19 @@ class TrainingJob:
         Raises:
             TooLarge: see `price`.
         """
-        return self._placed(self.price(config).memory_bytes)
+        return self._placed(self.candidate(config))[0]
 
-    def _placed(self, memory_bytes: int) -> Placement:
-        return Resources(gpus=self.gpus, gpu_memory=self.gpu_memory).placement(memory_bytes)
+    def _placed(self, candidate: Candidate) -> tuple[Placement, int]:
+        """Where a candidate is trained, and the bytes that each of its workers holds."""
+        cost, rows = self._cost(candidate), candidate.training.batch_size
+        whole, memory = 0, cost.memory_bytes
+        if self.gpus:  # autocast's copies and the hold-out are on every GPU
+            memory, whole = self._gpu_bytes(candidate, cost), BYTES_OF_A_COPY * cost.params + self._kept_bytes
+        resources = Resources(
+            gpus=self.gpus, gpu_memory=self.gpu_memory, workers=self.workers, strategy=self.strategy
+        )
+        placement = resources.placement(memory, params=cost.params, rows=rows, whole=whole)
+        return placement, placement.worker_bytes(memory, params=cost.params, rows=rows, whole=whole)
 
     def on_gpus_of(self, gpu_memory: int) -> TrainingJob:
         """The same where the smallest GPU has so many bytes; a task that is loaded isn't loaded again."""
@@ -154,18 +168,19 @@ class TrainingJob:
         candidate's memory.
         """
         self.digest()
-        begin_cuda(self.device)
+        if self.workers == 1 or self.placement(config).workers == 1:
+            begin_cuda(self.device)  # what several workers train is on their GPUs
         found = measure_space(self.space, self.candidate(config).spec)
         return Measured(params=found.params, forward_flops=found.forward_flops)
 
-    def begin(self, config: Mapping[str, Any]) -> TrainingRun:
+    def begin(self, config: Mapping[str, Any], group: TrainingGroup = ALONE) -> TrainingRun:
         """Build the candidate; the same configuration has the same seed in every run of the sweep's."""
-        return TrainingRun(self.trainer(config), self.candidate(config).spec)
+        return TrainingRun(self.trainer(config, group), self.candidate(config).spec)
 
-    def trainer(self, config: Mapping[str, Any]) -> Trainer:
-        """A trainer of the candidate, before its first epoch."""
+    def trainer(self, config: Mapping[str, Any], group: TrainingGroup = ALONE) -> Trainer:
+        """A trainer of the candidate, before its first epoch, in each of the processes that train it."""
         candidate, seed = self.candidate(config), candidate_seed(self.seed, config)
-        model = self.model(config, seed)
+        model = self.model(config, seed, sharded=group.sharded)
         if self.parent:
             self.parent.give(self.space, candidate.spec, model)
         return Trainer(
@@ -177,12 +192,18 @@ class TrainingJob:
             seed=seed,
             device=self.device,
             latency=self.latency,
+            group=group,
         )
 
-    def model(self, config: Mapping[str, Any], seed: int) -> nn.Module:
-        """A candidate with its own first weights; on a GPU its process takes no more than it claims."""
-        hold_to(self.price(config).memory_bytes, self.device)
-        return build(self.space, self.candidate(config).spec, seed=seed, device=self.device)
+    def model(self, config: Mapping[str, Any], seed: int, *, sharded: bool = False) -> nn.Module:
+        """A candidate with its own first weights; on a GPU its process takes no more than it claims.
+
+        What is to be shared out is built on the CPU: it may be too large for a GPU.
+        """
+        candidate = self.candidate(config)
+        hold_to(self._placed(candidate)[1], self.device)
+        device = torch.device("cpu") if sharded else self.device
+        return build(self.space, candidate.spec, seed=seed, device=device)
 
     @property
     def device(self) -> torch.device:

@@ -17,7 +17,7 @@ from rsi_ray.alerts import AlertsConfig
 from rsi_ray.errors import SweepError
 from rsi_ray.job import Job
 from rsi_ray.objectives import SCORE
-from rsi_ray.placement import Gpus, Resources, TooLarge
+from rsi_ray.placement import Gpus, Resources, Strategy, TooLarge, Workers
 from rsi_ray.random_draws import RANDOM_DRAWS, random_config
 from rsi_ray.states import CHECKPOINT_SECONDS
 from safety import Allow, Deny, Limits, Verdict, judge_claim
@@ -51,7 +51,7 @@ class Plan:
         enqueued: full configurations that are trained before the sampler is asked.
         earlier: trials of an earlier study that the sampler is told of.
         concurrent: trials at a time; None for as many as fit.
-        cpus, gpus, gpu_memory: of one trial, see `placement.Resources`.
+        cpus, gpus, gpu_memory, workers, strategy: of one trial, see `placement.Resources`.
         keep_weights: best candidates whose weights are kept.
         seconds: after so many nothing more is started and the sweep ends; None for no end.
         checkpoint_bytes: what its weights and checkpoints may take on disk; None for no quota.
@@ -81,6 +81,8 @@ class Plan:
     cpus: int = 1
     gpus: Gpus = 0.0
     gpu_memory: int = 0
+    workers: Workers = 1
+    strategy: Strategy = "auto"
     keep_weights: int = 3
     seconds: int | None = None
     checkpoint_bytes: int | None = None
@@ -98,7 +100,13 @@ class Plan:
     @property
     def resources(self) -> Resources:
         """What each of its trials is given."""
-        return Resources(cpus=self.cpus, gpus=self.gpus, gpu_memory=self.gpu_memory)
+        return Resources(
+            cpus=self.cpus,
+            gpus=self.gpus,
+            gpu_memory=self.gpu_memory,
+            workers=self.workers,
+            strategy=self.strategy,
+        )
 
     @property
     def on_ledger(self) -> str:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from rsi_ray.device_data import Samples, tensor_on
 from rsi_ray.tasks.task import Batch, Task
+from rsi_ray.training_group import ALONE, TrainingGroup
 
 EVALUATION_CHUNK = 128
 """Hold-out samples per forward pass: bounds the memory of an evaluation."""
@@ -84,11 +85,17 @@ def scores(
     batches: Mapping[str, Batch | Samples],
     device: torch.device,
     rows: int = EVALUATION_CHUNK,
+    group: TrainingGroup = ALONE,
 ) -> dict[str, float]:
-    """Return every domain's score as `evaluate` does, on any samples, `rows` of them at a time."""
+    """Return every domain's score as `evaluate` does, on any samples, `rows` of them at a time.
+
+    The processes of a group share the samples among them, and all return the same.
+    """
     model.eval()
     with torch.inference_mode():
-        return {name: _score(*_marked(model, name, batch, device, rows)) for name, batch in batches.items()}
+        return {
+            name: _score(*_marked(model, name, batch, device, rows, group)) for name, batch in batches.items()
+        }
 
 
 def scored(
@@ -144,17 +151,24 @@ def _loss(name: str, outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def _marked(
-    model: nn.Module, name: str, batch: Batch | Samples, device: torch.device, rows: int
+    model: nn.Module,
+    name: str,
+    batch: Batch | Samples,
+    device: torch.device,
+    rows: int,
+    group: TrainingGroup = ALONE,
 ) -> tuple[Tensor, Tensor]:
     """Return each sample's right answers, (B,), or squared errors, (B, outputs), NaN where one isn't finite.
 
     And the targets beside them.
     """
-    targets = tensor_on(batch.targets, device)
+    whole = tensor_on(batch.targets, device)
+    mine = group.equal_share(len(batch.inputs))
+    inputs, targets = batch.inputs[mine], whole[mine]
     marks = []
-    for start in range(0, len(batch.inputs), rows):
+    for start in range(0, len(inputs), rows):
         chunk = slice(start, start + rows)
-        outputs = _forward(model, {name: tensor_on(batch.inputs[chunk], device)}, device)[name]
+        outputs = _forward(model, {name: tensor_on(inputs[chunk], device)}, device)[name]
         if targets.is_floating_point():
             mark = (outputs.double() - targets[chunk]).square()
         else:
@@ -163,7 +177,7 @@ def _marked(
         # one output that is no number spoils the score, whatever the answer is
         finite = outputs.isfinite().flatten(1).all(1)
         marks.append(torch.where(finite.view(-1, *[1] * (mark.ndim - 1)), mark, math.nan))
-    return torch.cat(marks), targets
+    return group.gathered(torch.cat(marks), len(whole)), whole
 
 
 def _score(marks: Tensor, targets: Tensor) -> float:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import optuna
 import ray
@@ -27,7 +28,7 @@ from rsi_ray.sampling import METRIC, MOST_LOST, OptunaSearcher
 from rsi_ray.schedulers import recall
 from rsi_ray.study import scores_by_report, trained_count
 from rsi_ray.sweep_emergency import require_running, shut_down_if_frozen
-from rsi_ray.trial_resources import TrialResources, fitting, placed
+from rsi_ray.trial_resources import TrialResources, fitting, placed, placement_of
 from rsi_ray.worker import Candidate
 from safety import Governor, SafetyError, looser_fields
 from safety.actor import GovernorClient, connect, connect_to_any
@@ -232,7 +233,7 @@ def _tuner(
         run=plan.name if plan.sweep else "",
     )
     return tune.Tuner(
-        tune.with_resources(trainable, TrialResources(plan.job.price, plan.resources)),
+        tune.with_resources(trainable, TrialResources(partial(placement_of, plan))),
         tune_config=tune.TuneConfig(
             metric=METRIC,
             mode="max",

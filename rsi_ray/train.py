@@ -25,6 +25,7 @@ from rsi_ray.scoring import (
     scores,
 )
 from rsi_ray.tasks.task import Batch, Task
+from rsi_ray.training_group import ALONE, TrainingGroup
 from rsi_ray.weights import put_weights
 from search_spaces.cost import Cost
 from search_spaces.first_weights import distinct
@@ -129,20 +130,23 @@ class Report:
 
 
 def flops_after(
-    epochs: int, cost: Cost, training: Training, holdout_size: int, *, latency: bool = False
+    epochs: int, cost: Cost, training: Training, holdout_size: int, *, latency: bool = False, workers: int = 1
 ) -> int:
     """Return the FLOPs of the first so many epochs: every training step and every evaluation.
 
-    `latency` adds the forwards that are timed at the end of the last epoch.
+    `latency` adds the forwards that are timed at the end of the last epoch, by each of the workers; these
+    evaluate equally many samples each, a few of them twice.
     """
-    evaluation = holdout_size * cost.forward_flops
-    timed = LATENCY_FORWARDS * cost.forward_flops if latency and epochs >= training.epochs else 0
+    evaluation = -(-holdout_size // workers) * workers * cost.forward_flops
+    timed = workers * LATENCY_FORWARDS * cost.forward_flops if latency and epochs >= training.epochs else 0
     return epochs * (training.steps_per_epoch * cost.train_step_flops + evaluation) + timed
 
 
-def planned_flops(cost: Cost, training: Training, holdout_size: int, *, latency: bool = False) -> int:
+def planned_flops(
+    cost: Cost, training: Training, holdout_size: int, *, latency: bool = False, workers: int = 1
+) -> int:
     """Return the FLOPs of one full training: what a candidate must reserve before it starts."""
-    return flops_after(training.epochs, cost, training, holdout_size, latency=latency)
+    return flops_after(training.epochs, cost, training, holdout_size, latency=latency, workers=workers)
 
 
 def build(space: SearchSpace[SpecT], spec: SpecT, *, seed: int, device: torch.device) -> nn.Module:
@@ -172,8 +176,9 @@ class Trainer:
         device: torch.device,
         latency: bool = False,
         clock: Callable[[], float] = time.perf_counter,
+        group: TrainingGroup = ALONE,
     ) -> None:
-        """Take a model that is on the device already.
+        """Take a model that is on the device already, or is shared out there.
 
         Args:
             model: is trained in place.
@@ -185,14 +190,16 @@ class Trainer:
             device: of the model.
             latency: whether the last report tells the latency.
             clock: seconds, monotonic; times the latency.
+            group: of the processes that train it together; all build the same model.
         """
         self.model = model
         self.epoch = 0
         self._task, self._training = task, training
         self._latency, self._clock = latency, clock
         self._cost, self._seed, self._device = cost, seed, device
+        self._group, trained = group, group.spread(model, device)
         self._optimizer = _optimizer(model, training)
-        self._stepped = compiled(model) if self._compiles(task.holdout_size) else model
+        self._stepped = compiled(model) if self._compiles(task.holdout_size) else trained
         self._shapes = shapes
         self._draw = (drawn_on(task, device) if device.type == "cuda" else None) or task.batch
         self._holdout = on_device(task.holdout(), device)
@@ -204,13 +211,15 @@ class Trainer:
         # A stream per epoch: to resume, it takes no more than the number of the epoch.
         rng = np.random.default_rng((self._seed, self.epoch))
         # Dropout draws from torch's own stream, which other work in the process moves on.
-        torch.manual_seed(int(np.random.SeedSequence((self._seed, self.epoch)).generate_state(1)[0]))
+        own, rank = np.random.SeedSequence((self._seed, self.epoch)), self._group.rank
+        torch.manual_seed(int(own.generate_state(rank + 1)[rank]))
         self.model.train()
         total = torch.zeros((), device=self._device)
         for step in range(start, start + training.steps_per_epoch):
             total += self._step(step, self._draw(rng, training.batch_size))
         self.epoch += 1
-        return self._report(total.item() / training.steps_per_epoch)
+        self._group.agree(self.model)
+        return self._report(self._group.mean(total).item() / training.steps_per_epoch)
 
     def state(self) -> dict[str, Tensor]:
         """Return a copy of all that changes while training, as flat and unshared tensors."""
@@ -218,7 +227,7 @@ class Trainer:
         for name, parameter in self.model.named_parameters():
             moments = self._optimizer.state[parameter]
             tensors |= {f"optimizer.{name}.{moment}": tensor for moment, tensor in moments.items()}
-        copies = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+        copies = {name: self._group.whole(tensor) for name, tensor in tensors.items()}
         return copies | {"epoch": torch.tensor(self.epoch)}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
@@ -230,29 +239,31 @@ class Trainer:
         if "epoch" not in state:
             raise ValueError("the saved state has no epoch: it belongs to another architecture")
         try:
-            put_weights(self.model, _part(state, "model."))
+            put_weights(self.model, _part(state, "model."), self._group.part)
         except ValueError as error:
             raise ValueError(f"the saved state belongs to another architecture: {error}") from None
         for name, parameter in self.model.named_parameters():
             moments = _part(state, f"optimizer.{name}.")
             self._optimizer.state[parameter] = {
-                moment: tensor.to(self._device, copy=True) for moment, tensor in moments.items()
+                moment: self._group.part(tensor.to(self._device, copy=True), parameter)
+                for moment, tensor in moments.items()
             }
         self.epoch = int(state["epoch"])
 
     def _compiles(self, holdout_size: int) -> bool:
+        if self._group.workers > 1:
+            return False
         training = self._training
-        flops, steps = (
-            planned_flops(self._cost, training, holdout_size),
-            training.epochs * training.steps_per_epoch,
-        )
+        flops = planned_flops(self._cost, training, holdout_size)
+        steps = training.epochs * training.steps_per_epoch
         return pays(training.compile, self._device, flops=flops, steps=steps)
 
     def _step(self, step: int, batches: Mapping[str, Batch] | Mapping[str, Samples]) -> Tensor:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate_at(step, self._training)
         check_rows(batches, self._training.batch_size, self._shapes)
-        loss = loss_of(self._stepped, batches, self._device)
+        rows, share = self._training.batch_size, self._group.share(batches, self._training.batch_size)
+        loss = self._group.weighed(loss_of(self._stepped, share, self._device), rows)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), self._training.max_grad_norm)
@@ -261,7 +272,7 @@ class Trainer:
 
     def _report(self, loss: float) -> Report:
         rows = rows_at_a_time(self._device, self._training.batch_size)
-        domains = scores(self.model, self._holdout, self._device, rows)
+        domains = scores(self.model, self._holdout, self._device, rows, self._group)
         steps = self.epoch * self._training.steps_per_epoch
         timed = self._latency and self.epoch >= self._training.epochs
         return Report(
@@ -276,7 +287,10 @@ class Trainer:
 
     def _flops(self) -> int:
         holdout_size = self._task.holdout_size
-        return flops_after(self.epoch, self._cost, self._training, holdout_size, latency=self._latency)
+        workers = self._group.workers
+        return flops_after(
+            self.epoch, self._cost, self._training, holdout_size, latency=self._latency, workers=workers
+        )
 
 
 def train(trainer: Trainer, training: Training) -> Iterator[Report]:

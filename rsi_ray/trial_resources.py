@@ -12,9 +12,8 @@ from ray.tune import PlacementGroupFactory
 
 from rsi_ray.errors import SweepError
 from rsi_ray.job import TrainingJob
-from rsi_ray.placement import AUTO, Resources
+from rsi_ray.placement import AUTO, Placement
 from rsi_ray.plan import Plan, check_plan
-from safety import Claim
 
 
 class TrialResources:
@@ -24,15 +23,14 @@ class TrialResources:
     copy of its job would load the task anew. In another process, where nobody calls it, it is None.
     """
 
-    def __init__(self, price: Callable[[Mapping[str, Any]], Claim], resources: Resources) -> None:
-        self._price, self._resources = price, resources
+    def __init__(self, placement: Callable[[Mapping[str, Any]], Placement]) -> None:
+        self._placement = placement
         self._name = secrets.token_hex(8)
         _here[self._name] = self
 
     def __call__(self, config: Mapping[str, Any]) -> PlacementGroupFactory:
-        """One bundle for the trial's one process."""
-        placement = self._resources.placement(self._price(config).memory_bytes)
-        return PlacementGroupFactory([placement.bundle])
+        """One bundle for the trial's own process; Ray Train asks for those of several workers by itself."""
+        return PlacementGroupFactory([self._placement(config).head])
 
     def __reduce__(self) -> tuple[Callable[[str], TrialResources | None], tuple[str]]:
         return _found_here, (self._name,)
@@ -45,6 +43,14 @@ def _found_here(name: str) -> TrialResources | None:
     return _here.get(name)
 
 
+def placement_of(plan: Plan, config: Mapping[str, Any]) -> Placement:
+    """What a configuration asks for; what isn't trained on a task is for one worker."""
+    if isinstance(plan.job, TrainingJob):
+        return replace(plan.job.placement(config), cpus=plan.cpus)
+    one = replace(plan.resources, workers=1)
+    return one.placement(plan.job.price(config).memory_bytes)
+
+
 def placed(plan: Plan, gpu_memory: Callable[[], int]) -> Plan:
     """The plan with the memory of the smallest GPU, where its trials ask for the shares that they need.
 
@@ -55,12 +61,12 @@ def placed(plan: Plan, gpu_memory: Callable[[], int]) -> Plan:
     Raises:
         SweepError: nobody knows; or no candidate fits.
     """
-    if plan.gpus != AUTO:
+    if not plan.resources.asks_for_gpu_memory:
         return plan
     known = plan.gpu_memory or gpu_memory()
     if not known:
         raise SweepError(
-            "resources.gpu: auto, and no node's driver tells how much memory its GPUs have; "
+            "resources: auto, and no node's driver tells how much memory its GPUs have; "
             "set resources.gpu_memory to the bytes of the smallest"
         )
     job = plan.job.on_gpus_of(known) if isinstance(plan.job, TrainingJob) else plan.job
@@ -79,11 +85,12 @@ def fitting(plan: Plan, total: Mapping[str, float]) -> int | None:
     Raises:
         SweepError: not one trial fits.
     """
-    gpus = 1.0 if plan.gpus == AUTO else plan.gpus
-    fits = total.get("CPU", 1) // plan.cpus
+    workers = 1 if plan.workers == AUTO else plan.workers
+    cpus, gpus = plan.cpus * workers, (1.0 if plan.gpus == AUTO else plan.gpus) * workers
+    fits = total.get("CPU", 1) // cpus
     if gpus:
         fits = min(fits, total.get("GPU", 0) // gpus)
     if fits < 1:
-        asked = f"{plan.cpus} CPUs and {gpus:g} GPUs"
+        asked = f"{cpus} CPUs and {gpus:g} GPUs"
         raise SweepError(f"resources: a trial asks for {asked}, more than this cluster has")
-    return None if plan.gpus == AUTO else int(fits)
+    return None if AUTO in (plan.gpus, plan.workers) else int(fits)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -16,8 +16,19 @@ from search_spaces.first_weights import distinct
 __all__ = ["distinct", "load_weights", "put_weights", "read_weights"]
 
 
-def put_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+def _whole(weights: Tensor, _: Tensor) -> Tensor:
+    return weights
+
+
+def put_weights(
+    model: nn.Module, weights: Mapping[str, Tensor], part: Callable[[Tensor, Tensor], Tensor] = _whole
+) -> None:
     """Copy weights into a model of the same architecture.
+
+    Args:
+        model: is changed.
+        weights: by name.
+        part: of a tensor, what this process puts into its own; all of it if left out.
 
     Raises:
         ValueError: a tensor is missing, too many, or of another shape or type; nothing is changed.
@@ -29,7 +40,7 @@ def put_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
             raise ValueError(f"{name}: {_told(given)}, expected {_told(has)}")
     with torch.no_grad():
         for name, tensor in own.items():
-            tensor.copy_(weights[name])
+            tensor.copy_(part(weights[name], tensor))
 
 
 def _told(tensor: Tensor | None) -> str:

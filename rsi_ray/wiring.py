@@ -84,6 +84,8 @@ def sweep_of(config: SweepConfig) -> Sweep:
         cpus=config.resources.cpu,
         gpus=config.resources.gpu,
         gpu_memory=config.resources.gpu_memory,
+        workers=config.resources.workers,
+        strategy=config.resources.strategy,
         baseline=config.baseline,
         warm_start=config.warm_start,
         keep_weights=config.keep_weights,

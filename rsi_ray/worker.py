@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from ray.tune import Trainable
 
+from rsi_ray.crew import Assignment, Crew
 from rsi_ray.cuda_memory import CudaMemory, OutOfMemory, give_back
 from rsi_ray.cuda_memory import told as told_out_of_memory
 from rsi_ray.device_metrics import ToldMemory
-from rsi_ray.job import Job, Run
+from rsi_ray.job import Job, Run, TrainingJob
 from rsi_ray.patience import patiently
 from rsi_ray.states import States
 from safety import (
@@ -60,12 +63,12 @@ class Candidate(Trainable):
             weights: folder for the weights of candidates that were trained to the end.
             states: folder for what another node goes on from where this one is lost.
             state_seconds: between two such states of a candidate; None for none.
-            threads: of torch on the CPU.
+            threads: of torch on the CPU, in each process that trains.
             run: its name, a generation's where the sweep is a loop's.
         """
         del config
         self._job, self._authority, self._sweep, self._weights = job, authority, sweep, weights
-        self._named = run
+        self._named, self._threads, self._crew = run, threads, Crew()
         device = ToldMemory(CudaMemory(), lambda: self._keeper.grant.claim.memory_bytes, sweep)
         self._keeper = keeper_of_this_process(authority, memory=resident_bytes, device=device)
         self._states = States(states, state_seconds)
@@ -139,7 +142,29 @@ class Candidate(Trainable):
         holder = f"{os.getpid()}@{self._local_ip}"
         self._keeper.begin(key, self._digest, holder, measured)
         with self._keeper.computing():
-            self._run = self._job.begin(self.config)
+            self._run = self._begun_by_crew() or self._job.begin(self.config)
+
+    def _begun_by_crew(self) -> Crew | None:
+        """The candidate in training by several workers; None where this process trains it alone."""
+        if not isinstance(self._job, TrainingJob) or self._job.workers == 1:
+            return None
+        placement = replace(self._job.placement(self.config), cpus=self._threads)
+        if placement.workers == 1:
+            return None
+        # Ray Train takes seconds to load, and one process alone never needs it
+        launch = importlib.import_module("rsi_ray.crew_launch").Training
+        assignment = Assignment(
+            job=self._job,
+            config=self.config,
+            authority=self._authority,
+            grant=self._keeper.grant,
+            placement=placement,
+            sweep=self._sweep,
+            trial=self.trial_id,
+        )
+        host, elapsed_ms = self._local_ip, self._keeper.elapsed_ms
+        self._crew.begin(launch, assignment, host=host, elapsed_ms=elapsed_ms)
+        return self._crew
 
     def _go_on_from_state(self) -> None:
         """Where the candidate was in training on a node that is lost, it doesn't begin anew."""
@@ -153,13 +178,14 @@ class Candidate(Trainable):
             except Exception as error:  # torn, exchanged, or of another version
                 log.warning("%s: begins anew, its state can't be read: %s", kept.path, error)
                 self._states.forget(self._digest)
-                self._run = self._job.begin(self.config)
+                self._run = self._begun_by_crew() or self._job.begin(self.config)
 
     def _cut_short(self, grant: Grant) -> Usage:
         reports = grant.next_report(self._reports)
         return grant.used(reports=reports, elapsed_ms=self._keeper.elapsed_ms())
 
     def _settle_cut_short(self) -> None:
+        self._crew.abandon()
         # what the failed step computed is not known, so all of it is charged
         with suppress(SafetyError):  # unsettled, its hold is spent in the end
             grant = self._keeper.grant
@@ -183,6 +209,8 @@ class Candidate(Trainable):
         return self._run
 
     def _close(self) -> None:
+        self._crew.end()
+        self._crew = Crew()
         self._keeper.end()
         self._run = None
         self._reports, self._refused = 0, ""

@@ -18,6 +18,10 @@ MOST_ACTORS = 10_000
 ANSWER_SECONDS = 30
 # which Tune alone sets, for the process of each trial; what a trial starts inherits it
 _MARK = "PL_DISABLE_FORK"
+# in the environment of what a trial starts and can't give a `__repr__`: what it would say
+SAYS = "RSI_RAY_SAYS"
+# what Ray Train keeps running beside its trainings, of which it runs nothing
+_BESIDE = ("PlacementGroupCleaner", "_AutoscalingCoordinatorActor", "DatasetManager")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,19 +63,24 @@ def cluster_at(address: str | None) -> Cluster:
 
 
 def _is_of_tune(actor: Any) -> bool:
+    return _MARK in _variables(actor) and actor.class_name not in _BESIDE
+
+
+def _variables(actor: Any) -> Mapping[str, str]:
+    """What was set in the environment of an actor."""
     try:
         environment = json.loads(actor.serialized_runtime_env or "{}")
     except ValueError:
-        return False
+        return {}
     variables = environment.get("env_vars") if isinstance(environment, Mapping) else None
-    return isinstance(variables, Mapping) and _MARK in variables
+    return variables if isinstance(variables, Mapping) else {}
 
 
 def _actor(actor: Any, addresses: Mapping[str, str]) -> TuneActor:
     return TuneActor(
         actor=str(actor.actor_id),
         class_name=str(actor.class_name),
-        says=str(actor.repr_name or ""),
+        says=str(actor.repr_name or _variables(actor).get(SAYS, "")),
         pid=int(actor.pid or 0),
         node=addresses.get(actor.node_id, str(actor.node_id)),
         job=str(actor.job_id),

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Protocol
 
 from safety.claim import Claim, Measured
@@ -86,6 +87,7 @@ class LeaseKeeper:
         self._lost = ""
         self._began = self._deadline = 0.0
         self._term = NO_LEASE_SECONDS
+        self._sharers = 1
 
     @property
     def grant(self) -> Grant:
@@ -109,10 +111,35 @@ class LeaseKeeper:
             raise LeaseLost(f"{key}: what has started this process is gone or stands still")
         asked = self._clock()
         grant = self._authority.activate(key, digest, holder, measured)
+        self._hold(grant, asked, began=asked, sharers=1)
+        return grant
+
+    def join(self, grant: Grant, *, elapsed_ms: int, sharers: int) -> Grant:
+        """Compute under a lease that another process has taken; this one renews it for itself, and so dies.
+
+        Args:
+            grant: as that process has it.
+            elapsed_ms: time since the lease began there.
+            sharers: processes that join it; each may grow by as large a part of the claim's memory.
+
+        Raises:
+            LeaseLost: the authority refuses, or nobody looks after this process.
+        """
+        self.end()
+        if not self._supervised():
+            raise LeaseLost(f"lease {grant.lease}: what has started this process is gone or stands still")
+        asked = self._clock()
+        ttl_ms = self._authority.renew(grant.lease, grant.fence)
+        claim = replace(grant.claim, memory_bytes=-(-grant.claim.memory_bytes // sharers))
+        joined = replace(grant, ttl_ms=ttl_ms, claim=claim)
+        self._hold(joined, asked, began=asked - elapsed_ms / 1000, sharers=sharers)
+        return joined
+
+    def _hold(self, grant: Grant, asked: float, *, began: float, sharers: int) -> None:
         self._over = threading.Event()
         with self._lock:
-            self._grant, self._lost, self._began = grant, "", asked
-            self._term = grant.ttl_ms / 1000
+            self._grant, self._lost, self._began = grant, "", began
+            self._term, self._sharers = grant.ttl_ms / 1000, sharers
             self._extend(asked, grant.ttl_ms)
         arguments = (grant, self._over)
         threading.Thread(target=self._keep, args=arguments, name="lease-keeper", daemon=True).start()
@@ -120,7 +147,6 @@ class LeaseKeeper:
         if grown:
             looking = (grant, self._over, grown)
             threading.Thread(target=self._look, args=looking, name="memory-watch", daemon=True).start()
-        return grant
 
     def end(self) -> None:
         """Stop renewing; this process may live on."""
@@ -209,7 +235,8 @@ class LeaseKeeper:
             if self._computing:
                 self._switch.arm(TELL_SECONDS)
         with suppress(SafetyError):
-            self._authority.observe(grant.lease, grant.fence, grown)
+            # the ledger has the claim of all who share it, and they are alike
+            self._authority.observe(grant.lease, grant.fence, grown * self._sharers)
         self._lose(over, LeaseLost(reason))
 
     def _extend(self, asked: float, ttl_ms: int) -> None:

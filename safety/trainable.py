@@ -58,17 +58,21 @@ def keeper_of_this_process(
     memory: Callable[[], int] | None = None,
     device: DeviceMemory | None = None,
     untold: int | None = None,
+    led: Callable[[], bool] | None = None,
 ) -> LeaseKeeper:
     """Keeps the leases of a worker, whose children end with it where Ray has started it.
 
     Args:
         authority: who grants and renews.
         memory, device, untold: see `LeaseKeeper`.
+        led: of one that joins another process's leases: whether it hears of that process.
     """
     if is_own_process():
         bury_children()
     watch: dict[str, Any] = {"memory": memory, "device": device, "untold": untold}
-    return LeaseKeeper(authority, KernelTimer(), supervised=parent_runs(), **watch)
+    runs = parent_runs()
+    supervised = runs if led is None else (lambda: runs() and led())
+    return LeaseKeeper(authority, KernelTimer(), supervised=supervised, **watch)
 
 
 class Leased(Trainable):

@@ -14,8 +14,11 @@ from safety.lease import DIED
 
 # Tune heads each failure of a trial so, in the one file that it has for all of them
 _FAILURE = "Failure # "
-# what Ray says where a worker or its node is gone, or can't be reached
-_GONE = re.compile(r"ActorDiedError|[Aa]ctor died|The actor .* is unavailable|NodeDiedError|node is dead")
+# what Ray says where a worker or its node is gone, or can't be reached, and what a trial of several
+# processes raises where one of them is
+_GONE = re.compile(
+    r"ActorDiedError|[Aa]ctor died|The actor .* is unavailable|NodeDiedError|node is dead|WorkerLost"
+)
 
 
 def failure_of(trial: Trial) -> str:

@@ -17,6 +17,7 @@ from rsi_ray.heritage import Parent
 from rsi_ray.hyperparameters import TrainingChoices
 from rsi_ray.job import TrainingJob
 from rsi_ray.resident import kept_bytes
+from rsi_ray.scoring import LATENCY_FORWARDS
 from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
 from rsi_ray.train import Training, planned_flops
 from safety import ArtifactError
@@ -213,3 +214,40 @@ def test_a_checkpoint_that_is_a_pickle_or_a_link_is_refused_and_its_payload_is_n
     with pytest.raises(SafetensorError):
         run.restore(tmp_path / "pickle")
     assert not (tmp_path / "run").exists()
+
+
+def spread(workers, **changes):
+    task = breast_cancer_task(BreastCancerOptions(holdout_size=33))
+    values = {"space": SPACE, "load_task": lambda: task, "training": TRAINING, "seed": 0, "trial_seconds": 9}
+    return TrainingJob(**{**values, "workers": workers, **changes})
+
+
+def test_several_workers_claim_what_one_does_and_the_evaluations_that_their_equal_shares_take_twice():
+    one, two = spread(1).price(CONFIG), spread(2).price(CONFIG)
+    assert two.train_flops == one.train_flops + TRAINING.epochs * one.forward_flops
+    assert (two.params, two.forward_flops, two.wall_ms) == (one.params, one.forward_flops, one.wall_ms)
+    three = spread(3).price(CONFIG)  # of 33 samples
+    assert three.train_flops == one.train_flops
+
+
+def test_each_of_several_workers_times_the_latency():
+    one, three = (spread(count, latency=True).price(CONFIG).train_flops for count in (1, 3))
+    assert three - one == 2 * LATENCY_FORWARDS * spread(1).price(CONFIG).forward_flops
+
+
+def test_replicas_claim_their_memory_each():
+    one, two = spread(1).price(CONFIG), spread(2).price(CONFIG)
+    state = 16 * one.params
+    assert two.memory_bytes == 2 * (state + (one.memory_bytes - state) // 2)
+
+
+def test_each_workers_gpu_has_copies_and_hold_out_whole_and_its_time_is_claimed():
+    one, two = spread(1, gpus=0.5).price(CONFIG), spread(2, gpus=0.5).price(CONFIG)
+    state, whole = 16 * one.params, 2 * one.params + kept_bytes(spread(1).task)
+    assert two.memory_bytes == 2 * (whole + state + (one.memory_bytes - state - whole) // 2)
+    assert (one.gpu_ms, two.gpu_ms) == (4_500, 9_000)
+
+
+def test_a_configuration_whose_batch_is_smaller_than_its_workers_has_no_price():
+    with pytest.raises(ValueError, match="workers: 9, expected at most the 8 samples"):
+        spread(9).price(CONFIG)

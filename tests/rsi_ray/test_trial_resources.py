@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ import pytest
 from ray.tune.schedulers import FIFOScheduler
 
 from rsi_ray.errors import SweepError
-from rsi_ray.placement import Resources
+from rsi_ray.placement import HEAD_BYTES, Placement, Resources
 from rsi_ray.plan import Plan
 from rsi_ray.samplers import SAMPLERS
-from rsi_ray.trial_resources import TrialResources, fitting, placed
+from rsi_ray.trial_resources import TrialResources, fitting, placed, placement_of
 from safety import limits_from_dict
 from tests.integration.conftest import BOUNDS
 from tests.integration.jobs import BehavingJob, WidthSpace
@@ -44,24 +45,28 @@ def plan_of(job: Any, **changes: Any) -> Plan:
 
 def test_each_configuration_asks_for_the_share_of_its_own_claim():
     sizes = {"small": 10**8, "large": 3 * 10**9}
-    job = BehavingJob()
-
-    def price(config: Any) -> Any:
-        return replace(job.price({"width": 3}), memory_bytes=sizes[config["size"]])
-
-    asked = TrialResources(price, Resources(cpus=2, gpus="auto", gpu_memory=GPU))
+    resources = Resources(cpus=2, gpus="auto", gpu_memory=GPU)
+    asked = TrialResources(lambda config: resources.placement(sizes[config["size"]]))
     assert asked({"size": "small"}).required_resources == {"CPU": 2, "GPU": 3 / 16}
     assert asked({"size": "large"}).required_resources == {"CPU": 2, "GPU": 1 / 2}
     assert asked({"size": "large"}) == asked({"size": "large"})
 
 
 def test_a_sweep_without_gpus_asks_for_none():
-    asked = TrialResources(BehavingJob().price, Resources(cpus=1))
-    assert asked({"width": 3}).required_resources == {"CPU": 1}
+    plan = plan_of(BehavingJob(), cpus=3)
+    asked = TrialResources(partial(placement_of, plan))
+    assert asked({"width": 3}).required_resources == {"CPU": 3}
+
+
+def test_a_trial_of_several_workers_leaves_cores_and_gpus_to_them():
+    plan = plan_of(training_job(gpus=1, workers=2), cpus=3, gpus=1, workers=2)
+    assert placement_of(plan, CONFIG) == Placement(cpus=3, gpus=1, workers=2)
+    asked = TrialResources(partial(placement_of, plan))
+    assert asked(CONFIG).required_resources == {"memory": HEAD_BYTES}
 
 
 def test_what_is_pickled_is_the_same_object_again_so_that_no_task_is_loaded_anew():
-    asked = TrialResources(BehavingJob().price, Resources())
+    asked = TrialResources(partial(placement_of, plan_of(BehavingJob())))
     sent = pickle.dumps(asked)
     assert pickle.loads(sent) is asked  # noqa: S301
     del asked
@@ -94,7 +99,7 @@ def test_what_the_plan_says_of_gpus_is_not_asked_of_the_cluster():
 
 
 def test_where_nobody_knows_how_large_a_gpu_is_the_line_says_what_to_set():
-    with pytest.raises(SweepError, match=r"resources\.gpu: auto.*set resources\.gpu_memory"):
+    with pytest.raises(SweepError, match=r"resources: auto.*set resources\.gpu_memory"):
         placed(plan_of(BehavingJob(), gpus="auto"), lambda: 0)
 
 
@@ -112,6 +117,9 @@ def test_a_space_whose_candidates_fit_on_no_gpu_is_refused_in_one_line():
         ({"gpus": 0.5}, 4),
         ({"gpus": 0.5, "cpus": 4}, 2),
         ({"gpus": "auto"}, None),
+        ({"workers": 3}, 2),
+        ({"workers": 2, "gpus": 0.5}, 2),
+        ({"workers": "auto", "gpus": 1}, None),
     ],
 )
 def test_as_many_trials_run_at_a_time_as_fit_or_as_ray_finds_room_for(
@@ -120,7 +128,10 @@ def test_as_many_trials_run_at_a_time_as_fit_or_as_ray_finds_room_for(
     assert fitting(plan_of(BehavingJob(space=WidthSpace()), **changes), TOTAL) == fit
 
 
-@pytest.mark.parametrize("changes", [{"cpus": 9}, {"gpus": 3}, {"gpus": "auto", "cpus": 9}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"cpus": 9}, {"gpus": 3}, {"gpus": "auto", "cpus": 9}, {"workers": 9}, {"workers": 3, "gpus": 1}],
+)
 def test_where_not_one_trial_fits_the_line_says_what_it_asks_for(changes: dict[str, Any]):
     with pytest.raises(SweepError, match="more than this cluster has"):
         fitting(plan_of(BehavingJob(), **changes), TOTAL)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from safety.actor import NAME, NAMESPACE
-from safety.cluster import Cluster, cluster_at
+from safety.cluster import SAYS, Cluster, cluster_at
 from safety.errors import ClusterUnreachable
 from safety.ungoverned import TuneActor
 
@@ -94,3 +94,16 @@ def test_a_cluster_that_does_not_answer_is_told_in_one_line(told, monkeypatch, e
     monkeypatch.setattr("safety.cluster.list_nodes", fail)
     with pytest.raises(ClusterUnreachable, match=f"does not say what runs on it: {line}$"):
         cluster_at(None)
+
+
+@pytest.mark.parametrize("name", ["PlacementGroupCleaner", "_AutoscalingCoordinatorActor", "DatasetManager"])
+def test_what_ray_train_keeps_beside_its_trainings_is_no_trial(told, name):
+    told.actors.append(actor(class_name=name))
+    assert cluster_at(None).actors == ()
+
+
+def test_what_a_trial_starts_says_in_its_environment_which_sweep_it_works_for(told):
+    variables = {"PL_DISABLE_FORK": "1", SAYS: "Governed(s/t1)"}
+    told.actors.append(actor(repr_name="", serialized_runtime_env=json.dumps({"env_vars": variables})))
+    (found,) = cluster_at(None).actors
+    assert found.says == "Governed(s/t1)"

@@ -3,8 +3,9 @@ import time
 
 import pytest
 
-from safety import GovernorUnreachable, LeaseKeeper, LeaseLost
+from safety import GovernorUnreachable, Grant, LeaseKeeper, LeaseLost
 from safety.errors import LeaseDenied, LeaseSettled
+from safety.resources import ALLOWANCE_BYTES
 from tests.safety.fakes import FakeAuthority, claim, dies, measured
 
 
@@ -360,3 +361,57 @@ def test_a_worker_whose_lease_is_revoked_dies_before_its_end():
     code, seconds = dies(revoked.replace("sum(range(10**12))", "import time; time.sleep(60)"), within=10)
     assert code == -9
     assert seconds < 1.3
+
+
+def joined(keeper, sharers=2, elapsed_ms=0, ttl_ms=15_000):
+    grant = Grant(lease=7, fence=2, ttl_ms=ttl_ms, claim=keeper.authority.claim)
+    return keeper.join(grant, elapsed_ms=elapsed_ms, sharers=sharers)
+
+
+def test_a_process_joins_another_ones_lease_by_renewing_it_for_itself(keeper_of, seconds, switch):
+    keeper = keeper_of(9_000)
+    grant = joined(keeper)
+    assert keeper.authority.asked == [("renew", 7, 2)]
+    assert (grant.lease, grant.fence, grant.ttl_ms) == (7, 2, 9_000)
+    assert switch.armed == 9.0
+    with keeper.computing():
+        seconds.now += 9.0
+    with pytest.raises(LeaseLost, match="the lease is over"), keeper.computing():
+        raise AssertionError("computed")
+
+
+def test_a_joined_lease_ends_when_the_claims_time_does_counted_from_its_begin(keeper_of, switch):
+    keeper = keeper_of(9_000, wall_ms=60_000)
+    joined(keeper, elapsed_ms=58_000)
+    assert switch.armed == pytest.approx(2.0)
+    assert keeper.elapsed_ms() == 58_000
+
+
+def test_a_lease_that_is_over_is_not_joined(keeper_of, switch):
+    keeper = keeper_of(LeaseLost("revoked"))
+    with pytest.raises(LeaseLost, match="revoked"):
+        joined(keeper)
+    with pytest.raises(LeaseLost), keeper.computing():
+        raise AssertionError("computed")
+    assert switch.armed is None
+
+
+def test_a_process_that_nobody_looks_after_joins_nothing(keeper_of):
+    keeper = keeper_of(9_000)
+    keeper._supervised = lambda: False
+    with pytest.raises(LeaseLost, match="lease 7: what has started this process is gone"):
+        joined(keeper)
+    assert keeper.authority.asked == []
+
+
+def test_each_who_joins_may_grow_by_its_part_of_the_claims_memory(keeper_of):
+    assert joined(keeper_of(9_000), sharers=3).claim.memory_bytes == 134  # of 400
+
+
+def test_who_joined_and_grows_by_more_than_its_part_is_told_of_as_if_all_did(keeper_of, switch):
+    keeper = keeper_of(9_000)
+    grown = iter([0] + 1000 * [ALLOWANCE_BYTES + 201])
+    keeper._memory = lambda: next(grown)
+    keeper.authority.claim = claim(gpu_ms=0)
+    joined(keeper)
+    eventually(lambda: ("observe", 7, 2, 2 * (ALLOWANCE_BYTES + 201)) in keeper.authority.asked)

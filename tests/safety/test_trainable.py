@@ -4,10 +4,10 @@ import pytest
 from ray.tune import Trainable
 from ray.tune.result import RESULT_DUPLICATE
 
-from safety import LeaseKeeper, LeaseLost
+from safety import Grant, LeaseKeeper, LeaseLost
 from safety.governance import sweep_of_marker
 from safety.lease import object_digest
-from safety.trainable import Leased, Terms, leased
+from safety.trainable import Leased, Terms, keeper_of_this_process, leased
 from tests.safety.fakes import FakeAuthority
 
 
@@ -194,3 +194,14 @@ class Actor:
     @staticmethod
     def get_actor_id():
         return "one"
+
+
+def test_a_worker_of_another_process_renews_only_while_it_hears_of_that_one(authority):
+    led = [False]
+    keeper = keeper_of_this_process(authority, led=lambda: led[0])
+    grant = Grant(lease=1, fence=1, ttl_ms=15_000, claim=authority.claim)
+    with pytest.raises(LeaseLost, match="is gone or stands still"):
+        keeper.join(grant, elapsed_ms=0, sharers=2)
+    led[0] = True
+    keeper.join(grant, elapsed_ms=0, sharers=2)
+    keeper.end()

@@ -493,6 +493,7 @@ def test_a_trial_that_failed_is_recorded_and_never_settled(scheduler, inner, aut
             "Failure # 1\nThe actor 0a is unavailable: IOError. The task may or\n",
             "its worker died: past its lease",
         ),
+        ("Traceback ...\nrsi_ray.errors.WorkerLost: worker 1 died\n", "its worker died: past its lease"),
         ("Failure # 1\nActorDiedError\nFailure # 2 (now)\nValueError: no\n", "ValueError: no"),
         ("\n", "it failed without a word"),
     ],

@@ -1,0 +1,212 @@
+"""A candidate that several processes train together, as its trial's process has it: one run, many workers."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from rsi_ray.crew_line import PULSE_SECONDS, Line, accept
+from rsi_ray.errors import TrainingError, WorkerLost
+from rsi_ray.job import TrainingJob
+from rsi_ray.placement import Placement
+from safety import Grant
+from safety.governor import Authority
+
+# between two looks at whether the workers still start
+LOOK_SECONDS = 0.2
+# for workers to hang up when they are told to end
+END_SECONDS = 5.0
+# for what started them to clear up
+GONE_SECONDS = 15.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """What every worker of a candidate is told; sent to its process.
+
+    Attributes:
+        job: what a candidate does.
+        config: the candidate's configuration.
+        authority: the governor.
+        grant: the lease, which the trial's process holds.
+        placement: workers, and what each has.
+        sweep, trial: that it belongs to.
+        address: host and port of the trial's process; it is known once that listens.
+        secret: by which the two know each other.
+    """
+
+    job: TrainingJob
+    config: Mapping[str, Any]
+    authority: Authority
+    grant: Grant
+    placement: Placement
+    sweep: str
+    trial: str
+    address: tuple[str, int] = ("", 0)
+    secret: bytes = b""
+
+
+class Launched(Protocol):
+    """Workers that were started."""
+
+    def trouble(self) -> str:
+        """Why they don't run, or no longer; "" while they do."""
+        ...
+
+    def wait(self, seconds: float) -> None:
+        """Wait until what they took of the cluster is given back, at most so long."""
+        ...
+
+
+Launch = Callable[[Assignment], Launched]
+
+
+class Crew:
+    """One candidate in training by several processes: a `Run`.
+
+    They train to a report when they are asked for it, and otherwise wait. Each has joined the lease; besides,
+    each kills itself once it no longer hears of this process.
+    """
+
+    def __init__(self) -> None:
+        self._lines: dict[int, Line] = {}
+        self._launched: Launched | None = None
+        self._over = threading.Event()
+
+    def begin(
+        self, launch: Launch, assignment: Assignment, *, host: str, elapsed_ms: Callable[[], int]
+    ) -> None:
+        """Start the workers, and have them build the candidate.
+
+        Args:
+            launch: starts them.
+            assignment: what they are told.
+            host: of this process, as they reach it.
+            elapsed_ms: time since the lease began.
+
+        Raises:
+            TrainingError: they don't start, or one of them fails.
+        """
+        with socket.create_server((host, 0)) as server:
+            server.settimeout(LOOK_SECONDS)
+            assignment = _reaching(assignment, host, server)
+            self._launched = launch(assignment)
+            self._muster(self._launched, server, assignment)
+        threading.Thread(target=self._pulse, name="pulse", daemon=True).start()
+        self._ask("begin", elapsed_ms=elapsed_ms())
+
+    def next_report(self) -> Mapping[str, object]:
+        """Have all train up to the next report; the first one's.
+
+        Raises:
+            TrainingError: one of them failed; WorkerLost where it died.
+        """
+        report: Mapping[str, object] = self._ask("train")[0]["report"]
+        return report
+
+    def save(self, path: Path) -> None:
+        """Write the whole state, gathered from all, to a file."""
+        with path.open("wb") as file:
+            self._ask("save", into=file)
+
+    def export(self, path: Path) -> None:
+        """Write the weights alone, gathered from all."""
+        with path.open("wb") as file:
+            self._ask("export", into=file)
+
+    def restore(self, path: Path) -> None:
+        """Have all continue from a saved state."""
+        self._tell("restore")
+        for rank, line in self._lines.items():
+            with _losing(rank):
+                line.send_file(path)
+        self._answers()
+
+    def end(self) -> None:
+        """Send all away, and wait until they have gone; whoever doesn't hang up kills itself."""
+        with suppress(TrainingError):
+            self._tell("end")
+            waiting: list[Any] = list(self._lines.values())
+            while waiting and (ready := wait(waiting, END_SECONDS)):
+                waiting = [line for line in waiting if line not in ready or not _hung_up(line)]
+        self.abandon()
+        if self._launched:  # the next candidate may need the same GPUs
+            self._launched.wait(GONE_SECONDS)
+
+    def abandon(self) -> None:
+        """Hang up on all: each kills itself at once, whatever it does."""
+        self._over.set()
+        lines, self._lines = self._lines, {}
+        for line in lines.values():
+            line.close()
+
+    def _muster(self, launched: Launched, server: socket.socket, assignment: Assignment) -> None:
+        workers = assignment.placement.workers
+        while len(self._lines) < workers:
+            if trouble := launched.trouble():
+                raise TrainingError(f"the {workers} workers of the candidate don't start: {trouble}")
+            line = accept(server, assignment.secret)
+            message = line.message_or_chunk() if line else None
+            if line and isinstance(message, dict):
+                self._lines[message["rank"]] = line
+        self._lines = dict(sorted(self._lines.items()))
+
+    def _pulse(self) -> None:
+        while not self._over.wait(PULSE_SECONDS):
+            for line in list(self._lines.values()):
+                with suppress(OSError):  # whoever asks it next hears of that
+                    line.pulse()
+
+    def _ask(self, order: str, into: BinaryIO | None = None, **more: Any) -> dict[int, dict[str, Any]]:
+        self._tell(order, **more)
+        return self._answers(into)
+
+    def _tell(self, order: str, **more: Any) -> None:
+        for rank, line in self._lines.items():
+            with _losing(rank):
+                line.tell(order=order, **more)
+
+    def _answers(self, into: BinaryIO | None = None) -> dict[int, dict[str, Any]]:
+        """What each answers; the first that fails or dies ends it, since the others may wait for that one."""
+        ranks: dict[Any, int] = {line: rank for rank, line in self._lines.items()}
+        answers: dict[int, dict[str, Any]] = {}
+        while len(answers) < len(ranks):
+            for line in wait([line for line, rank in ranks.items() if rank not in answers]):
+                with _losing(ranks[line]):
+                    answer = line.message_or_chunk()  # type: ignore[union-attr]
+                if not isinstance(answer, dict):
+                    if into is not None:
+                        into.write(answer)
+                elif "error" in answer:
+                    raise TrainingError(f"worker {ranks[line]}: {answer['error']}")
+                else:
+                    answers[ranks[line]] = answer
+        return answers
+
+
+def _reaching(assignment: Assignment, host: str, server: socket.socket) -> Assignment:
+    address = (host, int(server.getsockname()[1]))
+    return replace(assignment, address=address, secret=secrets.token_bytes(32))
+
+
+def _hung_up(line: Line) -> bool:
+    try:
+        line.message_or_chunk()
+    except (EOFError, OSError):
+        return True
+    return False
+
+
+@contextmanager
+def _losing(rank: int) -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, OSError) as error:
+        raise WorkerLost(f"worker {rank} of the candidate died, or can't be reached") from error

@@ -1,0 +1,116 @@
+"""One of the processes that train a candidate together: joins the lease, and trains when it is told to."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rsi_ray.crew import Assignment
+from rsi_ray.crew_line import Orders
+from rsi_ray.cuda_memory import CudaMemory, begin_cuda
+from rsi_ray.device_metrics import ToldMemory
+from rsi_ray.job import Run
+from rsi_ray.printable import one_line
+from rsi_ray.training_group import TrainingGroup
+from safety import KernelTimer, LeaseKeeper
+from safety.resources import resident_bytes
+from safety.trainable import keeper_of_this_process
+
+
+def work(assignment: Assignment, rank: int) -> None:
+    """Train as one of several, until the trial's process sends this one away.
+
+    Without that process, or without the lease, this one dies, whatever it does.
+
+    Args:
+        assignment: what to train.
+        rank: of this process in torch's default process group, which is there already.
+    """
+    torch.set_num_threads(assignment.placement.cpus)
+    orders = Orders(assignment.address, assignment.secret, KernelTimer().throw)
+    keeper = _keeper(assignment, orders)
+    with _telling(orders):
+        # data and CUDA are loaded before the lease is joined: under it they would count as the candidate's
+        assignment.job.digest()
+        begin_cuda(assignment.job.device)
+        orders.answer(rank=rank, pid=os.getpid())
+        run = _begun(assignment, orders, keeper, rank)
+        orders.answer()
+        while (order := orders.next()["order"]) != "end":
+            with keeper.computing():
+                told = _ORDERS[order](run, orders, rank)
+            orders.answer(**told)
+    keeper.leave()
+    orders.end()
+
+
+def _keeper(assignment: Assignment, orders: Orders) -> LeaseKeeper:
+    keeper: LeaseKeeper
+    device = ToldMemory(CudaMemory(), lambda: keeper.grant.claim.memory_bytes, assignment.sweep)
+    keeper = keeper_of_this_process(
+        assignment.authority, memory=resident_bytes, device=device, led=orders.is_led
+    )
+    return keeper
+
+
+def _begun(assignment: Assignment, orders: Orders, keeper: LeaseKeeper, rank: int) -> Run:
+    workers, sharded = assignment.placement.workers, assignment.placement.sharded
+    elapsed_ms = orders.next()["elapsed_ms"]
+    keeper.join(assignment.grant, elapsed_ms=elapsed_ms, sharers=workers)
+    group = TrainingGroup(rank=rank, workers=workers, sharded=sharded)
+    with keeper.computing():
+        return assignment.job.begin(assignment.config, group)
+
+
+@contextmanager
+def _telling(orders: Orders) -> Iterator[None]:
+    """What fails here is told, and fails."""
+    try:
+        yield
+    except Exception as error:
+        orders.answer(error=f"{type(error).__name__}: {one_line(error)}")
+        raise
+
+
+def _train(run: Run, _orders: Orders, rank: int) -> dict[str, Any]:
+    report = run.next_report()
+    return {"report": dict(report)} if rank == 0 else {}
+
+
+def _save(run: Run, orders: Orders, rank: int) -> dict[str, Any]:
+    return _send(run.save, orders, rank)
+
+
+def _export(run: Run, orders: Orders, rank: int) -> dict[str, Any]:
+    return _send(run.export, orders, rank)
+
+
+def _send(write: Callable[[Path], None], orders: Orders, rank: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file"
+        write(path)  # all of them gather, each writes, the first one's counts
+        if rank == 0:
+            orders.send_file(path)
+    return {}
+
+
+def _restore(run: Run, orders: Orders, _rank: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file"
+        orders.receive_file(path)
+        run.restore(path)
+    return {}
+
+
+_ORDERS: dict[str, Callable[[Run, Orders, int], dict[str, Any]]] = {
+    "train": _train,
+    "save": _save,
+    "export": _export,
+    "restore": _restore,
+}
