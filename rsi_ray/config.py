@@ -14,6 +14,7 @@ from rsi_ray.alerts import AlertsConfig
 from rsi_ray.approvers import Policy
 from rsi_ray.disk import RUN_FILE
 from rsi_ray.example_files import example_file
+from rsi_ray.members_config import MembersConfig
 from rsi_ray.objectives import SCORE, problems_of_objectives
 from rsi_ray.printable import one_line
 from rsi_ray.runs import told_config
@@ -56,6 +57,9 @@ class TrainingConfig(StrictModel):
         default=20, description="steps of linear rise to the peak"
     )
     weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.01, description="AdamW's, on matrices")
+    members: MembersConfig = Field(
+        default_factory=MembersConfig, description="what of a candidate is trained side by side"
+    )
 
 
 class HyperparametersConfig(StrictModel):

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,8 +15,12 @@ from safetensors.torch import load, save_file
 
 from rsi_ray.heritage import Parent
 from rsi_ray.hyperparameters import TrainingChoices, space_for
+from rsi_ray.member_trainer import MemberTrainer
+from rsi_ray.members import Members, member_seed, should_stack
+from rsi_ray.stacked import can_stack
 from rsi_ray.tasks.task import Task
 from rsi_ray.train import Trainer, Training, build, planned_flops
+from rsi_ray.weights import distinct
 from safety import Claim, Measured, read_plain_file, request_digest
 from search_spaces.convnet import ConvSpace
 from search_spaces.cost import Cost
@@ -96,20 +100,31 @@ class TrainingJob:
     latency: bool = False
     parent: Parent | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse to search what the members have.
+
+        Raises:
+            ValueError: see `TrainingChoices.check`.
+        """
+        self.choices.check(self.training.members)
+
     def suggest(self, trial: Suggest) -> Candidate:
         """Choose an architecture and the hyperparameters of its training."""
         spec = self.space.suggest(trial)
         return Candidate(spec=spec, training=self.choices.suggest(trial, self.training))
 
     def price(self, config: Mapping[str, Any]) -> Claim:
-        """Claim of a configuration: everything that it computes, evaluations included."""
+        """Claim of a configuration: everything that its members compute, evaluations included.
+
+        Parameters and FLOPs of a forward are those of one member.
+        """
         candidate = self.candidate(config)
         cost = self._cost(candidate)
         wall_ms = self.trial_seconds * 1000
         return Claim(
             params=cost.params,
             forward_flops=cost.forward_flops,
-            memory_bytes=cost.memory_bytes,
+            memory_bytes=candidate.training.members.count * cost.memory_bytes,
             train_flops=planned_flops(cost, candidate.training, self.task.holdout_size, latency=self.latency),
             wall_ms=wall_ms,
             gpu_ms=int(wall_ms * self.gpus),
@@ -130,22 +145,47 @@ class TrainingJob:
         """Build the candidate; the same configuration has the same seed in every run of the sweep's."""
         return TrainingRun(self.trainer(config), self.candidate(config).spec)
 
-    def trainer(self, config: Mapping[str, Any]) -> Trainer:
+    def trainer(self, config: Mapping[str, Any]) -> Trainer | MemberTrainer:
         """A trainer of the candidate, before its first epoch."""
         candidate, seed = self.candidate(config), candidate_seed(self.seed, config)
+        training, members = candidate.training, candidate.training.members
+        if members.count == 1:
+            return self._alone(candidate, training, seed, latency=self.latency)
+        alone = [
+            replace(training, learning_rate=rate, members=Members())
+            for rate in members.learning_rates or (training.learning_rate,)
+        ]
+        trainers = [
+            self._alone(candidate, one, member_seed(seed, index), latency=False)
+            for one in alone
+            for index in range(members.seeds)
+        ]
+        stacked = self._is_stacked(candidate)
+        return MemberTrainer(trainers, members, stacked=stacked, latency=self.latency)
+
+    def _alone(self, candidate: Candidate, training: Training, seed: int, *, latency: bool) -> Trainer:
         model = build(self.space, candidate.spec, seed=seed, device=self.device)
         if self.parent:
             self.parent.give(self.space, candidate.spec, model)
         return Trainer(
             model,
             self.task,
-            candidate.training,
+            training,
             cost=self._cost(candidate),
             shapes=self.shapes,
             seed=seed,
             device=self.device,
-            latency=self.latency,
+            latency=latency,
         )
+
+    def _is_stacked(self, candidate: Candidate) -> bool:
+        members, cost = candidate.training.members, self._cost(candidate)
+        stacked = members.stacked
+        if stacked is None:
+            stacked = should_stack(
+                members.count, params=cost.params, step_flops=cost.train_step_flops, device=self.device.type
+            )
+        return stacked and can_stack(partial(self.space.build, candidate.spec), self.space.samples())
 
     @property
     def device(self) -> torch.device:
@@ -196,9 +236,9 @@ class Candidate:
 
 
 class TrainingRun:
-    """A trainer with its state in safetensors files."""
+    """A trainer with its state, of all members, in safetensors files."""
 
-    def __init__(self, trainer: Trainer, spec: Any) -> None:
+    def __init__(self, trainer: Trainer | MemberTrainer, spec: Any) -> None:
         self._trainer = trainer
         self._spec = spec
 
@@ -211,6 +251,7 @@ class TrainingRun:
             "loss": report.loss,
             "samples": report.samples,
         }
+        told |= report.chosen.told() if report.chosen else {}
         return told if report.latency_ms is None else {**told, "latency_ms": report.latency_ms}
 
     def save(self, path: Path) -> None:
@@ -227,11 +268,8 @@ class TrainingRun:
         self._trainer.load_state(load(read_plain_file(path)))
 
     def export(self, path: Path) -> None:
-        """Weights alone, with the spec as metadata."""
-        state = self._trainer.state()
-        weights = {
-            name.removeprefix("model."): tensor for name, tensor in state.items() if name.startswith("model.")
-        }
+        """Weights alone, of one member, with the spec as metadata."""
+        weights = {name: one.detach().clone().contiguous() for name, one in distinct(self._trainer.model)}
         save_file(weights, path, metadata={"spec": json.dumps(_plain(self._spec))})
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rsi_ray.members import Chosen, Members
 from rsi_ray.scoring import LATENCY_FORWARDS, check_rows, evaluate, latency_ms, loss_of
 from rsi_ray.tasks.task import Batch, Task
 from rsi_ray.weights import put_weights
@@ -19,6 +20,7 @@ from search_spaces.cost import Cost
 from search_spaces.first_weights import distinct
 
 if TYPE_CHECKING:
+    from rsi_ray.member_trainer import MemberTrainer
     from search_spaces.space import SearchSpace
 
 __all__ = [
@@ -55,6 +57,7 @@ class Training:
         final_share: last learning rate as a share of the peak.
         weight_decay: AdamW's, on matrices only.
         max_grad_norm: gradients with a larger norm are scaled down to it.
+        members: what of a candidate is trained side by side; one member if left out.
 
     Raises:
         ValueError: a value is out of its range; the message names it.
@@ -69,6 +72,7 @@ class Training:
     final_share: float = 0.02
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
+    members: Members = field(default_factory=Members)
 
     def __post_init__(self) -> None:
         for name in ("epochs", "steps_per_epoch", "batch_size"):
@@ -102,6 +106,7 @@ class Report:
         samples: training samples since the training began, those of all heads together.
         latency_ms: median time of one forward of one sample of every head; only in the last report of a
             trainer that measures it.
+        chosen: the member that this is of; None where there is one alone.
     """
 
     epoch: int
@@ -111,18 +116,20 @@ class Report:
     flops: int
     samples: int
     latency_ms: float | None = None
+    chosen: Chosen | None = None
 
 
 def flops_after(
     epochs: int, cost: Cost, training: Training, holdout_size: int, *, latency: bool = False
 ) -> int:
-    """Return the FLOPs of the first so many epochs: every training step and every evaluation.
+    """Return the FLOPs of the first so many epochs: every training step and every evaluation of all members.
 
-    `latency` adds the forwards that are timed at the end of the last epoch.
+    `latency` adds the forwards that are timed at the end of the last epoch, of one member.
     """
     evaluation = holdout_size * cost.forward_flops
     timed = LATENCY_FORWARDS * cost.forward_flops if latency and epochs >= training.epochs else 0
-    return epochs * (training.steps_per_epoch * cost.train_step_flops + evaluation) + timed
+    epoch = training.steps_per_epoch * cost.train_step_flops + evaluation
+    return training.members.count * epochs * epoch + timed
 
 
 def planned_flops(cost: Cost, training: Training, holdout_size: int, *, latency: bool = False) -> int:
@@ -171,34 +178,55 @@ class Trainer:
             latency: whether the last report tells the latency.
             clock: seconds, monotonic; times the latency.
         """
-        self.model = model
+        self.model, self.device = model, device
+        self.training, self.seed = training, seed
+        self.optimizer = _optimizer(model, training)
         self.epoch = 0
-        self._task, self._training = task, training
+        self._task, self._cost, self._shapes = task, cost, shapes
         self._latency, self._clock = latency, clock
-        self._cost, self._seed, self._device = cost, seed, device
-        self._optimizer = _optimizer(model, training)
-        self._shapes = shapes
         check_rows(task.holdout(), task.holdout_size, shapes)
 
     def run_epoch(self) -> Report:
         """Train one epoch and evaluate."""
-        training, start = self._training, self.epoch * self._training.steps_per_epoch
-        # A stream per epoch: to resume, it takes no more than the number of the epoch.
-        rng = np.random.default_rng((self._seed, self.epoch))
         # Dropout draws from torch's own stream, which other work in the process moves on.
-        torch.manual_seed(int(np.random.SeedSequence((self._seed, self.epoch)).generate_state(1)[0]))
+        torch.manual_seed(int(np.random.SeedSequence((self.seed, self.epoch)).generate_state(1)[0]))
         self.model.train()
-        total = torch.zeros((), device=self._device)
+        total = torch.zeros((), device=self.device)
+        for step, batches in self.batches():
+            total += self._step(step, batches)
+        return self.end_epoch(total.item() / self.training.steps_per_epoch)
+
+    def batches(self) -> Iterator[tuple[int, Mapping[str, Batch]]]:
+        """Draw the batches of the epoch that is next, each with the number of its step, from 0.
+
+        Raises:
+            ValueError: a batch is not as it was priced.
+        """
+        training, start = self.training, self.epoch * self.training.steps_per_epoch
+        # A stream per epoch: to resume, it takes no more than the number of the epoch.
+        rng = np.random.default_rng((self.seed, self.epoch))
         for step in range(start, start + training.steps_per_epoch):
-            total += self._step(step, self._task.batch(rng, training.batch_size))
+            batches = self._task.batch(rng, training.batch_size)
+            check_rows(batches, training.batch_size, self._shapes)
+            yield step, batches
+
+    def end_epoch(self, loss: float) -> Report:
+        """Evaluate after the last step of an epoch, with the mean loss of its steps."""
         self.epoch += 1
-        return self._report(total.item() / training.steps_per_epoch)
+        report = self._report(loss)
+        return self.timed(report) if self._latency and self.epoch >= self.training.epochs else report
+
+    def timed(self, report: Report) -> Report:
+        """Time the model's forward, and tell that and its FLOPs in a report."""
+        flops = report.flops + LATENCY_FORWARDS * self._cost.forward_flops
+        latency = latency_ms(self.model, self._task, self.device, self._clock)
+        return replace(report, flops=flops, latency_ms=latency)
 
     def state(self) -> dict[str, Tensor]:
         """Return a copy of all that changes while training, as flat and unshared tensors."""
         tensors = {f"model.{name}": tensor for name, tensor in distinct(self.model)}
         for name, parameter in self.model.named_parameters():
-            moments = self._optimizer.state[parameter]
+            moments = self.optimizer.state[parameter]
             tensors |= {f"optimizer.{name}.{moment}": tensor for moment, tensor in moments.items()}
         copies = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
         return copies | {"epoch": torch.tensor(self.epoch)}
@@ -217,42 +245,35 @@ class Trainer:
             raise ValueError(f"the saved state belongs to another architecture: {error}") from None
         for name, parameter in self.model.named_parameters():
             moments = _part(state, f"optimizer.{name}.")
-            self._optimizer.state[parameter] = {
-                moment: tensor.to(self._device, copy=True) for moment, tensor in moments.items()
+            self.optimizer.state[parameter] = {
+                moment: tensor.to(self.device, copy=True) for moment, tensor in moments.items()
             }
         self.epoch = int(state["epoch"])
 
     def _step(self, step: int, batches: Mapping[str, Batch]) -> Tensor:
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, self._training)
-        check_rows(batches, self._training.batch_size, self._shapes)
-        loss = loss_of(self.model, batches, self._device)
-        self._optimizer.zero_grad()
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, self.training)
+        loss = loss_of(self.model, batches, self.device)
+        self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.model.parameters(), self._training.max_grad_norm)
-        self._optimizer.step()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.training.max_grad_norm)
+        self.optimizer.step()
         return loss.detach()
 
     def _report(self, loss: float) -> Report:
-        domains = evaluate(self.model, self._task, self._device)
-        steps = self.epoch * self._training.steps_per_epoch
-        timed = self._latency and self.epoch >= self._training.epochs
+        domains = evaluate(self.model, self._task, self.device)
+        steps = self.epoch * self.training.steps_per_epoch
         return Report(
             epoch=self.epoch,
             score=sum(domains.values()) / len(domains),
             domains=domains,
             loss=loss,
-            flops=self._flops(),
-            samples=steps * self._training.batch_size * len(self._task.heads),
-            latency_ms=latency_ms(self.model, self._task, self._device, self._clock) if timed else None,
+            flops=flops_after(self.epoch, self._cost, self.training, self._task.holdout_size),
+            samples=steps * self.training.batch_size * len(self._task.heads),
         )
 
-    def _flops(self) -> int:
-        holdout_size = self._task.holdout_size
-        return flops_after(self.epoch, self._cost, self._training, holdout_size, latency=self._latency)
 
-
-def train(trainer: Trainer, training: Training) -> Iterator[Report]:
+def train(trainer: Trainer | MemberTrainer, training: Training) -> Iterator[Report]:
     """Train to the end, one report per epoch."""
     while trainer.epoch < training.epochs:
         yield trainer.run_epoch()
