@@ -126,6 +126,10 @@ class _Stack:
         # matrices first, since they alone decay
         named = sorted(self._model.named_parameters(), key=lambda one: one[1].ndim < 2)
         self._shapes = {name: parameter.shape for name, parameter in named}
+        first = {id(parameter): name for name, parameter in named}
+        # told itself, since `functional_call` would look in every step for the modules that share weights
+        every = self._model.named_parameters(remove_duplicate=False)
+        self._names = {alias: first[id(parameter)] for alias, parameter in every}
         self._matrices = sum(p.numel() for _, p in named if p.ndim >= 2)
         models = [
             [dict(trainer.model.named_parameters())[name] for name in self._shapes] for trainer in trainers
@@ -152,8 +156,10 @@ class _Stack:
     def _loss(
         self, weights: Mapping[str, Tensor], inputs: dict[str, Tensor], targets: dict[str, Tensor]
     ) -> Tensor:
+        every = {alias: weights[name] for alias, name in self._names.items()}
+
         def model(one: dict[str, Tensor]) -> dict[str, Tensor]:
-            outputs: dict[str, Tensor] = functional_call(self._model, dict(weights), (one,))
+            outputs: dict[str, Tensor] = functional_call(self._model, every, (one,), tie_weights=False)
             return outputs
 
         return loss_on(model, inputs, targets, self._device)
