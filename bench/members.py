@@ -25,6 +25,7 @@ from search_spaces.given_trial import GivenTrial
 
 STEPS = 10
 """Of one measured epoch; with its evaluation it is scaled to the example's own."""
+TURNS = 3
 
 CONV: dict[str, Any] = {
     "stages": 2,
@@ -125,13 +126,12 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     cases = [case for case in CASES if asked.full or not case.full]
-    turns = 5 if asked.full else 3
-    rows = [compare(case, count, turns) for case in cases for count in asked.members]
+    rows = [compare(case, count) for case in cases for count in asked.members]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    print(json.dumps({"device": device, "turns": turns, "rows": rows}))
+    print(json.dumps({"device": device, "turns": TURNS, "rows": rows}))
 
 
-def compare(case: Case, count: int, turns: int) -> dict[str, Any]:
+def compare(case: Case, count: int) -> dict[str, Any]:
     """Candidates per minute both ways, each the median of its turns."""
     job, trial = job_of(case), GivenTrial(case.given)
     job.suggest(trial)
@@ -139,7 +139,7 @@ def compare(case: Case, count: int, turns: int) -> dict[str, Any]:
     cost = job.space.cost(job.candidate(given).spec)
     ways = {name: trainer_of(job, given, count, stacked=name == "stacked") for name in ("alone", "stacked")}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(turns + 1):
+    for turn in range(TURNS + 1):
         for name, trainer in ways.items():
             elapsed = _epoch_seconds(trainer)
             if turn:  # the first one warms up
