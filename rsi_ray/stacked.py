@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from torch.overrides import TorchFunctionMode
 
+from rsi_ray.folding import Folding
 from rsi_ray.scoring import loss_on
 from rsi_ray.tasks.task import Batch
 from rsi_ray.train import BETAS, Report, Trainer, learning_rate_at
@@ -62,58 +61,13 @@ def can_stack(build: Callable[[], nn.Module], samples: Mapping[str, Sample]) -> 
         return False
     leaves = {name: torch.stack([p.detach()] * 2).requires_grad_() for name, p in parameters.items()}
     try:
-        with AttentionOfAll():
+        with Folding():
             outputs = vmap(lambda w, x: functional_call(model, w, (x,)), randomness="error")(leaves, inputs)
         total = torch.stack([output.float().sum() for output in outputs.values()]).sum()
         gradients = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
     except Exception:  # whatever a module does that can't be stacked, it is trained alone
         return False
     return all(gradient is not None for gradient in gradients)
-
-
-class AttentionOfAll(TorchFunctionMode):
-    """Folds the members into the batch of an attention: its fused kernel for CPUs has no rule for `vmap`."""
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        """Call the function, or attention without mask and dropout as one of all members."""
-        kwargs = kwargs or {}
-        plain = (
-            func is F.scaled_dot_product_attention
-            and len(args) == 3
-            and kwargs.keys() <= {"is_causal", "scale"}
-        )
-        if plain and all(tensor.ndim >= 3 for tensor in args):
-            return _Attention.apply(*args, kwargs)  # type: ignore[no-untyped-call]
-        return func(*args, **kwargs)
-
-
-class _Attention(torch.autograd.Function):
-    """Attention whose rule for `vmap` is all that is used of it; autograd sees what the rule calls."""
-
-    @staticmethod
-    def forward(query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) -> Tensor:
-        return F.scaled_dot_product_attention(query, key, value, **options)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        pass
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *given: Any) -> tuple[Tensor, int]:
-        *tensors, options = given
-        count = info.batch_size
-        folded = [
-            (one.expand(count, *one.shape) if dim is None else one.movedim(dim, 0)).flatten(0, 1)
-            for one, dim in zip(tensors, in_dims[:3], strict=True)
-        ]
-        out = F.scaled_dot_product_attention(*folded, **options)
-        return out.view(count, -1, *out.shape[1:]), 0
 
 
 class _Stack:
@@ -146,7 +100,7 @@ class _Stack:
         targets = _side_by_side(
             [{name: one.targets for name, one in b.items()} for b in batches], self._device
         )
-        with AttentionOfAll():
+        with Folding():
             losses = vmap(self._loss, randomness="error")(self._leaves, inputs, targets)
         gradients = torch.autograd.grad(losses.sum(), list(self._leaves.values()))
         with torch.no_grad():
