@@ -124,7 +124,7 @@ class TrainingJob:
         return Claim(
             params=cost.params,
             forward_flops=cost.forward_flops,
-            memory_bytes=members.count * cost.memory_bytes,
+            memory_bytes=self._memory_bytes(cost, members),
             train_flops=planned_flops(cost, candidate.training, self.task.holdout_size, latency=self.latency),
             wall_ms=wall_ms,
             gpu_ms=int(wall_ms * self.gpus),
@@ -215,6 +215,13 @@ class TrainingJob:
         """The architecture of a configuration, and how it is trained."""
         candidate, _ = spec_from(self, config)
         return candidate
+
+    def _memory_bytes(self, cost: Cost, members: Members) -> int:
+        """Of all members, which hold their weights at a time even where they are trained one by one."""
+        may_stack = members.count > 1 and members.stacked is not False
+        # operators of a stack may keep what fused ones needn't; in our spaces they don't
+        times = 2 if may_stack and not isinstance(self.space, OURS) else 1
+        return times * members.count * cost.memory_bytes
 
     def _cost(self, candidate: Candidate) -> Cost:
         # a space of the user's own without a batch size prices the one that everything is trained with

@@ -87,6 +87,23 @@ def member_seed(seed: int, index: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:member {index}".encode()).digest()[:8], "big") >> 1
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Worth:
+    """Where a stack is the faster way: from so many members, up to such models and steps of one."""
+
+    count: int
+    params: float
+    step_flops: float
+
+
+_WORTH = {
+    # measured, see `bench.members`: larger weights and steps no longer fit the caches together
+    "cpu": _Worth(count=4, params=80e3, step_flops=200e6),
+    # not measured: steps as small as these wait for the launches of their kernels
+    "cuda": _Worth(count=2, params=math.inf, step_flops=20e9),
+}
+
+
 def should_stack(count: int, *, params: int, step_flops: int, device: str) -> bool:
     """Whether so many members are expected to train faster as one batch than one after the other.
 
@@ -96,7 +113,10 @@ def should_stack(count: int, *, params: int, step_flops: int, device: str) -> bo
         step_flops: FLOPs of one member's training step.
         device: type of the device, such as "cpu".
     """
-    return count > 1
+    worth = _WORTH.get(device)
+    if worth is None or count < worth.count:
+        return False
+    return params <= worth.params and step_flops <= worth.step_flops
 
 
 def choose(scores: Sequence[float], seeds: int) -> int:

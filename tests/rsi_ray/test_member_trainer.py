@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,19 @@ from rsi_ray.heritage import Parent
 from rsi_ray.members import Members, member_seed
 from rsi_ray.scoring import evaluate
 from safety import artifact_digest
-from tests.rsi_ray.member_jobs import MEMBERS, TASK, job_of, trainers
+from search_spaces import Cost
+from tests.rsi_ray.member_jobs import MEMBERS, MLP, TASK, job_of, trainers
+
+
+@dataclass(frozen=True)
+class Own:
+    """Somebody's space, which says how much memory its training takes."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(MLP, name)
+
+    def cost(self, spec: Any) -> Cost:
+        return replace(MLP.cost(spec), memory_bytes=5)
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +49,14 @@ def test_a_claim_holds_the_training_and_the_memory_of_all_members_and_the_size_o
         one, train_flops=6 * one.train_flops, memory_bytes=6 * one.memory_bytes, members=6
     )
     assert all_of_them.charges()["concurrent_params"] == 6 * one.params
+
+
+def test_a_stack_of_somebody_elses_modules_claims_twice_the_memory() -> None:
+    job, config = job_of("mlp")
+    own = replace(job, space=Own())
+    alone = replace(own, training=replace(own.training, members=replace(MEMBERS, stacked=False)))
+    one = replace(own, training=replace(own.training, members=Members()))
+    assert [each.price(config).memory_bytes for each in (one, alone, own)] == [5, 30, 60]
 
 
 @pytest.mark.parametrize("stacked", [True, False])

@@ -9,7 +9,7 @@ import pytest
 
 from rsi_ray.config import parse_config
 from rsi_ray.hyperparameters import TrainingChoices
-from rsi_ray.members import Members, choose, chosen_of, member_seed
+from rsi_ray.members import Members, choose, chosen_of, member_seed, should_stack
 from rsi_ray.wiring import training_of
 from safety import DocumentError
 from safety.document import parse_yaml
@@ -55,6 +55,26 @@ def test_the_first_member_has_the_candidates_own_seed_and_no_two_have_the_same()
     seeds = {member_seed(seed, index) for seed in (7, 8) for index in range(50)}
     assert len(seeds) == 100
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.parametrize(
+    ("count", "params", "step_flops", "device", "stacked"),
+    [
+        (1, 100, 10**6, "cpu", False),
+        (2, 100, 10**6, "cpu", False),
+        (4, 100, 10**6, "cpu", True),
+        (16, 80_000, 200_000_000, "cpu", True),
+        (16, 80_001, 10**6, "cpu", False),
+        (16, 100, 200_000_001, "cpu", False),
+        (2, 10**6, 10**9, "cuda", True),
+        (16, 10**6, 10**12, "cuda", False),
+        (16, 100, 10**6, "mps", False),
+    ],
+)
+def test_many_members_of_a_small_shape_are_worth_a_stack(
+    count: int, params: int, step_flops: int, device: str, stacked: bool
+) -> None:
+    assert should_stack(count, params=params, step_flops=step_flops, device=device) is stacked
 
 
 def parse(text: str):

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from rsi_ray.stacked import can_stack
 from search_spaces import MLPSpec
 from search_spaces.space import Sample
-from tests.rsi_ray.member_jobs import CASES, MEMBERS, MLP, trainers
+from tests.rsi_ray.member_jobs import CASES, MEMBERS, MLP, job_of, trainers
 
 TOLERANCE = 2e-5
 
@@ -51,6 +53,26 @@ def test_every_space_is_stacked_and_every_member_comes_out_as_alone(case: str) -
     for name in (name for name in before if ".model." in name):
         moved = (wanted_after[name] - before[name]).norm()
         assert float((after[name] - wanted_after[name]).norm()) < 5e-3 * float(moved)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_stack_holds_no_more_than_was_claimed_for_all_members(case: str) -> None:
+    job, config = job_of(case, members=replace(MEMBERS, stacked=True), steps_per_epoch=1)
+    trainer, claim = job.trainer(config), job.price(config)
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage._cdata] = storage
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        trainer.run_epoch()
+    weights = next(trainer._trainers[0].model.parameters()).untyped_storage()
+    activations = sum(one.nbytes() for key, one in kept.items() if key != weights._cdata)
+    # weights, gradients and two moments; the inputs are those of the data
+    held = activations + 16 * claim.members * claim.params
+    assert held <= 1.05 * claim.memory_bytes
 
 
 def test_members_differ_by_their_learning_rate_and_by_their_seed() -> None:
