@@ -66,8 +66,10 @@ class _Attention(torch.autograd.Function):
     def vmap(info: Any, in_dims: tuple[int | None, ...], *given: Any) -> tuple[Tensor, int]:
         *tensors, options = given
         count = info.batch_size
-        folded = [_first(one, dim, count).flatten(0, 1) for one, dim in zip(tensors, in_dims, strict=False)]
-        out = F.scaled_dot_product_attention(*folded, **options)
+        query, key, value = (
+            _first(one, dim, count).flatten(0, 1) for one, dim in zip(tensors, in_dims[:3], strict=True)
+        )
+        out = F.scaled_dot_product_attention(query, key, value, **options)
         return out.view(count, -1, *out.shape[1:]), 0
 
 
