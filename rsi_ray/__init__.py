@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from rsi_ray.api import Sweep
     from rsi_ray.errors import RunError, SweepError
     from rsi_ray.hyperparameters import TrainingChoices
+    from rsi_ray.members import Members
     from rsi_ray.recursive_self_improvement import RecursiveSelfImprovement
     from rsi_ray.result import Result
     from rsi_ray.tasks.task import Batch, Task
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Batch",
+    "Members",
     "RecursiveSelfImprovement",
     "Result",
     "RunError",
@@ -29,6 +31,7 @@ __all__ = [
 # imported when asked for: tasks and training must not bring Ray with them
 _HOMES = {
     "Batch": "rsi_ray.tasks.task",
+    "Members": "rsi_ray.members",
     "Result": "rsi_ray.result",
     "RecursiveSelfImprovement": "rsi_ray.recursive_self_improvement",
     "RunError": "rsi_ray.errors",

@@ -15,6 +15,7 @@ from rsi_ray.approvers import Policy
 from rsi_ray.compilation import Compile
 from rsi_ray.disk import RUN_FILE
 from rsi_ray.example_files import example_file
+from rsi_ray.members_config import MembersConfig
 from rsi_ray.objectives import SCORE, problems_of_objectives
 from rsi_ray.placement import MOST_GPUS, MOST_WORKERS, Strategy
 from rsi_ray.printable import one_line
@@ -64,6 +65,9 @@ class TrainingConfig(StrictModel):
     compile: Compile = Field(
         default="auto",
         description="whether steps are compiled by torch; auto where it pays: on a GPU, in long trainings",
+    )
+    members: MembersConfig = Field(
+        default_factory=MembersConfig, description="what of a candidate is trained side by side"
     )
 
 

@@ -210,7 +210,7 @@ class GovernedLoop:
             trial=f"{self.engine.run}/{found.record['trial_id']}",
             score=found.reported,
             domains=found.record["domains"],
-            selected_from=self.engine.sweep.trials,
+            selected_from=self.engine.sweep.trials * job.training.members.alternatives,
         )
         run, cpus = self.engine.run, self.engine.sweep.cpus
         with self._open():

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar, cast, get_args
 
+from rsi_ray.members import Members
 from rsi_ray.train import Schedule, Training
 from search_spaces.sizes import problems_of_choices, problems_of_sizes, refuse
 from search_spaces.space import SearchSpace, Suggest
@@ -52,6 +53,18 @@ class TrainingChoices:
         if self.batch_size != ():
             problems += problems_of_sizes("batch_size", self.batch_size)
         refuse(problems)
+
+    def check(self, members: Members) -> None:
+        """Refuse to search the learning rate where the members have several.
+
+        Raises:
+            ValueError: they do.
+        """
+        if members.learning_rates and self.learning_rate is not None:
+            raise ValueError(
+                "learning_rate: searched, and training.members.learning_rates trains several of them side by "
+                "side; expected one of both"
+            )
 
     def suggest(self, trial: Suggest, base: Training) -> Training:
         """Choose a training: `base` with what is searched; a trial isn't asked where there is but one value.

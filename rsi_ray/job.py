@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,11 +17,15 @@ from torch import nn
 from rsi_ray.cuda_memory import begin_cuda, hold_to
 from rsi_ray.heritage import Parent
 from rsi_ray.hyperparameters import TrainingChoices, space_for
+from rsi_ray.member_trainer import MemberTrainer
+from rsi_ray.members import Members, member_seed, should_stack
 from rsi_ray.placement import Gpus, Placement, Resources, Strategy, Workers
 from rsi_ray.resident import kept_bytes
+from rsi_ray.stacked import can_stack
 from rsi_ray.tasks.task import Task
 from rsi_ray.train import Trainer, Training, build, planned_flops
 from rsi_ray.training_group import ALONE, TrainingGroup
+from rsi_ray.weights import distinct
 from safety import Claim, Measured, read_plain_file, request_digest
 from search_spaces.convnet import ConvSpace
 from search_spaces.cost import Cost
@@ -107,13 +111,23 @@ class TrainingJob:
     latency: bool = False
     parent: Parent | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse to search what the members have.
+
+        Raises:
+            ValueError: see `TrainingChoices.check`.
+        """
+        self.choices.check(self.training.members)
+
     def suggest(self, trial: Suggest) -> Candidate:
         """Choose an architecture and the hyperparameters of its training."""
         spec = self.space.suggest(trial)
         return Candidate(spec=spec, training=self.choices.suggest(trial, self.training))
 
     def price(self, config: Mapping[str, Any]) -> Claim:
-        """Claim of a configuration: everything that it computes, evaluations included.
+        """Claim of a configuration: everything that its members compute, evaluations included.
+
+        Parameters and FLOPs of a forward are those of one member.
 
         Raises:
             TooLarge: it asks for the share of a GPU that it needs, and fits on none.
@@ -132,6 +146,7 @@ class TrainingJob:
             wall_ms=wall_ms,
             gpu_ms=int(wall_ms * placement.gpus * placement.workers),
             reports=training.epochs,
+            members=training.members.count,
             ancestor_flops=self.parent.train_flops if self.parent else 0,
         )
 
@@ -149,6 +164,7 @@ class TrainingJob:
         whole, memory = 0, cost.memory_bytes
         if self.gpus:  # autocast's copies and the hold-out are on every GPU
             memory, whole = self._gpu_bytes(candidate, cost), BYTES_OF_A_COPY * cost.params + self._kept_bytes
+        memory *= self._times(candidate.training.members)
         resources = Resources(
             gpus=self.gpus, gpu_memory=self.gpu_memory, workers=self.workers, strategy=self.strategy
         )
@@ -177,21 +193,45 @@ class TrainingJob:
         """Build the candidate; the same configuration has the same seed in every run of the sweep's."""
         return TrainingRun(self.trainer(config, group), self.candidate(config).spec)
 
-    def trainer(self, config: Mapping[str, Any], group: TrainingGroup = ALONE) -> Trainer:
+    def trainer(self, config: Mapping[str, Any], group: TrainingGroup = ALONE) -> Trainer | MemberTrainer:
         """A trainer of the candidate, before its first epoch, in each of the processes that train it."""
-        candidate, seed = self.candidate(config), candidate_seed(self.seed, config)
-        model = self.model(config, seed, sharded=group.sharded)
+        training, seed = self.candidate(config).training, candidate_seed(self.seed, config)
+        members = training.members
+        if members.count == 1:
+            return self._alone(config, training, seed, latency=self.latency, group=group)
+        alone = [
+            replace(training, learning_rate=rate, members=Members())
+            for rate in members.learning_rates or (training.learning_rate,)
+        ]
+        trainers = [
+            self._alone(config, one, member_seed(seed, index), latency=False)
+            for one in alone
+            for index in range(members.seeds)
+        ]
+        stacked = self._is_stacked(self.candidate(config))
+        return MemberTrainer(trainers, members, stacked=stacked, latency=self.latency)
+
+    def _alone(
+        self,
+        config: Mapping[str, Any],
+        training: Training,
+        seed: int,
+        *,
+        latency: bool,
+        group: TrainingGroup = ALONE,
+    ) -> Trainer:
+        candidate, model = self.candidate(config), self.model(config, seed, sharded=group.sharded)
         if self.parent:
             self.parent.give(self.space, candidate.spec, model)
         return Trainer(
             model,
             self.task,
-            candidate.training,
+            training,
             cost=self._cost(candidate),
             shapes=self.shapes,
             seed=seed,
             device=self.device,
-            latency=self.latency,
+            latency=latency,
             group=group,
         )
 
@@ -204,6 +244,15 @@ class TrainingJob:
         hold_to(self._placed(candidate)[1], self.device)
         device = torch.device("cpu") if sharded else self.device
         return build(self.space, candidate.spec, seed=seed, device=device)
+
+    def _is_stacked(self, candidate: Candidate) -> bool:
+        members, cost = candidate.training.members, self._cost(candidate)
+        stacked = members.stacked
+        if stacked is None:
+            stacked = should_stack(
+                members.count, params=cost.params, step_flops=cost.train_step_flops, device=self.device.type
+            )
+        return stacked and can_stack(partial(self.space.build, candidate.spec), self.space.samples())
 
     @property
     def device(self) -> torch.device:
@@ -245,6 +294,12 @@ class TrainingJob:
         candidate, _ = spec_from(self, config)
         return candidate
 
+    def _times(self, members: Members) -> int:
+        """Memory of all members, which hold theirs at a time even where they are trained one by one."""
+        may_stack = members.count > 1 and members.stacked is not False
+        # operators of a stack may keep what fused ones needn't; in our spaces they don't
+        return members.count * (2 if may_stack and not isinstance(self.space, OURS) else 1)
+
     def _priced_space(self, candidate: Candidate) -> SearchSpace[Any]:
         # a space of the user's own without a batch size prices the one that everything is trained with
         fixed = not self.choices.batch_size and not hasattr(self.space, "batch_size")
@@ -268,9 +323,9 @@ class Candidate:
 
 
 class TrainingRun:
-    """A trainer with its state in safetensors files."""
+    """A trainer with its state, of all members, in safetensors files."""
 
-    def __init__(self, trainer: Trainer, spec: Any) -> None:
+    def __init__(self, trainer: Trainer | MemberTrainer, spec: Any) -> None:
         self._trainer = trainer
         self._spec = spec
 
@@ -283,6 +338,7 @@ class TrainingRun:
             "loss": report.loss,
             "samples": report.samples,
         }
+        told |= report.chosen.told() if report.chosen else {}
         return told if report.latency_ms is None else {**told, "latency_ms": report.latency_ms}
 
     def save(self, path: Path) -> None:
@@ -299,11 +355,8 @@ class TrainingRun:
         self._trainer.load_state(load(read_plain_file(path)))
 
     def export(self, path: Path) -> None:
-        """Weights alone, with the spec as metadata."""
-        state = self._trainer.state()
-        weights = {
-            name.removeprefix("model."): tensor for name, tensor in state.items() if name.startswith("model.")
-        }
+        """Weights alone, of one member, with the spec as metadata."""
+        weights = {name: one.detach().clone().contiguous() for name, one in distinct(self._trainer.model)}
         save_file(weights, path, metadata={"spec": json.dumps(_plain(self._spec))})
 
 

@@ -43,8 +43,8 @@ def frame(study: optuna.Study) -> pd.DataFrame:
 
     Columns: number, verdict, score, reports, seconds, params, forward_flops, memory_bytes, train_gflop
     (FLOPs may be beyond 64 bits), latency_ms, pareto (whether no measured candidate is better in every
-    objective), one `score/DOMAIN` per domain, one `config/NAME` per parameter, rule, reason, same_as,
-    trial_id, baseline.
+    objective), one `score/DOMAIN` per domain, one `members/NAME` for each thing that is told of a candidate's
+    members, one `config/NAME` per parameter, rule, reason, same_as, trial_id, baseline.
     """
     front = pareto_front(study)
     rows = [
@@ -100,6 +100,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         "baseline": bool(record.get("baseline")),
     }
     row |= {f"score/{name}": score for name, score in record.get("domains", {}).items()}
+    row |= {f"members/{name}": value for name, value in record.get("members", {}).items()}
     return row | {f"config/{name}": value for name, value in record.get("config", {}).items()}
 
 

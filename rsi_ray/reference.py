@@ -49,6 +49,16 @@ growing pauses, after one that was taken with the longest. That a sink took noth
 keeps nothing from being frozen, saved and reverted. The webhook gets a POST; any answer of 2xx takes it.
 A URL that holds a secret is in the run's own file and in the folder of incidents, and in no message.
 """,
+    "training.members": """\
+All members of a candidate are one trial under one lease, which holds the memory, the FLOPs and the parameters
+at a time of all of them; the ceilings on parameters and FLOPs are of each. The same seed is the same first
+weights and batches for every learning rate. After each report one member stands for all: of the learning
+rate whose median over the seeds is best the seed in the middle (of an even number the lower of the two).
+Its score is what is reported, and its weights are what is kept, so that an evaluator finds what was reported;
+a ceiling of `max_performance` holds for every member. The columns `members/...` of a run's results tell its
+learning rate and seed, and the lowest, mean and highest score of the seeds beside it. Models with dropout, or
+with buffers that training changes, are trained one after the other.
+""",
     "limits": """\
 `max_generations`, `min_improvement`, `require_approval` and `bounds` are the keys of a `safety_config` dict
 in Python, which `safety.limits_from_dict` reads. The first three are for the loop over generations;

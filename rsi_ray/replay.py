@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from rsi_ray.job import Job
+from rsi_ray.objectives import SCORE
 from rsi_ray.runs import StoredTrial, circumstances
 from safety import (
     Allow,
@@ -18,12 +19,12 @@ from safety import (
     LeaseKeeper,
     Ledger,
     Limits,
-    Report,
     Request,
     SafetyError,
     Usage,
     request_digest,
 )
+from safety.governance import report_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +114,7 @@ def train_under_lease(
         run = _computing(keeper, lambda: job.begin(config))
         for begun in range(1, reports + 1):
             told = _computing(keeper, run.next_report)
-            report = Report(score=told["score"], domains=told["domains"], usage=used(begun))
-            verdict = governor.report(key, report)
+            verdict = governor.report(key, replace(report_of(told, SCORE), usage=used(begun)))
             if not isinstance(verdict, Allow):
                 raise SafetyError(f"{key}: {verdict.reason}")
             score = float(told["score"])

@@ -295,4 +295,6 @@ def _measured(result: Mapping[str, Any]) -> dict[str, Any]:
     }
     if "latency_ms" in result:
         measured["latency_ms"] = float(result["latency_ms"])
+    if members := below(result, "members/"):
+        measured["members"] = members
     return measured

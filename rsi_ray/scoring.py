@@ -63,11 +63,23 @@ def loss_of(model: nn.Module, batches: Mapping[str, Batch | Samples], device: to
         ValueError: the model's numbers are not shaped like a regression's targets.
     """
     inputs = {name: tensor_on(batch.inputs, device) for name, batch in batches.items()}
+    targets = {name: tensor_on(batch.targets, device) for name, batch in batches.items()}
+    return loss_on(model, inputs, targets, device)
+
+
+def loss_on(
+    model: Callable[[dict[str, Tensor]], dict[str, Tensor]],
+    inputs: dict[str, Tensor],
+    targets: Mapping[str, Tensor],
+    device: torch.device,
+) -> Tensor:
+    """Return the same of tensors that are on the device already, by head.
+
+    Raises:
+        ValueError: see `loss_of`.
+    """
     outputs = _forward(model, inputs, device)
-    losses = [
-        _loss(name, outputs[name].float(), tensor_on(batch.targets, device))
-        for name, batch in batches.items()
-    ]
+    losses = [_loss(name, outputs[name].float(), target) for name, target in targets.items()]
     return torch.stack(losses).mean()
 
 
@@ -212,8 +224,9 @@ def _error(marks: Tensor, targets: Tensor) -> float:
     return min(1.0, error) if math.isfinite(error) else 1.0
 
 
-def _forward(model: nn.Module, inputs: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+def _forward(
+    model: Callable[[dict[str, Tensor]], dict[str, Tensor]], inputs: dict[str, Tensor], device: torch.device
+) -> dict[str, Tensor]:
     # bfloat16 on a GPU only: on most CPUs it is emulated, and slower than float32.
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-        outputs: dict[str, Tensor] = model(inputs)
-    return outputs
+        return model(inputs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rsi_ray.compilation import Compile, compiled, pays
 from rsi_ray.device_data import Samples, on_device
+from rsi_ray.members import Chosen, Members
 from rsi_ray.resident import drawn_on
 from rsi_ray.scoring import (
     LATENCY_FORWARDS,
@@ -31,6 +32,7 @@ from search_spaces.cost import Cost
 from search_spaces.first_weights import distinct
 
 if TYPE_CHECKING:
+    from rsi_ray.member_trainer import MemberTrainer
     from search_spaces.space import SearchSpace
 
 __all__ = [
@@ -47,6 +49,7 @@ __all__ = [
 ]
 
 SpecT = TypeVar("SpecT")
+Batches = Mapping[str, Batch] | Mapping[str, Samples]
 Schedule = Literal["cosine", "linear", "constant"]
 
 BETAS = (0.9, 0.98)
@@ -68,6 +71,7 @@ class Training:
         weight_decay: AdamW's, on matrices only.
         max_grad_norm: gradients with a larger norm are scaled down to it.
         compile: whether steps are compiled: always, never, or where it pays.
+        members: what of a candidate is trained side by side; one member if left out.
 
     Raises:
         ValueError: a value is out of its range; the message names it.
@@ -83,6 +87,7 @@ class Training:
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     compile: Compile = "auto"
+    members: Members = field(default_factory=Members)
 
     def __post_init__(self) -> None:
         for name in ("epochs", "steps_per_epoch", "batch_size"):
@@ -118,6 +123,7 @@ class Report:
         samples: training samples since the training began, those of all heads together.
         latency_ms: median time of one forward of one sample of every head; only in the last report of a
             trainer that measures it.
+        chosen: the member that this is of; None where there is one alone.
     """
 
     epoch: int
@@ -127,19 +133,22 @@ class Report:
     flops: int
     samples: int
     latency_ms: float | None = None
+    chosen: Chosen | None = None
 
 
 def flops_after(
     epochs: int, cost: Cost, training: Training, holdout_size: int, *, latency: bool = False, workers: int = 1
 ) -> int:
-    """Return the FLOPs of the first so many epochs: every training step and every evaluation.
+    """Return the FLOPs of the first so many epochs: every training step and every evaluation of all members.
 
-    `latency` adds the forwards that are timed at the end of the last epoch, by each of the workers; these
-    evaluate equally many samples each, a few of them twice.
+
+    `latency` adds the forwards that are timed at the end of the last epoch, of one member, by each of the
+    workers; these evaluate equally many samples each, a few of them twice.
     """
     evaluation = -(-holdout_size // workers) * workers * cost.forward_flops
     timed = workers * LATENCY_FORWARDS * cost.forward_flops if latency and epochs >= training.epochs else 0
-    return epochs * (training.steps_per_epoch * cost.train_step_flops + evaluation) + timed
+    epoch = training.steps_per_epoch * cost.train_step_flops + evaluation
+    return training.members.count * epochs * epoch + timed
 
 
 def planned_flops(
@@ -192,40 +201,61 @@ class Trainer:
             clock: seconds, monotonic; times the latency.
             group: of the processes that train it together; all build the same model.
         """
-        self.model = model
+        self.model, self.device = model, device
+        self.training, self.seed = training, seed
         self.epoch = 0
-        self._task, self._training = task, training
+        self._task, self._cost, self._shapes = task, cost, shapes
         self._latency, self._clock = latency, clock
-        self._cost, self._seed, self._device = cost, seed, device
         self._group, trained = group, group.spread(model, device)
-        self._optimizer = _optimizer(model, training)
+        self.optimizer = _optimizer(model, training)
         self._stepped = compiled(model) if self._compiles(task.holdout_size) else trained
-        self._shapes = shapes
         self._draw = (drawn_on(task, device) if device.type == "cuda" else None) or task.batch
         self._holdout = on_device(task.holdout(), device)
         check_rows(self._holdout, task.holdout_size, shapes)
 
     def run_epoch(self) -> Report:
         """Train one epoch and evaluate."""
-        training, start = self._training, self.epoch * self._training.steps_per_epoch
-        # A stream per epoch: to resume, it takes no more than the number of the epoch.
-        rng = np.random.default_rng((self._seed, self.epoch))
         # Dropout draws from torch's own stream, which other work in the process moves on.
-        own, rank = np.random.SeedSequence((self._seed, self.epoch)), self._group.rank
+        own, rank = np.random.SeedSequence((self.seed, self.epoch)), self._group.rank
         torch.manual_seed(int(own.generate_state(rank + 1)[rank]))
         self.model.train()
-        total = torch.zeros((), device=self._device)
-        for step in range(start, start + training.steps_per_epoch):
-            total += self._step(step, self._draw(rng, training.batch_size))
-        self.epoch += 1
+        total = torch.zeros((), device=self.device)
+        for step, batches in self.batches():
+            total += self._step(step, batches)
         self._group.agree(self.model)
-        return self._report(self._group.mean(total).item() / training.steps_per_epoch)
+        return self.end_epoch(self._group.mean(total).item() / self.training.steps_per_epoch)
+
+    def batches(self) -> Iterator[tuple[int, Batches]]:
+        """Draw the batches of the epoch that is next, each with the number of its step, from 0.
+
+        Raises:
+            ValueError: a batch is not as it was priced.
+        """
+        training, start = self.training, self.epoch * self.training.steps_per_epoch
+        # A stream per epoch: to resume, it takes no more than the number of the epoch.
+        rng = np.random.default_rng((self.seed, self.epoch))
+        for step in range(start, start + training.steps_per_epoch):
+            batches = self._draw(rng, training.batch_size)
+            check_rows(batches, training.batch_size, self._shapes)
+            yield step, batches
+
+    def end_epoch(self, loss: float) -> Report:
+        """Evaluate after the last step of an epoch, with the mean loss of its steps."""
+        self.epoch += 1
+        report = self._report(loss)
+        return self.timed(report) if self._latency and self.epoch >= self.training.epochs else report
+
+    def timed(self, report: Report) -> Report:
+        """Time the model's forward, and tell that and its FLOPs in a report."""
+        flops = report.flops + self._group.workers * LATENCY_FORWARDS * self._cost.forward_flops
+        latency = latency_ms(self.model, self._task, self.device, self._clock)
+        return replace(report, flops=flops, latency_ms=latency)
 
     def state(self) -> dict[str, Tensor]:
         """Return a copy of all that changes while training, as flat and unshared tensors."""
         tensors = {f"model.{name}": tensor for name, tensor in distinct(self.model)}
         for name, parameter in self.model.named_parameters():
-            moments = self._optimizer.state[parameter]
+            moments = self.optimizer.state[parameter]
             tensors |= {f"optimizer.{name}.{moment}": tensor for moment, tensor in moments.items()}
         copies = {name: self._group.whole(tensor) for name, tensor in tensors.items()}
         return copies | {"epoch": torch.tensor(self.epoch)}
@@ -244,8 +274,8 @@ class Trainer:
             raise ValueError(f"the saved state belongs to another architecture: {error}") from None
         for name, parameter in self.model.named_parameters():
             moments = _part(state, f"optimizer.{name}.")
-            self._optimizer.state[parameter] = {
-                moment: self._group.part(tensor.to(self._device, copy=True), parameter)
+            self.optimizer.state[parameter] = {
+                moment: self._group.part(tensor.to(self.device, copy=True), parameter)
                 for moment, tensor in moments.items()
             }
         self.epoch = int(state["epoch"])
@@ -253,47 +283,42 @@ class Trainer:
     def _compiles(self, holdout_size: int) -> bool:
         if self._group.workers > 1:
             return False
-        training = self._training
+        training = self.training
         flops = planned_flops(self._cost, training, holdout_size)
         steps = training.epochs * training.steps_per_epoch
-        return pays(training.compile, self._device, flops=flops, steps=steps)
+        return pays(training.compile, self.device, flops=flops, steps=steps)
 
-    def _step(self, step: int, batches: Mapping[str, Batch] | Mapping[str, Samples]) -> Tensor:
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, self._training)
-        check_rows(batches, self._training.batch_size, self._shapes)
-        rows, share = self._training.batch_size, self._group.share(batches, self._training.batch_size)
-        loss = self._group.weighed(loss_of(self._stepped, share, self._device), rows)
-        self._optimizer.zero_grad()
+    def _step(self, step: int, batches: Batches) -> Tensor:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, self.training)
+        rows = self.training.batch_size
+        loss = loss_of(self._stepped, self._group.share(batches, rows), self.device)
+        loss = self._group.weighed(loss, rows)
+        self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.model.parameters(), self._training.max_grad_norm)
-        self._optimizer.step()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.training.max_grad_norm)
+        self.optimizer.step()
         return loss.detach()
 
     def _report(self, loss: float) -> Report:
-        rows = rows_at_a_time(self._device, self._training.batch_size)
-        domains = scores(self.model, self._holdout, self._device, rows, self._group)
-        steps = self.epoch * self._training.steps_per_epoch
-        timed = self._latency and self.epoch >= self._training.epochs
+        rows = rows_at_a_time(self.device, self.training.batch_size)
+        domains = scores(self.model, self._holdout, self.device, rows, self._group)
+        steps = self.epoch * self.training.steps_per_epoch
         return Report(
             epoch=self.epoch,
             score=sum(domains.values()) / len(domains),
             domains=domains,
             loss=loss,
             flops=self._flops(),
-            samples=steps * self._training.batch_size * len(self._task.heads),
-            latency_ms=latency_ms(self.model, self._task, self._device, self._clock) if timed else None,
+            samples=steps * self.training.batch_size * len(self._task.heads),
         )
 
     def _flops(self) -> int:
-        holdout_size = self._task.holdout_size
-        workers = self._group.workers
-        return flops_after(
-            self.epoch, self._cost, self._training, holdout_size, latency=self._latency, workers=workers
-        )
+        holdout_size, workers = self._task.holdout_size, self._group.workers
+        return flops_after(self.epoch, self._cost, self.training, holdout_size, workers=workers)
 
 
-def train(trainer: Trainer, training: Training) -> Iterator[Report]:
+def train(trainer: Trainer | MemberTrainer, training: Training) -> Iterator[Report]:
     """Train to the end, one report per epoch."""
     while trainer.epoch < training.epochs:
         yield trainer.run_epoch()

@@ -14,6 +14,7 @@ from pydantic import Field
 from rsi_ray.api import Sweep
 from rsi_ray.description import Json, describe, describe_call
 from rsi_ray.hyperparameters import TrainingChoices
+from rsi_ray.members import Members
 from rsi_ray.own import own_class, own_task
 from rsi_ray.sections import KIND, OwnSection, options_of, section_of
 from rsi_ray.tasks import TASKS, Task
@@ -107,12 +108,19 @@ def sweep_of(config: SweepConfig) -> Sweep:
 
 def training_of(config: SweepConfig) -> Training:
     """How candidates are trained."""
-    return Training(**config.training.model_dump())
+    values = config.training.model_dump()
+    return Training(**{**values, "members": Members(**options_of(config.training.members))})
 
 
 def choices_of(config: SweepConfig) -> TrainingChoices:
-    """Hyperparameters that are searched."""
-    return TrainingChoices(**options_of(config.hyperparameters))
+    """Hyperparameters that are searched.
+
+    Raises:
+        ValueError: the training has one of them already, or one is out of its range.
+    """
+    choices = TrainingChoices(**options_of(config.hyperparameters))
+    choices.check(training_of(config).members)
+    return choices
 
 
 def load_task_of(config: SweepConfig) -> Callable[[], Task]:

@@ -45,6 +45,8 @@ class Claim:
         reports: reports that it will make; train_flops is spread evenly over them.
         ancestor_flops: FLOPs of the trainings of all whose weights it inherits; no budget is charged again.
         models: that it trains or evaluates one after the other; train_flops is of all of them.
+        members: models of these parameters that it trains at a time; memory_bytes and train_flops are of all
+            of them.
     """
 
     params: int
@@ -56,6 +58,7 @@ class Claim:
     reports: int = 1
     ancestor_flops: int = 0
     models: int = 1
+    members: int = 1
 
     def __post_init__(self) -> None:
         """Refuse what is no exact 64-bit amount: a claim is arithmetic, so that is a fault."""
@@ -68,6 +71,11 @@ class Claim:
             raise ValueError("reports: expected at least 1, found 0")
         if not 1 <= self.models <= self.reports:
             raise ValueError(f"models: expected 1 to as many as reports, {self.reports}, found {self.models}")
+        if self.members == 0 or not is_amount("params", self.members * self.params):
+            raise ValueError(
+                f"members: expected at least 1, with up to 2^62 parameters together, found {self.members} of "
+                f"{self.params:,}"
+            )
 
     @property
     def lineage_flops(self) -> int:
@@ -79,7 +87,7 @@ class Claim:
         return {
             TRAIN_GFLOP: gflop(self.train_flops),
             TRIALS: 1,
-            CONCURRENT_PARAMS: self.params,
+            CONCURRENT_PARAMS: self.members * self.params,
             GPU_MS: self.gpu_ms,
             WALL_MS: self.wall_ms,
         }

@@ -15,6 +15,8 @@ from safety.rules import Report, is_finite_number
 from safety.verdict import Allow, Deny, Hold, Verdict
 
 DOMAINS = "domains"
+# of a trial of several models: per domain the highest of any of them, of which one alone is reported
+HIGHEST = "highest_domains"
 LEASE = "lease"
 # what no metric of a user is called
 REFUSED = "lease_refused"
@@ -180,7 +182,21 @@ def report_of(result: Mapping[str, Any], metric: Metric) -> Report:
     domains = result.get(DOMAINS, {})
     if not isinstance(domains, Mapping):
         domains = {DOMAINS: domains}  # no score either: the rules refuse it by its name
+    highest = result.get(HIGHEST)
+    if isinstance(highest, Mapping):
+        domains = _of_any(domains, highest)
     return Report(score=_score(result, metric), domains=domains, usage=usage_of(result))
+
+
+def _of_any(domains: Mapping[str, object], highest: Mapping[str, object]) -> dict[str, object]:
+    """Each domain's score, or another model's where that is higher; what is no finite number stays one."""
+    judged = dict(domains)
+    for name, score in highest.items():
+        own = judged.get(name, score)
+        is_over = is_finite_number(score) and is_finite_number(own) and float(score) > float(own)
+        if name not in judged or is_over or not is_finite_number(score):
+            judged[name] = score
+    return judged
 
 
 def _score(result: Mapping[str, Any], metric: Metric) -> object:

@@ -59,12 +59,25 @@ def test_a_claims_models_are_at_least_one_and_make_a_report_each(models):
         claim(models=models, reports=5)
 
 
+def test_members_that_are_trained_at_a_time_hold_the_parameters_of_all_of_them():
+    assert claim(members=3).charges() == {**claim().charges(), "concurrent_params": 3 * claim().params}
+
+
+@pytest.mark.parametrize("members", [0, 2**62])
+def test_members_are_at_least_one_and_their_parameters_an_amount(members):
+    with pytest.raises(
+        ValueError, match=r"^members: expected at least 1, with up to 2\^62 parameters together"
+    ):
+        claim(members=members)
+
+
 def test_the_training_of_ancestors_is_not_charged_again():
     assert claim(ancestor_flops=10**12).charges() == claim().charges()
 
 
 def test_the_largest_amounts_are_a_claim():
-    assert Claim(**dict.fromkeys(FIELDS, MAX_SIZE)).charges()["wall_ms"] == MAX_SIZE
+    amounts = {**dict.fromkeys(FIELDS, MAX_SIZE), "members": 1}
+    assert Claim(**amounts).charges()["wall_ms"] == MAX_SIZE
 
 
 def test_flops_told_below_the_arithmetic_are_charged_by_the_arithmetic():

@@ -602,6 +602,20 @@ def test_a_result_without_metric_or_usage_is_a_report_without_them():
     assert (report.score, report.domains, report.usage) == (None, {}, Usage())
 
 
+@pytest.mark.parametrize(
+    ("own", "highest", "judged"),
+    [
+        ({"a": 0.5, "b": 0.4}, {"a": 0.7, "b": 0.4}, {"a": 0.7, "b": 0.4}),
+        ({"a": 0.5}, {"a": 0.3, "b": 0.9}, {"a": 0.5, "b": 0.9}),
+        ({"a": "?"}, {"a": 0.9}, {"a": "?"}),
+        ({"a": 0.5}, {"a": "?"}, {"a": "?"}),
+        ({"a": 0.5}, "all", {"a": 0.5}),
+    ],
+)
+def test_of_several_models_the_highest_in_each_domain_is_judged(own, highest, judged):
+    assert report_of({"score": 0.5, "domains": own, "highest_domains": highest}, "score").domains == judged
+
+
 def test_domains_that_are_no_mapping_are_reported_as_what_they_are():
     assert report_of({"score": 0.5, "domains": "all"}, "score").domains == {"domains": "all"}
 
