@@ -25,7 +25,6 @@ from rsi_ray.stacked import can_stack
 from rsi_ray.tasks.task import Task
 from rsi_ray.train import Trainer, Training, build, planned_flops
 from rsi_ray.training_group import ALONE, TrainingGroup
-from rsi_ray.weights import distinct
 from safety import Claim, Measured, read_plain_file, request_digest
 from search_spaces.convnet import ConvSpace
 from search_spaces.cost import Cost
@@ -356,8 +355,7 @@ class TrainingRun:
 
     def export(self, path: Path) -> None:
         """Weights alone, of one member, with the spec as metadata."""
-        weights = {name: one.detach().clone().contiguous() for name, one in distinct(self._trainer.model)}
-        save_file(weights, path, metadata={"spec": json.dumps(_plain(self._spec))})
+        save_file(self._trainer.weights(), path, metadata={"spec": json.dumps(_plain(self._spec))})
 
 
 def _plain(spec: Any) -> Any:

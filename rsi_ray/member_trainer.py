@@ -58,6 +58,10 @@ class MemberTrainer:
         )
         return trainer.timed(report) if self._latency and self.epoch >= trainer.training.epochs else report
 
+    def weights(self) -> dict[str, Tensor]:
+        """Return a copy of the tensors of that model."""
+        return self._trainers[self._chosen].weights()
+
     def state(self) -> dict[str, Tensor]:
         """Return a copy of all that changes while training, of every member, as flat and unshared tensors."""
         states = {

@@ -251,6 +251,10 @@ class Trainer:
         latency = latency_ms(self.model, self._task, self.device, self._clock)
         return replace(report, flops=flops, latency_ms=latency)
 
+    def weights(self) -> dict[str, Tensor]:
+        """Return a copy of the model's tensors, whole and unshared."""
+        return {name: self._group.whole(tensor) for name, tensor in distinct(self.model)}
+
     def state(self) -> dict[str, Tensor]:
         """Return a copy of all that changes while training, as flat and unshared tensors."""
         tensors = {f"model.{name}": tensor for name, tensor in distinct(self.model)}
