@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
 
 from rsi_ray.alerts import AlertsConfig
 from rsi_ray.approvers import Policy
+from rsi_ray.artifact_store import store_uri
 from rsi_ray.disk import RUN_FILE
 from rsi_ray.example_files import example_file
 from rsi_ray.objectives import SCORE, problems_of_objectives
@@ -149,6 +150,11 @@ class SweepConfig(StrictModel):
         default=3, description="candidates that failed in a row; so many end the sweep"
     )
     storage: str = Field(default="rsi_results", description="folder of all runs")
+    artifacts: str | None = Field(
+        default=None,
+        description="URI of a store, as s3://bucket/prefix, gs://, abfs:// or file:///, that workers write "
+        "checkpoints and weights into and that results are repeated in; if left out, all nodes share the storage",
+    )
     ledger: str | None = Field(
         default=None,
         description="SQLAlchemy URL of the ledger; if left out, the one of the cluster's governor, "
@@ -207,6 +213,11 @@ class SweepConfig(StrictModel):
     def _known_sampler(cls, sampler: str) -> str:
         sampler_of(sampler, 0)
         return sampler
+
+    @field_validator("artifacts")
+    @classmethod
+    def _store(cls, uri: str | None) -> str | None:
+        return None if uri is None else store_uri(uri)
 
     @field_validator("objectives")
     @classmethod

@@ -12,7 +12,7 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial
 
-from rsi_ray.errors import SweepError
+from rsi_ray.errors import ArtifactStoreError, SweepError
 from rsi_ray.plan import Plan
 from rsi_ray.records import Verdict, frame, record_of
 from rsi_ray.study import open_study, take_up
@@ -47,6 +47,9 @@ def open_folder(plan: Plan) -> Iterator[tuple[optuna.Study, list[FrozenTrial]]]:
         interrupted = take_up(study, plan.objectives)
         # of a run before: what is in it is in the study
         shutil.rmtree(plan.folder / TUNE, ignore_errors=True)
+        if plan.stored:
+            with suppress(ArtifactStoreError):
+                plan.stored.at(TUNE).remove_all()
         _tell_earlier(study, plan)
         yield study, interrupted
 
@@ -83,15 +86,21 @@ def _locked(path: Path) -> Iterator[None]:
 
 def prune_weights(plan: Plan, study: optuna.Study, live: Collection[str] = ()) -> None:
     """Keep the weights of the best candidates, of the Pareto front, and of what is live, only."""
+    kept = kept_trials(plan, study)
+    for path in (plan.folder / WEIGHTS).glob("*"):
+        whole = path.suffix == ".safetensors" and path.stem in kept
+        if not whole and path.stem not in live:
+            path.unlink()
+
+
+def kept_trials(plan: Plan, study: optuna.Study) -> set[str]:
+    """Ids of the candidates whose weights are kept: the best, and those of the Pareto front."""
     table = frame(study)
     measured = table[table["verdict"] == Verdict.MEASURED]
     kept = set(measured.nlargest(plan.keep_weights, "score")["trial_id"])
     if len(plan.objectives) > 1:
         kept |= set(measured[measured["pareto"]]["trial_id"])
-    for path in (plan.folder / WEIGHTS).glob("*"):
-        whole = path.suffix == ".safetensors" and path.stem in kept
-        if not whole and path.stem not in live:
-            path.unlink()
+    return kept
 
 
 def bytes_of_checkpoints(folder: Path) -> int:

@@ -1,6 +1,7 @@
 """The tree of errors of this package.
 
 UsageError           it can't be done as it is asked for; the message is one line
+├── ArtifactStoreError  files can't be put into an artifact store, or fetched from it
 ├── ChampionError    a champion's version isn't there, isn't what it was, or can't take the place asked for
 ├── EvaluationError  an evaluation gave no numbers that count
 ├── RunError         a run, a trial or a ledger that was asked for isn't there
@@ -10,6 +11,10 @@ UsageError           it can't be done as it is asked for; the message is one lin
 
 class UsageError(Exception):
     """It can't be done as it is asked for; the message is one line."""
+
+
+class ArtifactStoreError(UsageError):
+    """Files can't be put into an artifact store, or fetched from it."""
 
 
 class ChampionError(UsageError):

@@ -6,26 +6,31 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import optuna
 import ray
 from optuna.trial import FrozenTrial
+from pyarrow.fs import PyFileSystem
 from ray import tune
 from ray.tune import TuneError
 from ray.tune.schedulers import TrialScheduler
 
 from rsi_ray.connection import local_ray
-from rsi_ray.disk import TUNE, WEIGHTS, nothing_empty, open_folder, prune_weights
+from rsi_ray.disk import TUNE, WEIGHTS, kept_trials, nothing_empty, open_folder, prune_weights
 from rsi_ray.errors import SweepError
 from rsi_ray.log_tail import log_tail
+from rsi_ray.mirror import mirrored, of_sweep
 from rsi_ray.observer import Observer, Watch, signals_as_stop
 from rsi_ray.plan import Plan, check_plan, judge_config
 from rsi_ray.redraw import redraw
 from rsi_ray.result import Result, result_of, write_table
 from rsi_ray.sampling import METRIC, OptunaSearcher
 from rsi_ray.schedulers import recall
+from rsi_ray.stored_weights import settle_weights
 from rsi_ray.study import scores_by_report, trained_count
 from rsi_ray.sweep_emergency import require_running, shut_down_if_frozen
+from rsi_ray.tune_storage import CheckpointStorage
 from rsi_ray.worker import Candidate
 from safety import Governor, SafetyError, looser_fields
 from safety.actor import GovernorClient, connect, connect_to_any
@@ -64,6 +69,8 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
         nothing_empty(plan.folder), quiet_tune(), local_ray() as dashboard, signals_as_stop() as stop,
         log_tail() as tail,
     ):  # fmt: skip
+        if plan.artifacts:
+            plan.artifacts.check()
         governor = governor_of(plan)
         plan = replace(plan, ledger_url=governor.ledger_url(), governor_key=governor.public)
         require_running(plan, governor, tail.lines)
@@ -73,7 +80,12 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
         )
         concurrent = plan.concurrent or _fitting(plan)
         stop.after(plan.seconds)
-        with open_folder(plan) as (study, interrupted):
+        # a generation of the loop is in the mirror of its run
+        patterns = () if plan.sweep else of_sweep(plan.name)
+        with (
+            open_folder(plan) as (study, interrupted),
+            mirrored(plan.artifacts if patterns else None, plan.folder.parent, patterns),
+        ):
             plan = bound(plan, governor)
             if plan.resumed:
                 _draw_again(plan, study)
@@ -88,6 +100,9 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
             finally:
                 write_table(plan, study)
                 prune_weights(plan, study)
+                if plan.stored:
+                    kept = kept_trials(plan, study)
+                    settle_weights(plan.stored.at(WEIGHTS), plan.folder / WEIGHTS, kept)
         result = result_of(
             plan,
             study,
@@ -217,7 +232,7 @@ def _tuner(
         job=plan.job,
         authority=governor,
         sweep=plan.on_ledger,
-        weights=plan.folder / WEIGHTS,
+        weights=plan.stored.at(WEIGHTS) if plan.stored else plan.folder / WEIGHTS,
         threads=plan.cpus,
         run=plan.name if plan.sweep else "",
     )
@@ -234,13 +249,22 @@ def _tuner(
         ),
         run_config=tune.RunConfig(
             name=TUNE,
-            storage_path=str(plan.folder.resolve()),
+            **_storage(plan),
             stop=GovernedStopper(governance, METRIC),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             callbacks=[observer],
             verbose=0,
         ),
     )
+
+
+def _storage(plan: Plan) -> dict[str, Any]:
+    """Where Tune keeps the checkpoints of trials."""
+    if plan.artifacts is None:
+        return {"storage_path": str(plan.folder.resolve())}
+    _, root = plan.artifacts.at(plan.name).opened()
+    files = PyFileSystem(CheckpointStorage(plan.artifacts))
+    return {"storage_path": root, "storage_filesystem": files}
 
 
 def _fitting(plan: Plan) -> int:

@@ -89,6 +89,7 @@ def sweep_of(config: SweepConfig) -> Sweep:
         checkpoint_bytes=config.checkpoint_bytes,
         max_failures=config.max_failures,
         storage=config.storage,
+        artifacts=config.artifacts,
         ledger=config.ledger,
         governor_key=config.governor_key,
         checkpoints=config.checkpoints,

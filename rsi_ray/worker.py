@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from ray.tune import Trainable
 
+from rsi_ray.artifact_store import ArtifactStore
 from rsi_ray.cuda_memory import CudaMemory
 from rsi_ray.device_metrics import ToldMemory
 from rsi_ray.job import Job, Run
+from rsi_ray.stored_weights import export_weights
 from safety import (
     Authority,
     Grant,
@@ -38,7 +40,7 @@ class Candidate(Trainable):
         job: Job,
         authority: Authority,
         sweep: str,
-        weights: Path,
+        weights: Path | ArtifactStore,
         threads: int = 1,
         run: str = "",
     ) -> None:
@@ -49,7 +51,7 @@ class Candidate(Trainable):
             job: what a candidate does.
             authority: the governor.
             sweep: name of the sweep.
-            weights: folder for the weights of candidates that were trained to the end.
+            weights: where the weights of candidates go that were trained to the end.
             threads: of torch on the CPU.
             run: its name, a generation's where the sweep is a loop's.
         """
@@ -126,11 +128,7 @@ class Candidate(Trainable):
         self._close()
 
     def _export(self) -> None:
-        self._weights.mkdir(parents=True, exist_ok=True)
-        target = self._weights / f"{self.trial_id}.safetensors"
-        partial = target.with_suffix(".partial")
-        self._required_run().export(partial)
-        partial.replace(target)
+        export_weights(self._weights, self.trial_id, self._required_run().export)
 
     def _required_run(self) -> Run:
         if self._run is None:
