@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -54,6 +54,7 @@ def store_uri(uri: str) -> str:
             f"{shown}: there is a key in it; expected it in each node's environment: {CREDENTIALS}"
         )
     if parts.scheme not in SCHEMES:
+        shown = shown if parts.scheme else uri
         raise ValueError(f"{shown}: expected a URI of {'://, '.join(SCHEMES)}://")
     if parts.scheme == "file":
         if parts.netloc or not parts.path.startswith("/") or parts.path == "/":
@@ -230,14 +231,12 @@ def patiently(
         ArtifactStoreError: the last one.
     """
     until, pause = monotonic() + seconds, 0.5
-    while True:
-        try:
+    while monotonic() + pause <= until:
+        with suppress(ArtifactStoreError):
             return act()
-        except ArtifactStoreError:
-            if monotonic() + pause > until:
-                raise
-            sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+        sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
+    return act()
 
 
 def _partial_of(files: Any, target: str) -> str:

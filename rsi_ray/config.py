@@ -153,7 +153,8 @@ class SweepConfig(StrictModel):
     artifacts: str | None = Field(
         default=None,
         description="URI of a store, as s3://bucket/prefix, gs://, abfs:// or file:///, that workers write "
-        "checkpoints and weights into and that results are repeated in; if left out, all nodes share the storage",
+        "checkpoints and weights into and that results are repeated in; if left out, all nodes share the "
+        "storage",
     )
     ledger: str | None = Field(
         default=None,

@@ -1,4 +1,4 @@
-"""Where a run's files may lie: its storage, an artifact store, and the ledger, which is on a disk of its own."""
+"""Where a run's files may lie: its storage, an artifact store, and the ledger on a disk of its own."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ class Taken:
 
 
 def settle_weights(store: ArtifactStore, folder: Path, kept: Collection[str]) -> None:
-    """At the end of a sweep: delete what isn't kept, and bring the rest into its folder, if that can be done."""
+    """At the end of a sweep: bring what is kept into its folder and delete the rest, if that can be done."""
     try:
         patiently(partial(bring_weights, store, folder, kept), SECONDS_TO_BRING)
         prune_stored(store, kept)

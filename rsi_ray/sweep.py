@@ -260,11 +260,10 @@ def _tuner(
 
 def _storage(plan: Plan) -> dict[str, Any]:
     """Where Tune keeps the checkpoints of trials."""
-    if plan.artifacts is None:
+    if plan.stored is None:
         return {"storage_path": str(plan.folder.resolve())}
-    _, root = plan.artifacts.at(plan.name).opened()
-    files = PyFileSystem(CheckpointStorage(plan.artifacts))
-    return {"storage_path": root, "storage_filesystem": files}
+    files = PyFileSystem(CheckpointStorage(plan.stored, plan.folder.resolve()))
+    return {"storage_path": plan.stored.opened()[1], "storage_filesystem": files}
 
 
 def _fitting(plan: Plan) -> int:

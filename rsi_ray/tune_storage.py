@@ -1,4 +1,4 @@
-"""Ray Tune's storage in an artifact store: checkpoints of trials, and nothing that its driver would wait for."""
+"""Ray Tune's storage in an artifact store: checkpoints of trials, and nothing that its driver waits for."""
 
 from __future__ import annotations
 
@@ -33,20 +33,21 @@ FoundT = TypeVar("FoundT")
 class CheckpointStorage(fs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has no types
     """What `RunConfig.storage_filesystem` takes: paths are those of the store's own file system.
 
-    Tune's driver writes down the state of its experiment every few seconds, and waits for it at the end. A
-    run goes on from its study instead, so that state goes nowhere, and no answer about it is asked of the
-    store. Old checkpoints are deleted in a thread. What workers do is tried again for a while.
+    Tune's driver writes down the state of its experiment every few seconds, and waits for it at the end: that
+    stays in a folder of its own, and nothing about it is asked of the store. Old checkpoints are deleted in a
+    thread. What workers do is tried again for a while.
 
     Args:
-        store: what Tune's paths lie in.
+        store: of a run.
+        folder: of the same run, for the driver alone.
     """
 
-    def __init__(self, store: ArtifactStore) -> None:
-        self._store = store
+    def __init__(self, store: ArtifactStore, folder: Path) -> None:
+        self._store, self._folder = store, folder
 
     def __reduce__(self) -> Any:
         """Each process opens the store for itself."""
-        return CheckpointStorage, (self._store,)
+        return CheckpointStorage, (self._store, self._folder)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, CheckpointStorage) and self._store == other._store
@@ -63,7 +64,7 @@ class CheckpointStorage(fs.FileSystemHandler):  # type: ignore[misc]  # pyarrow 
         return path
 
     def get_file_info(self, paths: list[str]) -> list[Any]:
-        """Of the files of checkpoints; a checkpoint is a folder, the marker is there, all else is not."""
+        """Of checkpoints' files and of the driver's; a checkpoint is a folder, and the marker is there."""
         return [self._info(path) for path in paths]
 
     def _info(self, path: str) -> Any:
@@ -72,36 +73,48 @@ class CheckpointStorage(fs.FileSystemHandler):  # type: ignore[misc]  # pyarrow 
             return self._tried(lambda: self._files.get_file_info(path))
         if name == MARKER:
             return fs.FileInfo(path, fs.FileType.File, size=0)
-        is_folder = CHECKPOINT.fullmatch(name)
-        return fs.FileInfo(path, fs.FileType.Directory if is_folder else fs.FileType.NotFound)
+        if CHECKPOINT.fullmatch(name):
+            return fs.FileInfo(path, fs.FileType.Directory)
+        return self._of_the_store(fs.LocalFileSystem().get_file_info(self._here(path)))
 
     def get_file_info_selector(self, selector: Any) -> list[Any]:
-        """Of what lies in a checkpoint."""
+        """Of what lies in a folder."""
         if not _is_of_checkpoint(selector.base_dir):
-            return []
+            here = fs.FileSelector(
+                self._here(selector.base_dir),
+                recursive=selector.recursive,
+                allow_not_found=selector.allow_not_found,
+            )
+            return [self._of_the_store(info) for info in fs.LocalFileSystem().get_file_info(here)]
         found: list[Any] = self._tried(lambda: self._files.get_file_info(selector))
         return found
 
     def create_dir(self, path: str, recursive: bool) -> None:
         """Make a checkpoint's folder, where the store has folders."""
-        if _is_of_checkpoint(path) and self._files.type_name in RENAMED:
+        if not _is_of_checkpoint(path):
+            Path(self._here(path)).mkdir(parents=True, exist_ok=True)
+        elif self._files.type_name in RENAMED:
             self._files.create_dir(path, recursive=recursive)
 
     def open_input_stream(self, path: str) -> Any:
-        """Read a file of a checkpoint."""
+        """Read a file."""
+        if not _is_of_checkpoint(path):
+            return pa.OSFile(self._here(path))
         return self._tried(lambda: self._files.open_input_stream(path))
 
     def open_input_file(self, path: str) -> Any:
-        """Read a file of a checkpoint, from anywhere in it."""
+        """Read a file, from anywhere in it."""
+        if not _is_of_checkpoint(path):
+            return pa.OSFile(self._here(path))
         return self._tried(lambda: self._files.open_input_file(path))
 
     def open_output_stream(self, path: str, metadata: Any) -> Any:
-        """Write a file of a checkpoint; what else is written goes nowhere."""
+        """Write a file."""
         del metadata
         if not _is_of_checkpoint(path):
-            return pa.BufferOutputStream()
-        _, root = self._store.opened()
-        return pa.PythonFile(_Upload(self._store, path.removeprefix(f"{root}/")), mode="w")
+            return pa.OSFile(self._here(path), mode="w")
+        name = path.removeprefix(f"{self._root}/")
+        return pa.PythonFile(_Upload(self._store, name), mode="w")
 
     def open_append_stream(self, path: str, metadata: Any) -> Any:
         """Refuse it: nothing that is kept is appended to."""
@@ -133,6 +146,17 @@ class CheckpointStorage(fs.FileSystemHandler):  # type: ignore[misc]  # pyarrow 
     def copy_file(self, src: str, dest: str) -> None:
         """Copy a file of a checkpoint."""
         self._tried(lambda: self._files.copy_file(src, dest))
+
+    def _here(self, path: str) -> str:
+        return f"{self._folder}{path.removeprefix(self._root)}"
+
+    def _of_the_store(self, info: Any) -> Any:
+        path = f"{self._root}{info.path.removeprefix(str(self._folder))}"
+        return fs.FileInfo(path, info.type, mtime_ns=info.mtime_ns, size=info.size)
+
+    @property
+    def _root(self) -> str:
+        return self._store.opened()[1]
 
     @property
     def _files(self) -> Any:
