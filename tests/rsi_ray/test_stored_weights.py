@@ -56,10 +56,13 @@ def test_kept_weights_are_brought_and_those_that_are_here_are_not_fetched_again(
 
 def test_a_store_that_fails_at_the_end_is_told_of_and_ends_nothing(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(stored_weights, "SECONDS_TO_BRING", 0.1)
-    (tmp_path / "share").write_text("no folder")
-    broken = ArtifactStore(uri=f"file://{tmp_path}/share").at("run")
-    settle_weights(broken, tmp_path, {"a"})
-    assert "the weights stay there" in caplog.text
+
+    def names(self):
+        raise ArtifactStoreError("artifacts s3://bucket: down")
+
+    monkeypatch.setattr(ArtifactStore, "names", names)
+    settle_weights(ArtifactStore(uri="s3://bucket"), tmp_path, {"a"})
+    assert "down; the weights stay there" in caplog.text
 
 
 def test_what_a_sweep_takes_is_looked_at_in_a_thread(store, tmp_path):

@@ -1,0 +1,144 @@
+"""Sweeps and loops whose workers share no folder with their driver: all goes through an S3 server."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+from ray.tune.schedulers import PopulationBasedTraining
+
+from rsi_ray.approvers import KEY_FILE
+from rsi_ray.artifact_store import ArtifactStore
+from rsi_ray.errors import ArtifactStoreError
+from rsi_ray.mirror import bring_back
+from rsi_ray.observer import Snapshot
+from rsi_ray.runs import old_run
+from rsi_ray.samplers import SAMPLERS
+from rsi_ray.sweep import run_sweep
+from tests.conftest import Command
+from tests.integration.conftest import Maker
+from tests.integration.jobs import BehavingJob
+from tests.integration.test_recursion import job as loop_file
+from tests.s3_server import S3Server, s3_server
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3Server]:
+    with s3_server() as running:
+        yield running
+
+
+@pytest.fixture
+def store(server: S3Server, tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(uri=server.uri(tmp_path.name))
+
+
+@pytest.fixture
+def make_stored(make_sweep: Maker, store: ArtifactStore, tmp_path: Path) -> Maker:
+    return partial(make_sweep, folder=tmp_path / "runs" / "tested", artifacts=store)
+
+
+def test_workers_write_into_the_store_alone_and_the_driver_brings_what_is_kept(
+    make_stored: Maker, store: ArtifactStore
+):
+    seen: list[bool] = []
+    plan = make_stored(BehavingJob(weights=100, seconds=0.2), trials=4, keep_weights=2)
+
+    def watch(snapshot: Snapshot) -> None:
+        del snapshot
+        seen.append((plan.folder / "weights").exists())
+
+    result = run_sweep(plan, watch)
+    assert list(result.table["verdict"]) == ["measured"] * 4
+    assert not any(seen)
+    kept = sorted(path.name for path in (plan.folder / "weights").iterdir())
+    assert len(kept) == 2
+    assert store.at("tested/weights").sizes() == dict.fromkeys(kept, 100)
+    left = {"run.json", "study.log", "results.parquet", "weights"}
+    assert left <= set(store.at("tested").names()) <= {*left, "tune"}
+
+
+def test_checkpoints_that_are_passed_from_trial_to_trial_are_in_the_store_alone(
+    make_stored: Maker, store: ArtifactStore
+):
+    pbt = partial(
+        PopulationBasedTraining, perturbation_interval=1, hyperparam_mutations={"width": [3, 5]}, seed=0
+    )
+    plan = make_stored(BehavingJob(seconds=0.1), trials=2, concurrent=2, scheduler=pbt)
+    run_sweep(plan)
+    assert not list((plan.folder / "tune").rglob("checkpoint_*"))
+    assert any("checkpoint_" in name for name in store.at("tested/tune").sizes())
+
+
+def test_a_run_goes_on_where_its_folder_is_gone(make_stored: Maker, store: ArtifactStore, tmp_path: Path):
+    plan = make_stored(BehavingJob(weights=10), trials=3)
+    before = run_sweep(plan)
+    new = tmp_path / "new"
+    bring_back(store, new, plan.name)
+    again = replace(plan, trials=5, folder=new / "any", sampler=SAMPLERS["tpe"](0))
+    resumed = old_run(again, plan.name)
+    after = run_sweep(resumed)
+    assert after.folder == new / plan.name
+    assert list(after.table["trial_id"])[:3] == list(before.table["trial_id"])
+    assert list(after.table["verdict"]) == ["measured"] * 5
+    assert store.at("tested").sizes()["study.log"] == (new / plan.name / "study.log").stat().st_size
+
+
+def test_a_server_that_stands_still_for_a_while_costs_no_candidate(
+    make_stored: Maker, server: S3Server, store: ArtifactStore, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.WARNING)
+    plan = make_stored(BehavingJob(weights=100, seconds=0.5), trials=6)
+    paused = threading.Event()
+
+    def watch(snapshot: Snapshot) -> None:
+        if len(snapshot.study.trials) >= 2 and not paused.is_set():
+            paused.set()
+            server.pause()
+            threading.Timer(15, server.go_on).start()
+
+    try:
+        result = run_sweep(plan, watch)
+    finally:
+        server.go_on()
+    assert paused.is_set()
+    assert list(result.table["verdict"]) == ["measured"] * 6
+    assert len(store.at("tested/weights").names()) == plan.keep_weights
+
+
+def test_a_store_that_takes_nothing_is_refused_before_anything_begins(make_stored: Maker, server: S3Server):
+    nowhere = ArtifactStore(uri=server.uri("x").replace("bucket", "nobucket"))
+    plan = make_stored(BehavingJob(), artifacts=nowhere)
+    with pytest.raises(ArtifactStoreError, match="NO_SUCH_BUCKET"):
+        run_sweep(plan)
+    assert not plan.folder.exists()
+
+
+def test_the_loop_promotes_what_its_workers_have_put_into_the_store_and_goes_on_from_there(
+    on_shared_ray: None, command_here: Command, store: ArtifactStore, tmp_path: Path
+):
+    file = loop_file(tmp_path, artifacts=store.uri)
+    ledger = f"sqlite:///{tmp_path}/ledger.db"
+    file.write_text(f"{file.read_text()}ledger: {ledger}\n")
+    code, out, err = command_here("run", str(file), "--approve", "policy", "--generations", "1")
+    assert code == 0, out + err
+    (run,) = [path.parent.name for path in (tmp_path / "rsi_results").glob("*/loop.json")]
+    champions = store.at("champions/line").names()
+    assert {"current.json"} < set(champions)
+    # people keep their keys: no store has them
+    (tmp_path / "new").mkdir()
+    shutil.copy(tmp_path / "rsi_results" / KEY_FILE, tmp_path / "new")
+    words = ("--artifacts", store.uri, "--storage", str(tmp_path / "new"), "--approve", "policy")
+    code, out, err = command_here("run", "--resume", run, *words, "--generations", "2")
+    assert code == 0, out + err
+    told = json.loads((tmp_path / "new" / "champions" / "line" / "current.json").read_bytes())
+    assert told["generation"] == 2
