@@ -7,13 +7,13 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
@@ -152,7 +152,9 @@ class ArtifactStore:
         Raises:
             ArtifactStoreError: it can't be read.
         """
-        return sorted(name for name, _ in self._listed(recursive=False))
+        # of folders that nobody has made, GCS tells by what is in them
+        is_flat = self.opened()[0].type_name == "gcs"
+        return sorted({name.partition("/")[0] for name, _ in self._listed(recursive=is_flat)})
 
     def _listed(self, *, recursive: bool) -> Iterator[tuple[str, Any]]:
         files, root = self.opened()
@@ -247,21 +249,23 @@ def _partial_of(files: Any, target: str) -> str:
 
 @lru_cache(maxsize=8)
 def _opened(uri: str) -> tuple[Any, str]:
-    uri = with_key(uri, os.environ)
-    if not uri.startswith("s3:"):
-        found: tuple[Any, str] = fs.FileSystem.from_uri(uri)
-        return found
-    try:  # a small file in one request
-        found = fs.FileSystem.from_uri(f"{uri}{'&' if '?' in uri else '?'}allow_delayed_open=true")
-    except pa.ArrowInvalid:  # an older pyarrow
-        found = fs.FileSystem.from_uri(uri)
+    scheme = urlsplit(uri).scheme
+    if scheme == "s3":
+        try:  # a small file in one request
+            return _from_uri(f"{uri}{'&' if '?' in uri else '?'}allow_delayed_open=true")
+        except pa.ArrowInvalid:  # an older pyarrow
+            return _from_uri(uri)
+    files, root = _from_uri(uri)
+    key = os.environ.get(AZURE_KEY)
+    return (with_key(files, key) if key and scheme in AZURE else files), root
+
+
+def _from_uri(uri: str) -> tuple[Any, str]:
+    found: tuple[Any, str] = fs.FileSystem.from_uri(uri)
     return found
 
 
-def with_key(uri: str, environment: Mapping[str, str]) -> str:
-    """The URI with the key of an Azure account in it, which pyarrow takes from nowhere else."""
-    parts, key = urlsplit(uri), environment.get(AZURE_KEY)
-    if parts.scheme not in AZURE or not key:
-        return uri
-    user, _, host = parts.netloc.rpartition("@")
-    return parts._replace(netloc=f"{user}:{quote(key, safe='')}@{host}").geturl()
+def with_key(files: Any, key: str) -> Any:
+    """An Azure file system that signs with an account's key, which pyarrow takes from no URI."""
+    make, (options,) = files.__reduce__()
+    return make({**options, "account_key": key})

@@ -71,7 +71,10 @@ def test_checkpoints_that_are_passed_from_trial_to_trial_are_in_the_store_alone(
     make_stored: Maker, store: ArtifactStore
 ):
     pbt = partial(
-        PopulationBasedTraining, perturbation_interval=1, hyperparam_mutations={"width": [3, 5]}, seed=0
+        PopulationBasedTraining,
+        time_attr="training_iteration",
+        perturbation_interval=1,
+        hyperparam_mutations={"width": [3, 5]},
     )
     plan = make_stored(BehavingJob(seconds=0.1), trials=2, concurrent=2, scheduler=pbt)
     run_sweep(plan)

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from pyarrow import fs
 
 from rsi_ray.artifact_store import ArtifactStore, is_plain, patiently, store_uri, with_key
 from rsi_ray.errors import ArtifactStoreError
@@ -53,11 +54,10 @@ def test_a_uri_of_a_bucket_or_a_share_is_taken(uri):
     assert store_uri(uri) == uri
 
 
-def test_the_key_of_an_azure_account_comes_from_the_environment():
-    environment = {"AZURE_STORAGE_KEY": "k/="}
-    assert with_key("abfs://account@container/x?a=b", environment) == "abfs://account:k%2F%3D@container/x?a=b"
-    assert with_key("s3://bucket/x", environment) == "s3://bucket/x"
-    assert with_key("abfs://account@container/x", {}) == "abfs://account@container/x"
+def test_an_azure_file_system_signs_with_an_accounts_key():
+    options = {"blob_storage_authority": "127.0.0.1:1", "blob_storage_scheme": "http"}
+    made = with_key(fs.AzureFileSystem("account", **options), "a2V5")
+    assert made == fs.AzureFileSystem("account", account_key="a2V5", **options)
 
 
 def test_a_file_is_whole_there_and_comes_back_as_it_was(store, tmp_path):

@@ -84,6 +84,11 @@ def submit(folder: Path, command_here: Command, *words: str, **changes: Any) -> 
             {},
             "/opt/py -m rsi_ray run --resume tiny-1 --storage /d --trials '3; reboot'",
         ),
+        (
+            ("--resume", "tiny-1", "--storage", "/d"),
+            {"artifacts": "s3://b/x?a=b&c=d"},
+            "python3 -m rsi_ray run --resume tiny-1 --artifacts 's3://b/x?a=b&c=d' --storage /d",
+        ),
     ],
 )
 def test_a_job_is_the_command_that_runs_the_file_there(
