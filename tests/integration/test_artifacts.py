@@ -6,27 +6,31 @@ import json
 import logging
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 import pytest
-from ray.tune.schedulers import PopulationBasedTraining
 
 from rsi_ray.approvers import KEY_FILE
 from rsi_ray.artifact_store import ArtifactStore
 from rsi_ray.errors import ArtifactStoreError
-from rsi_ray.mirror import bring_back
+from rsi_ray.mirror import SECONDS, bring_back
 from rsi_ray.observer import Snapshot
 from rsi_ray.runs import old_run
 from rsi_ray.samplers import SAMPLERS
+from rsi_ray.schedulers import SchedulerOptions, scheduler_of
 from rsi_ray.sweep import run_sweep
 from tests.conftest import Command
 from tests.integration.conftest import Maker
-from tests.integration.jobs import BehavingJob
+from tests.integration.jobs import REPORTS, BehavingJob
 from tests.integration.test_recursion import job as loop_file
+from tests.integration.test_recursion import started
 from tests.s3_server import S3Server, s3_server
+from tests.small_sweep import SMALL_SWEEP
 
 pytestmark = pytest.mark.ray
 
@@ -67,17 +71,19 @@ def test_workers_write_into_the_store_alone_and_the_driver_brings_what_is_kept(
     assert left <= set(store.at("tested").names()) <= {*left, "tune"}
 
 
-def test_checkpoints_that_are_passed_from_trial_to_trial_are_in_the_store_alone(
+def test_checkpoints_from_which_paused_trials_go_on_are_in_the_store_alone(
     make_stored: Maker, store: ArtifactStore
 ):
-    pbt = partial(
-        PopulationBasedTraining,
-        time_attr="training_iteration",
-        perturbation_interval=1,
-        hyperparam_mutations={"width": [3, 5]},
+    # it pauses trials, which go on from their checkpoints
+    options = SchedulerOptions(reports=REPORTS, grace_period=1, reduction_factor=3)
+    plan = make_stored(
+        BehavingJob(seconds=0.1),
+        trials=4,
+        concurrent=2,
+        scheduler=partial(scheduler_of, "hyperband", options),
     )
-    plan = make_stored(BehavingJob(seconds=0.1), trials=2, concurrent=2, scheduler=pbt)
-    run_sweep(plan)
+    result = run_sweep(plan)
+    assert "measured" in set(result.table["verdict"])
     assert not list((plan.folder / "tune").rglob("checkpoint_*"))
     assert any("checkpoint_" in name for name in store.at("tested/tune").sizes())
 
@@ -124,6 +130,34 @@ def test_a_store_that_takes_nothing_is_refused_before_anything_begins(make_store
     with pytest.raises(ArtifactStoreError, match="NO_SUCH_BUCKET"):
         run_sweep(plan)
     assert not plan.folder.exists()
+
+
+def test_a_driver_that_is_killed_is_followed_by_one_on_an_empty_folder(
+    on_shared_ray: None, command_here: Command, store: ArtifactStore, tmp_path: Path
+):
+    ledger = f"sqlite:///{tmp_path}/ledger.db"
+    text = SMALL_SWEEP.format(trials=6, ledger=ledger, storage=tmp_path / "old")
+    (tmp_path / "sweep.yaml").write_text(f"{text}concurrent: 1\nartifacts: {store.uri}\n")
+    with started(tmp_path, "run", "sweep.yaml") as driver:
+        until = time.monotonic() + 120
+        while len(trained := weights_in(store)) < 2 and time.monotonic() < until:
+            time.sleep(0.2)
+        time.sleep(SECONDS)  # a round of the mirror
+        driver.kill()
+    assert len(trained) >= 2, (tmp_path / "out").read_text()
+    run = store.names()[0]
+    new = tmp_path / "new"
+    code, out, err = command_here("run", "--resume", run, "--artifacts", store.uri, "--storage", str(new))
+    assert code == 0, out + err
+    table = pd.read_parquet(new / run / "results.parquet")
+    assert (table["verdict"] == "measured").sum() == 6
+    assert set(trained) <= set(table["trial_id"])
+
+
+def weights_in(store: ArtifactStore) -> list[str]:
+    """Candidates of any run whose weights are there."""
+    names = store.sizes()
+    return [Path(name).stem for name in names if Path(name).parent.name == "weights"]
 
 
 def test_the_loop_promotes_what_its_workers_have_put_into_the_store_and_goes_on_from_there(
