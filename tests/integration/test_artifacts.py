@@ -11,9 +11,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+from pyarrow import fs
+from ray import tune
 
 from rsi_ray.approvers import KEY_FILE
 from rsi_ray.artifact_store import ArtifactStore
@@ -22,11 +25,11 @@ from rsi_ray.mirror import SECONDS, bring_back
 from rsi_ray.observer import Snapshot
 from rsi_ray.runs import old_run
 from rsi_ray.samplers import SAMPLERS
-from rsi_ray.schedulers import SchedulerOptions, scheduler_of
-from rsi_ray.sweep import run_sweep
+from rsi_ray.sweep import quiet_tune, run_sweep
+from rsi_ray.tune_storage import CheckpointStorage
 from tests.conftest import Command
 from tests.integration.conftest import Maker
-from tests.integration.jobs import REPORTS, BehavingJob
+from tests.integration.jobs import BehavingJob
 from tests.integration.test_recursion import job as loop_file
 from tests.integration.test_recursion import started
 from tests.s3_server import S3Server, s3_server
@@ -71,21 +74,46 @@ def test_workers_write_into_the_store_alone_and_the_driver_brings_what_is_kept(
     assert left <= set(store.at("tested").names()) <= {*left, "tune"}
 
 
-def test_checkpoints_from_which_paused_trials_go_on_are_in_the_store_alone(
-    make_stored: Maker, store: ArtifactStore
+class Failing(tune.Trainable):
+    """Fails once, at its third step, and tells what it was restored from."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self.restored = 0
+
+    def step(self) -> dict[str, Any]:
+        if self.training_iteration == 2 and not self.restored:
+            raise ValueError("no such luck")
+        return {"restored": self.restored, "done": self.training_iteration == 3}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        (Path(checkpoint_dir) / "state").write_text(str(self.training_iteration))
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        self.restored = int((Path(checkpoint) / "state").read_text())
+
+
+def test_a_trial_that_failed_goes_on_from_its_checkpoint_in_the_store_and_older_ones_are_gone(
+    fresh_governor: None, store: ArtifactStore, tmp_path: Path
 ):
-    # it pauses trials, which go on from their checkpoints
-    options = SchedulerOptions(reports=REPORTS, grace_period=1, reduction_factor=3)
-    plan = make_stored(
-        BehavingJob(seconds=0.1),
-        trials=4,
-        concurrent=2,
-        scheduler=partial(scheduler_of, "hyperband", options),
-    )
-    result = run_sweep(plan)
-    assert "measured" in set(result.table["verdict"])
-    assert not list((plan.folder / "tune").rglob("checkpoint_*"))
-    assert any("checkpoint_" in name for name in store.at("tested/tune").sizes())
+    files = fs.PyFileSystem(CheckpointStorage(store, tmp_path / "driver"))
+    with quiet_tune():
+        (result,) = tune.Tuner(
+            Failing,
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=store.opened()[1],
+                storage_filesystem=files,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1, num_to_keep=1),
+                failure_config=tune.FailureConfig(max_failures=1),
+                verbose=0,
+            ),
+        ).fit()
+    assert result.metrics["restored"] == 2
+    assert not list((tmp_path / "driver").rglob("checkpoint_*"))
+    until = time.monotonic() + 20
+    while len(left := list(store.sizes())) > 1 and time.monotonic() < until:
+        time.sleep(0.2)
+    assert [Path(name).name for name in left] == ["state"]
 
 
 def test_a_run_goes_on_where_its_folder_is_gone(make_stored: Maker, store: ArtifactStore, tmp_path: Path):
