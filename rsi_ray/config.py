@@ -215,11 +215,6 @@ class SweepConfig(StrictModel):
         sampler_of(sampler, 0)
         return sampler
 
-    @field_validator("artifacts")
-    @classmethod
-    def _store(cls, uri: str | None) -> str | None:
-        return None if uri is None else store_uri(uri)
-
     @field_validator("objectives")
     @classmethod
     def _known_objectives(cls, objectives: list[str]) -> list[str]:
@@ -290,6 +285,11 @@ def parse_config(document: Document, *, folder: Path) -> SweepConfig:
 def _parts_parsed(document: Document, folder: Path) -> Document:
     """The document with its unions parsed already: pydantic would tell of every branch."""
     data: dict[str, Any] = dict(document.data)  # type: ignore[call-overload]
+    if isinstance(data.get("artifacts"), str):
+        try:
+            store_uri(data["artifacts"])
+        except ValueError as error:  # by itself pydantic would show the value, and a key in it
+            raise DocumentError(f"{document.where(('artifacts',))}: artifacts: {error}") from None
     if isinstance(data.get("limits"), Mapping):
         data["limits"] = validate(Limits, document.part("limits"))
     elif isinstance(data.get("limits"), str):

@@ -88,7 +88,7 @@ def _checked(document: Document, parcel: Parcel) -> tuple[str, str, str]:
 
     Raises:
         DocumentError: it is wrong.
-        SweepError: its ledger would be lost with the job's folder.
+        SweepError: its ledger would be lost with the job's folder, or there is a key in its artifacts.
     """
     data = document.data if isinstance(document.data, dict) else {}
     ledger = data.get("ledger")
@@ -97,14 +97,20 @@ def _checked(document: Document, parcel: Parcel) -> tuple[str, str, str]:
             f"{document.where(('ledger',))}: ledger: {ledger} would lie in the job's own folder, which is "
             "gone with it; expected an absolute path on the cluster"
         )
+    artifacts = str(data.get("artifacts") or "")
+    if artifacts:
+        try:  # before a key in it is told to the cluster
+            import_module("rsi_ray.artifact_store").store_uri(artifacts)
+        except ValueError as error:
+            raise SweepError(f"{document.where(('artifacts',))}: artifacts: {error}") from None
     if parcel.elsewhere:
         missing = printable(", ".join(parcel.elsewhere))
         typer.echo(f"Not checked here, since it is not on this machine: {missing}")
-        return str(data.get("storage", RUNS)), _name(data.get("name")), str(data.get("artifacts") or "")
+        return str(data.get("storage", RUNS)), _name(data.get("name")), artifacts
     commands = import_module("rsi_ray.commands")
     commands.find_own_classes(Path(document.source).parent)
     parsed = import_module("rsi_ray.config").load_config(Path(document.source))
-    return parsed.storage, parsed.name, parsed.artifacts or ""
+    return parsed.storage, parsed.name, artifacts
 
 
 def _name(given: object) -> str:

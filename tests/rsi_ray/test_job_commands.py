@@ -111,6 +111,13 @@ def test_a_job_is_the_command_that_runs_the_file_there(
     assert out.endswith("hello\n")
 
 
+def test_a_key_in_the_artifacts_is_told_to_nobody(tmp_path: Path, command_here: Command, jobs: FakeJobs):
+    code, out, err = submit(tmp_path, command_here, artifacts="s3://KEY:HIDDEN@bucket/x")
+    assert (code, jobs.submitted) == (2, [])
+    assert "my sweep.yaml:1: artifacts: s3://bucket/x: there is a key in it" in err
+    assert "HIDDEN" not in out + err
+
+
 @pytest.mark.parametrize(
     ("ended", "code"),
     [
