@@ -69,7 +69,8 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
         nothing_empty(plan.folder), quiet_tune(), local_ray() as dashboard, signals_as_stop() as stop,
         log_tail() as tail,
     ):  # fmt: skip
-        if plan.artifacts:
+        # a loop has looked when it began: an hour later, workers wait for a store that fails
+        if plan.artifacts and not plan.sweep:
             plan.artifacts.check()
         governor = governor_of(plan)
         plan = replace(plan, ledger_url=governor.ledger_url(), governor_key=governor.public)
