@@ -16,15 +16,18 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.schedulers import TrialScheduler
 
 from rsi_ray.alerts import AlertsConfig
+from rsi_ray.artifact_store import ArtifactStore
 from rsi_ray.errors import SweepError
 from rsi_ray.heritage import Parent
 from rsi_ray.hyperparameters import TrainingChoices
 from rsi_ray.job import TrainingJob
 from rsi_ray.ledgers import LEDGER_FILE, from_anywhere
+from rsi_ray.mirror import bring_back
 from rsi_ray.objectives import SCORE, problems_of_objectives
 from rsi_ray.observer import Watch
 from rsi_ray.own import given_task
 from rsi_ray.placement import AUTO, MOST_GPUS, MOST_WORKERS, Gpus, Strategy, Workers
+from rsi_ray.places import problems_of_places
 from rsi_ray.plan import Plan
 from rsi_ray.printable import one_line
 from rsi_ray.records import Verdict
@@ -87,6 +90,8 @@ class Sweep:
         checkpoint_seconds: between two states of a candidate that another node may go on from; None for none.
         max_failures: candidates that failed in a row, after which the sweep ends.
         storage: folder of all runs.
+        artifacts: URI of a store, as s3://bucket/prefix, that workers write checkpoints and weights into, and
+            that a run's results are repeated in; None where all nodes share the storage.
         ledger: SQLAlchemy URL of the ledger; None for that of the cluster's governor, or one in the storage.
         governor_key: public key that the governor must prove; None for the one beside the ledger, or else the
             first that it shows.
@@ -127,6 +132,7 @@ class Sweep:
     checkpoint_seconds: int | None = CHECKPOINT_SECONDS
     max_failures: int = 3
     storage: str | Path = "rsi_results"
+    artifacts: str | None = None
     ledger: str | None = None
     governor_key: str | None = None
     checkpoints: Sequence[str | Path] = ()
@@ -230,6 +236,8 @@ class Sweep:
         """
         plan = self.checked_plan()
         if resume is not None:
+            if plan.artifacts:
+                bring_back(plan.artifacts, plan.folder.parent, Path(resume).name)
             return old_run(plan, resume)
         return new_run(plan, now or time.localtime())
 
@@ -263,6 +271,7 @@ class Sweep:
         if isinstance(self.space, TabularSpace) and "latency" in self.objectives:
             problems.append("objectives: latency, which a table's look-up doesn't have")
         problems += _problems_of_name("name", self.name)
+        problems += problems_of_places(self.storage, self.artifacts, self.ledger)
         problems += [] if self.lineage is None else _problems_of_name("lineage", self.lineage)
         for name in (
             "trials",
@@ -293,6 +302,7 @@ class Sweep:
             name=self.name,
             lineage=self.lineage,
             folder=storage / self.name,
+            artifacts=ArtifactStore(uri=self.artifacts) if self.artifacts else None,
             ledger_url=from_anywhere(self.ledger or f"sqlite:///{storage / LEDGER_FILE}"),
             ledger_named=self.ledger is not None,
             governor_key=self.governor_key or "",

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from rsi_ray import audit_commands, limits_commands, loop_command, oversight, rehearsal
+from rsi_ray.artifact_store import ArtifactStore
 from rsi_ray.cluster_address import have_joined
 from rsi_ray.config import (
     SweepConfig,
@@ -24,8 +25,9 @@ from rsi_ray.disk import RUN_FILE
 from rsi_ray.errors import SweepError
 from rsi_ray.example_files import example_file, examples
 from rsi_ray.ledgers import LEDGER_FILE, RUNS, from_anywhere
+from rsi_ray.mirror import LOOP_FILE, bring_back
+from rsi_ray.places import problems_of_places
 from rsi_ray.printable import printable
-from rsi_ray.recursion import LOOP_FILE
 from rsi_ray.replay import replay as replay_trial
 from rsi_ray.result import Result
 from rsi_ray.runs import BESIDE, find_trial, is_run, read_about, run_folder
@@ -58,6 +60,10 @@ def run(
     concurrent: Annotated[int | None, typer.Option(min=1, help="trials at a time")] = None,
     seconds: Annotated[int | None, typer.Option(min=1, help="time after which the sweep ends")] = None,
     storage: Annotated[str | None, typer.Option(help="folder of all runs")] = None,
+    artifacts: Annotated[
+        str | None,
+        typer.Option(help="URI of a store for checkpoints, weights and results: s3://bucket/prefix"),
+    ] = None,
     generations: Annotated[
         int | None, typer.Option(min=1, help="of the recursive loop: champions that may follow one another")
     ] = None,
@@ -83,8 +89,10 @@ def run(
     if address is not None:
         have_joined(address)
     find_own_classes(config.parent if config else None)
-    parsed = _read(config, example, resume, Path(storage or RUNS))
+    _check_places(storage, artifacts)
+    parsed = _read(config, example, resume, Path(storage or RUNS), artifacts)
     given = {"trials": trials, "seed": seed, "concurrent": concurrent, "seconds": seconds, "storage": storage}
+    given["artifacts"] = artifacts
     parsed = parsed.model_copy(update={name: value for name, value in given.items() if value is not None})
     console = Console()
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # it tells of each study and trial; so do we
@@ -105,11 +113,21 @@ def run(
     raise typer.Exit(_exit_code(result))
 
 
-def _read(config: Path | None, example: str | None, resume: str | None, storage: Path) -> SweepConfig:
+def _check_places(storage: str | None, artifacts: str | None) -> None:
+    """Before anything is written or read there."""
+    for problem in problems_of_places(storage or RUNS, artifacts, None):
+        raise SweepError(problem)
+
+
+def _read(
+    config: Path | None, example: str | None, resume: str | None, storage: Path, artifacts: str | None
+) -> SweepConfig:
     given = [value for value in (config, example, resume) if value is not None]
     if len(given) > 1:
         raise SweepError("run: expected one of a file, --example and --resume")
     if resume is not None:
+        if artifacts:
+            bring_back(ArtifactStore(uri=artifacts), storage, Path(resume).name)
         file = LOOP_FILE if is_run(storage, resume, LOOP_FILE) else RUN_FILE
         folder = run_folder(storage, resume, file)
         find_own_classes(read_about(folder, file).get(BESIDE))

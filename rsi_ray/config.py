@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
 
 from rsi_ray.alerts import AlertsConfig
 from rsi_ray.approvers import Policy
+from rsi_ray.artifact_store import store_uri
 from rsi_ray.compilation import Compile
 from rsi_ray.disk import RUN_FILE
 from rsi_ray.example_files import example_file
@@ -182,6 +183,12 @@ class SweepConfig(StrictModel):
         default=3, description="candidates that failed in a row; so many end the sweep"
     )
     storage: str = Field(default="rsi_results", description="folder of all runs")
+    artifacts: str | None = Field(
+        default=None,
+        description="URI of a store, as s3://bucket/prefix, gs://, abfs:// or file:///, that workers write "
+        "checkpoints and weights into and that results are repeated in; if left out, all nodes share the "
+        "storage",
+    )
     ledger: str | None = Field(
         default=None,
         description="SQLAlchemy URL of the ledger; if left out, the one of the cluster's governor, "
@@ -311,6 +318,11 @@ def parse_config(document: Document, *, folder: Path) -> SweepConfig:
 def _parts_parsed(document: Document, folder: Path) -> Document:
     """The document with its unions parsed already: pydantic would tell of every branch."""
     data: dict[str, Any] = dict(document.data)  # type: ignore[call-overload]
+    if isinstance(data.get("artifacts"), str):
+        try:
+            store_uri(data["artifacts"])
+        except ValueError as error:  # by itself pydantic would show the value, and a key in it
+            raise DocumentError(f"{document.where(('artifacts',))}: artifacts: {error}") from None
     if isinstance(data.get("limits"), Mapping):
         data["limits"] = validate(Limits, document.part("limits"))
     elif isinstance(data.get("limits"), str):

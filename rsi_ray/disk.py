@@ -12,10 +12,10 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial
 
-from rsi_ray.errors import SweepError
+from rsi_ray.errors import ArtifactStoreError, SweepError
 from rsi_ray.plan import Plan
 from rsi_ray.records import Verdict, frame, record_of
-from rsi_ray.states import kept_in
+from rsi_ray.states import kept_in, remove
 from rsi_ray.study import known_outcomes, open_study, take_up
 from safety import request_digest
 
@@ -49,6 +49,9 @@ def open_folder(plan: Plan) -> Iterator[tuple[optuna.Study, list[FrozenTrial]]]:
         interrupted = take_up(study, plan.objectives)
         # of a run before: what is in it is in the study
         shutil.rmtree(plan.folder / TUNE, ignore_errors=True)
+        if plan.stored:
+            with suppress(ArtifactStoreError):
+                plan.stored.at(TUNE).remove_all()
         _tell_earlier(study, plan)
         yield study, interrupted
 
@@ -85,25 +88,32 @@ def _locked(path: Path) -> Iterator[None]:
 
 def prune_weights(plan: Plan, study: optuna.Study, live: Collection[str] = ()) -> None:
     """Keep the weights of the best candidates, of the Pareto front, and of what is live, only."""
-    table = frame(study)
-    measured = table[table["verdict"] == Verdict.MEASURED]
-    kept = set(measured.nlargest(plan.keep_weights, "score")["trial_id"])
-    if len(plan.objectives) > 1:
-        kept |= set(measured[measured["pareto"]]["trial_id"])
+    kept = kept_trials(plan, study)
     for path in (plan.folder / WEIGHTS).glob("*"):
         whole = path.suffix == ".safetensors" and path.stem in kept
         if not whole and path.stem not in live:
             path.unlink()
 
 
+def kept_trials(plan: Plan, study: optuna.Study) -> set[str]:
+    """Ids of the candidates whose weights are kept: the best, and those of the Pareto front."""
+    table = frame(study)
+    measured = table[table["verdict"] == Verdict.MEASURED]
+    kept = set(measured.nlargest(plan.keep_weights, "score")["trial_id"])
+    if len(plan.objectives) > 1:
+        kept |= set(measured[measured["pareto"]]["trial_id"])
+    return kept
+
+
 def prune_states(plan: Plan, study: optuna.Study) -> None:
     """Keep the states of candidates that have not ended: a run that is resumed goes on from them."""
-    folder, ended = plan.folder / STATES, known_outcomes(study)
-    for kept in kept_in(folder):
-        if kept.digest in ended:
-            kept.path.unlink(missing_ok=True)
+    place, ended = plan.kept_in(STATES), known_outcomes(study)
+    with suppress(ArtifactStoreError):  # the next time
+        for kept in kept_in(place):
+            if kept.digest in ended:
+                remove(place, kept)
     with suppress(OSError):  # there is none, or it holds something
-        folder.rmdir()
+        (plan.folder / STATES).rmdir()
 
 
 def bytes_of_checkpoints(folder: Path) -> int:

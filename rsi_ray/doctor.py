@@ -66,6 +66,7 @@ class Node:
         clock_ms: how far its clock is ahead of this one, and how far that may be wrong.
         free: bytes that are free of how many, by folder.
         storage: "" where what this process has put into the storage is there too; else what is wrong.
+        artifacts: "" where it reads and writes the artifact store, or none is asked for; else what is wrong.
         gpus: that its driver tells of.
         gpus_of_ray: that Ray gives to trials there.
     """
@@ -76,6 +77,7 @@ class Node:
     clock_ms: tuple[float, float] = (0.0, 0.0)
     free: Mapping[str, tuple[int, int]]
     storage: str = ""
+    artifacts: str = ""
     gpus: Sequence[Gpu] = ()
     gpus_of_ray: float = 0.0
 
@@ -117,7 +119,13 @@ class Watch:
 
 
 def findings(
-    nodes: Sequence[Node], access: Access, watch: Watch, here: Mapping[str, str], now_ms: int
+    nodes: Sequence[Node],
+    access: Access,
+    watch: Watch,
+    here: Mapping[str, str],
+    now_ms: int,
+    *,
+    artifacts: str = "",
 ) -> list[Finding]:
     """Everything that was looked at, the head's node first.
 
@@ -127,6 +135,7 @@ def findings(
         watch: over it.
         here: versions of this process.
         now_ms: Unix time in milliseconds.
+        artifacts: URI of the store that workers write into; "" where all nodes share the storage.
     """
     works = [node for node in nodes if not node.failed]
     return [
@@ -135,7 +144,7 @@ def findings(
         *_access(access),
         *_clocks(works),
         *_disks(works),
-        *_storage(works),
+        *(_artifacts(works, artifacts) if artifacts else _storage(works)),
         *_gpus(works),
         *_watch(watch, now_ms),
     ]
@@ -229,6 +238,16 @@ def _storage(nodes: Sequence[Node]) -> Iterator[Finding]:
         if node.storage
     ]
     yield from _judged("storage", found, "every node reads and writes it")
+
+
+def _artifacts(nodes: Sequence[Node], uri: str) -> Iterator[Finding]:
+    to_do = "let every node reach it, with credentials in the environment that Ray is started in, or a role"
+    found = [
+        Finding(level=Level.FAIL, about="artifacts", told=f"{node.address}: {node.artifacts}", to_do=to_do)
+        for node in nodes
+        if node.artifacts
+    ]
+    yield from _judged("artifacts", found, f"every node reads and writes {uri}")
 
 
 def _gpus(nodes: Sequence[Node]) -> Iterator[Finding]:

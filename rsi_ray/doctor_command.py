@@ -12,6 +12,7 @@ import typer
 
 from rsi_ray.cluster_address import address_here, have_joined
 from rsi_ray.doctor import Level, findings, lines
+from rsi_ray.errors import SweepError
 from rsi_ray.ledgers import RUNS, from_anywhere, sqlite_path
 from rsi_ray.oversight import Storage, Url, app
 from rsi_ray.printable import printable
@@ -32,6 +33,9 @@ Address = Annotated[
 def doctor(
     ledger: Url = None,
     storage: Storage = Path(RUNS),
+    artifacts: Annotated[
+        str | None, typer.Option(help="URI of a store that workers write into, instead of the storage")
+    ] = None,
     address: Address = None,
     as_json: Annotated[bool, typer.Option("--json", help="a JSON object per line")] = False,
 ) -> None:
@@ -43,15 +47,18 @@ def doctor(
     if found_here is not None:
         have_joined(found_here)
     url = from_anywhere(ledger) if ledger else ""
+    for problem in import_module("rsi_ray.places").problems_of_places(storage, artifacts, url or None):
+        raise SweepError(problem)
     look = import_module("rsi_ray.examination")
     with import_module("rsi_ray.connection").local_ray() as dashboard:
         watch = look.watch(url, storage)
         found = findings(
-            look.nodes(storage.absolute(), sqlite_path(watch.ledger)),
+            look.nodes(storage.absolute(), sqlite_path(watch.ledger), artifacts or ""),
             look.access(dashboard),
             watch,
             versions_here(),
             system_clock().wall_ms(),
+            artifacts=artifacts or "",
         )
     for one, line in zip(found, lines(found), strict=True):
         typer.echo(json.dumps(asdict(one), sort_keys=True) if as_json else printable(line))

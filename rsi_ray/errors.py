@@ -1,18 +1,23 @@
 """The tree of errors of this package.
 
-UsageError           it can't be done as it is asked for; the message is one line
-├── ChampionError    a champion's version isn't there, isn't what it was, or can't take the place asked for
-├── EvaluationError  an evaluation gave no numbers that count
-├── RunError         a run, a trial or a ledger that was asked for isn't there
-└── SweepError       a sweep can't run as it is asked for
+UsageError              it can't be done as it is asked for; the message is one line
+├── ArtifactStoreError  files can't be put into an artifact store, or fetched from it
+├── ChampionError       a champion's version isn't there, isn't what it was, or can't take the place asked for
+├── EvaluationError     an evaluation gave no numbers that count
+├── RunError            a run, a trial or a ledger that was asked for isn't there
+└── SweepError          a sweep can't run as it is asked for
 
-TrainingError        one of the processes that train a candidate failed
-└── WorkerLost       it died, or can't be reached
+TrainingError           one of the processes that train a candidate failed
+└── WorkerLost          it died, or can't be reached
 """
 
 
 class UsageError(Exception):
     """It can't be done as it is asked for; the message is one line."""
+
+
+class ArtifactStoreError(UsageError):
+    """Files can't be put into an artifact store, or fetched from it."""
 
 
 class ChampionError(UsageError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,14 @@ class Subject:
         weights: its file, safetensors.
         digest: SHA-256 of the file, in hex.
         seeds: further trainings of the same configuration.
+        content: of the file, where the evaluator can't read it; None where it can.
     """
 
     config: Mapping[str, Any]
     weights: Path
     digest: str
     seeds: int = 2
+    content: bytes | None = field(default=None, repr=False)
 
 
 def evaluation_claim(job: TrainingJob, subject: Subject) -> Claim:
@@ -58,7 +60,9 @@ def measurements(job: TrainingJob, subject: Subject) -> Iterator[Measurement]:
         ArtifactError: the file isn't what it is said to be.
         EvaluationError: a score is no number, or the samples aren't those that were priced.
     """
-    yield evaluate_weights(job, subject.config, subject.weights, digest=subject.digest)
+    yield evaluate_weights(
+        job, subject.config, subject.weights, digest=subject.digest, content=subject.content
+    )
     further = [job.seed + 1 + index for index in range(subject.seeds)]
     yield from evaluate_seeds(job, subject.config, further)
 
@@ -77,7 +81,7 @@ def evidence_of(job: TrainingJob, subject: Subject, found: Sequence[Measurement]
 
 
 def evaluate_weights(
-    job: TrainingJob, config: Mapping[str, Any], weights: Path, *, digest: str
+    job: TrainingJob, config: Mapping[str, Any], weights: Path, *, digest: str, content: bytes | None = None
 ) -> Measurement:
     """Score a file of weights on the sealed part, in a model that is built from the configuration.
 
@@ -86,6 +90,7 @@ def evaluate_weights(
         config: its configuration.
         weights: safetensors.
         digest: SHA-256 of the file, in hex.
+        content: of the file, where it isn't on this machine.
 
     Raises:
         ArtifactError: it is another file, a link, no safetensors, or of another architecture.
@@ -93,7 +98,7 @@ def evaluate_weights(
     """
     seed = candidate_seed(job.seed, config)
     model = job.model(config, seed)
-    load_weights(model, weights, digest)
+    load_weights(model, weights, digest, content)
     return _measured(job, config, model, seed)
 
 

@@ -101,7 +101,7 @@ def evaluate_in_fresh_process(
     Args:
         authority: the governor; its client, since another process asks it.
         job: what the subject is a candidate of.
-        subject: what is evaluated; its file lies where every node reads it.
+        subject: what is evaluated; its file lies where every node reads it, or its content is with it.
         reported: what the search was told.
         sweep: that pays for it; it is open.
         cpus: of the process.

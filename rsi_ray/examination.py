@@ -20,7 +20,9 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from rsi_ray.artifact_store import ArtifactStore
 from rsi_ray.doctor import Access, Gpu, Node, Watch
+from rsi_ray.errors import ArtifactStoreError
 from rsi_ray.ledgers import sqlite_path
 from rsi_ray.printable import one_line
 from rsi_ray.versions import versions_here
@@ -44,19 +46,21 @@ MIB = 2**20
 class Probe:
     """Looks at the node that it is on."""
 
-    def facts(self, storage: str, mark: str, own: Sequence[str] = ()) -> dict[str, Any]:
+    def facts(self, storage: str, mark: str, own: Sequence[str] = (), artifacts: str = "") -> dict[str, Any]:
         """What this node says of itself.
 
         Args:
             storage: folder of all runs.
             mark: of a file in it that another node has written.
             own: further folders of this node.
+            artifacts: URI of a store; "" for none.
         """
         folders = {tempfile.gettempdir(), storage, *own}
         return {
             "versions": versions_here(),
             "free": {folder: _free(Path(folder)) for folder in sorted(folders)},
             "storage": _storage(Path(storage), mark),
+            "artifacts": _artifacts(artifacts),
             "gpus": gpus(),
         }
 
@@ -83,6 +87,16 @@ def _storage(storage: Path, mark: str) -> str:
     except OSError as error:
         return f"{storage} is not the storage of the head: {one_line(error)}"
     return "" if found == mark else f"{storage} is not the storage of the head"
+
+
+def _artifacts(uri: str) -> str:
+    if not uri:
+        return ""
+    try:
+        ArtifactStore(uri=uri).check()
+    except ArtifactStoreError as error:
+        return str(error).removeprefix("artifacts ")
+    return ""
 
 
 def gpus(run: Callable[..., Any] = subprocess.run) -> list[Gpu]:
@@ -119,12 +133,13 @@ def smallest_gpu() -> int:
     return min(filter(None, sizes), default=0)
 
 
-def nodes(storage: Path, ledger: Path | None) -> list[Node]:
+def nodes(storage: Path, ledger: Path | None, artifacts: str = "") -> list[Node]:
     """What every node that is alive says of itself.
 
     Args:
         storage: folder of all runs, into which this process puts a file that all must find.
         ledger: file of the ledger, on this process's node; None where a server keeps it, or there is none.
+        artifacts: URI of a store that all must reach; "" for none.
     """
     mark, fault = f".doctor-{secrets.token_hex(8)}", ""
     try:
@@ -138,7 +153,7 @@ def nodes(storage: Path, ledger: Path | None) -> list[Node]:
     found = []
     for node, probe in zip(alive, probes, strict=True):
         own = [str(ledger.parent)] if ledger and node["NodeManagerAddress"] == here else []
-        told = _node(node, probe, str(storage), mark, own)
+        told = _node(node, probe, str(storage), mark, own, artifacts)
         found.append(replace(told, storage=fault) if fault and told.storage else told)
     for left in storage.glob(f"{mark}*"):
         left.unlink(missing_ok=True)
@@ -150,10 +165,10 @@ def _probe(node: str) -> Any:
     return ray.remote(Probe).options(num_cpus=0, scheduling_strategy=where).remote()
 
 
-def _node(node: dict[str, Any], probe: Any, storage: str, mark: str, own: list[str]) -> Node:
+def _node(node: dict[str, Any], probe: Any, *asked: Any) -> Node:
     address = str(node["NodeManagerAddress"])
     try:
-        facts = ray.get(probe.facts.remote(storage, mark, own), timeout=START_SECONDS)
+        facts = ray.get(probe.facts.remote(*asked), timeout=START_SECONDS)
         clock = _clock(probe)
     except GetTimeoutError:
         return Node(address=address, failed=f"no answer within {START_SECONDS:g} s", versions={}, free={})

@@ -23,7 +23,16 @@ from rsi_ray.loop import Answer, Found, Searched, Standing, Verified
 from rsi_ray.screener import screen_in_fresh_process
 from rsi_ray.search_engine import ArchitectureSearchEngine
 from rsi_ray.self_modification import SelfModificationEngine, evidence_of
-from safety import ArtifactError, Deny, Hold, Limits, Verdict, artifact_digest, judge_capability
+from safety import (
+    ArtifactError,
+    Deny,
+    Hold,
+    Limits,
+    Verdict,
+    artifact_digest,
+    judge_capability,
+    read_plain_file,
+)
 from safety.actor import GovernorClient
 from search_spaces.given_trial import spec_from
 
@@ -181,7 +190,12 @@ class GovernedLoop:
             config=manifest.config,
             spec=spec_from(self.engine.sweep.job(), manifest.config)[0].spec,
             train_flops=manifest.total_flops,
+            content=self._content(version.path),
         )
+
+    def _content(self, path: Path) -> bytes | None:
+        """Of a file that goes along to workers which share no folder with this process."""
+        return read_plain_file(path) if self.engine.sweep.artifacts else None
 
     def _evaluated(self, job: TrainingJob, found: Found, weights: Path) -> Judged:
         digest = artifact_digest(weights)
@@ -191,7 +205,13 @@ class GovernedLoop:
             # the limits may have been tightened since
             verdict = judge_capability(self.limits, known.evidence.own.domains)
             return replace(known, verdict=verdict if isinstance(verdict, Deny) else known.verdict)
-        subject = Subject(config=found.config, weights=weights, digest=digest, seeds=self.seeds)
+        subject = Subject(
+            config=found.config,
+            weights=weights,
+            digest=digest,
+            seeds=self.seeds,
+            content=self._content(weights),
+        )
         judged = self._evaluate(job, found, subject)
         write_judged(written, judged)
         return judged

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ class Parent:
     """A champion whose weights candidates begin with.
 
     Attributes:
-        weights: safetensors file that every worker can read.
+        weights: safetensors file.
         artifact: SHA-256 of that file, which is looked at again before it is used.
         config: its parameters, as the space asks them.
         spec: its architecture.
         train_flops: FLOPs of all its training, its ancestors' included.
+        content: of the file, where workers can't read it; None where they can.
     """
 
     weights: Path
@@ -31,6 +32,7 @@ class Parent:
     config: Mapping[str, Any]
     spec: Any
     train_flops: int
+    content: bytes | None = field(default=None, repr=False)
 
     def give(self, space: SearchSpace[Any], spec: Any, model: nn.Module) -> Inheritance:
         """Put its weights into a model that was just built.
@@ -38,7 +40,8 @@ class Parent:
         Raises:
             ArtifactError: the file is not the one that was promoted.
         """
-        return inherit(space, self.spec, read_weights(self.weights, self.artifact), spec, model)
+        weights = read_weights(self.weights, self.artifact, self.content)
+        return inherit(space, self.spec, weights, spec, model)
 
     def about(self) -> dict[str, Any]:
         """What a run writes down of it."""

@@ -64,8 +64,10 @@ def submit(
     """
     document = read_yaml(config)
     parcel = parcel_of(document, here=Path.cwd(), further=ship or [])
-    given, name = _checked(document, parcel)
-    words = [python, "-m", "rsi_ray", "run", *(["--resume", resume] if resume else [config.name])]
+    given, name, artifacts = _checked(document, parcel)
+    # a run that is resumed may be in the store alone, and its file with it
+    resumed = ["--resume", str(resume), *(["--artifacts", artifacts] if artifacts else [])]
+    words = [python, "-m", "rsi_ray", "run", *(resumed if resume else [config.name])]
     entrypoint = " ".join(
         [shlex.join(words), "--storage", _place(storage or given), *map(shlex.quote, options or [])]
     )
@@ -81,12 +83,12 @@ def submit(
         _follow(jobs, id)
 
 
-def _checked(document: Document, parcel: Parcel) -> tuple[str, str]:
-    """Storage and name of a sweep whose file is right, as far as it can be told here.
+def _checked(document: Document, parcel: Parcel) -> tuple[str, str, str]:
+    """Storage, name and artifacts, if any, of a sweep whose file is right, as far as it can be told here.
 
     Raises:
         DocumentError: it is wrong.
-        SweepError: its ledger would be lost with the job's folder.
+        SweepError: its ledger would be lost with the job's folder, or there is a key in its artifacts.
     """
     data = document.data if isinstance(document.data, dict) else {}
     ledger = data.get("ledger")
@@ -95,14 +97,20 @@ def _checked(document: Document, parcel: Parcel) -> tuple[str, str]:
             f"{document.where(('ledger',))}: ledger: {ledger} would lie in the job's own folder, which is "
             "gone with it; expected an absolute path on the cluster"
         )
+    artifacts = str(data.get("artifacts") or "")
+    if artifacts:
+        try:  # before a key in it is told to the cluster
+            import_module("rsi_ray.artifact_store").store_uri(artifacts)
+        except ValueError as error:
+            raise SweepError(f"{document.where(('artifacts',))}: artifacts: {error}") from None
     if parcel.elsewhere:
         missing = printable(", ".join(parcel.elsewhere))
         typer.echo(f"Not checked here, since it is not on this machine: {missing}")
-        return str(data.get("storage", RUNS)), _name(data.get("name"))
+        return str(data.get("storage", RUNS)), _name(data.get("name")), artifacts
     commands = import_module("rsi_ray.commands")
     commands.find_own_classes(Path(document.source).parent)
     parsed = import_module("rsi_ray.config").load_config(Path(document.source))
-    return parsed.storage, parsed.name
+    return parsed.storage, parsed.name, artifacts
 
 
 def _name(given: object) -> str:

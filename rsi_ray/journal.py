@@ -17,7 +17,7 @@ from optuna.storages.journal._file import LOCK_FILE_SUFFIX
 from optuna.storages.journal._storage import JournalOperation
 from optuna.trial import FrozenTrial, TrialState
 
-from rsi_ray.patience import Result, patiently
+from rsi_ray.patience import Result, while_away
 
 FINISHED = tuple(state for state in TrialState if state.is_finished())
 
@@ -86,7 +86,7 @@ class Journal(BaseJournalBackend):
             self._patiently(self._release)
 
     def _patiently(self, act: Callable[[], Result]) -> Result:
-        return patiently(act, str(self._path))
+        return while_away(act, str(self._path))
 
     def _end(self) -> int:
         with self._path.open("rb") as file:

@@ -13,9 +13,10 @@ import optuna
 from ray import tune
 from ray.tune.experiment import Trial
 
-from rsi_ray.disk import bytes_of_checkpoints, prune_weights
+from rsi_ray.disk import STATES, TUNE, WEIGHTS, bytes_of_checkpoints, kept_trials, prune_weights
 from rsi_ray.metrics import METRICS, Seen, of_run
 from rsi_ray.sampling import OptunaSearcher
+from rsi_ray.stored_weights import Taken
 from safety import Claim, GovernorUnreachable, Status, Usage
 from safety.actor import GovernorClient
 from safety.errors import LedgerUnavailable
@@ -132,6 +133,9 @@ class Observer(tune.Callback):
         self._trials: Sequence[Trial] = ()
         self._looked = self._sized = 0.0
         self._exporter = Exporter(METRICS, self._samples)
+        stored = plan.stored
+        places = (WEIGHTS, TUNE, STATES)
+        self._taken = Taken(*map(stored.at, places)) if stored else None
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks; a watcher's terminal can't be."""
@@ -171,11 +175,17 @@ class Observer(tune.Callback):
         if self._plan.checkpoint_bytes is None or now - self._sized < self.seconds_between_sizes:
             return ""
         self._sized = now
-        prune_weights(self._plan, self._searcher.study, self._searcher.live_numbers())
-        taken = bytes_of_checkpoints(self._plan.folder)
+        taken = self._bytes_taken()
         if taken > self._plan.checkpoint_bytes:
             return f"checkpoints take {taken:,} bytes on disk, more than checkpoint_bytes allows"
         return ""
+
+    def _bytes_taken(self) -> int:
+        study, live = self._searcher.study, self._searcher.live_numbers()
+        if self._taken:
+            return self._taken.prune({*kept_trials(self._plan, study), *live})
+        prune_weights(self._plan, study, live)
+        return bytes_of_checkpoints(self._plan.folder)
 
     def _snapshot(self) -> Snapshot:
         running = [trial for trial in self._trials if trial.status == Trial.RUNNING]

@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 
 
-def patiently(
+def while_away(
     act: Callable[[], Result],
     what: str,
     *,

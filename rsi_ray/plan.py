@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial
 from ray.tune.schedulers import TrialScheduler
 
 from rsi_ray.alerts import AlertsConfig
+from rsi_ray.artifact_store import ArtifactStore
 from rsi_ray.errors import SweepError
 from rsi_ray.job import Job
 from rsi_ray.objectives import SCORE
@@ -33,6 +34,7 @@ class Plan:
         sweep: name on its ledger, where runs share one; "" for the run's own.
         lineage: that its improvement is judged in; None for one of its own.
         folder: of everything that the sweep leaves.
+        artifacts: store that workers write into, and that the folder is repeated in; None for the folder.
         ledger_url: of the ledger that binds it.
         ledger_named: whether it must be this ledger; otherwise it is the one that the cluster's governor
             keeps, where there is a governor.
@@ -93,6 +95,7 @@ class Plan:
     checkpoints: tuple[Path, ...] = ()
     alerts: AlertsConfig = field(default_factory=AlertsConfig)
     lineage: str | None = None
+    artifacts: ArtifactStore | None = None
     seed: int = 0
     resumed: bool = False
     about: Mapping[str, Any] = field(default_factory=dict)
@@ -112,6 +115,15 @@ class Plan:
     def on_ledger(self) -> str:
         """Name that its leases and budgets have on the ledger."""
         return self.sweep or self.name
+
+    @property
+    def stored(self) -> ArtifactStore | None:
+        """Its run's folder in the store, where there is one."""
+        return self.artifacts.at(self.name) if self.artifacts else None
+
+    def kept_in(self, name: str) -> Path | ArtifactStore:
+        """Where its workers write files of a kind: in the store, or its folder where there is none."""
+        return self.stored.at(name) if self.stored else self.folder / name
 
 
 def check_plan(plan: Plan) -> None:

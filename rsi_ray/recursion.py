@@ -24,6 +24,7 @@ from rsi_ray.durable import write_durably
 from rsi_ray.errors import ChampionError, SweepError
 from rsi_ray.governed_loop import GovernedLoop, standing_of
 from rsi_ray.loop import Ending, Event, Standing, Terms, Why, improve
+from rsi_ray.mirror import LOOP_FILE, Mirror, bring_back, mirrored, of_loop
 from rsi_ray.observer import Watch, terminated_as_interrupted
 from rsi_ray.oversight import this_user
 from rsi_ray.plan import Plan
@@ -38,8 +39,6 @@ from safety.actor import GovernorClient
 from safety.database import without_password
 from search_spaces.given_trial import spec_from
 
-# in the folder of a run of the loop: what it takes to go on
-LOOP_FILE = "loop.json"
 # before there is a base model
 NOBODY = Standing(generation=0, artifact="", score=math.nan, config={})
 
@@ -114,6 +113,10 @@ def run_recursion(recursion: Recursion, *, resume: str | None = None) -> Outcome
     with quiet_tune(), local_ray() as dashboard, terminated_as_interrupted():
         governor = governor_of(plan)
         storage = plan.folder.parent
+        if plan.artifacts:
+            plan.artifacts.check()
+            if resume:
+                bring_back(plan.artifacts, storage, Path(resume).name)
         folder = (
             run_folder(storage, resume, LOOP_FILE)
             if resume
@@ -122,11 +125,24 @@ def run_recursion(recursion: Recursion, *, resume: str | None = None) -> Outcome
         ledger = without_password(governor.ledger_url())
         text = f"Run {folder.name}, ledger {ledger}\n{dashboard_text(dashboard)}"
         recursion.tell(Event(kind="begun", text=text))
-        with nothing_empty(folder):
+        patterns = of_loop(folder.name, sweep.lineage or folder.name)
+        with nothing_empty(folder), mirrored(plan.artifacts, storage, patterns) as mirror:
+            recursion = replace(recursion, tell=_telling(recursion.tell, mirror))
             loop = _begin(recursion, sweep, plan, folder, governor)
             first = _first_generation(folder, loop.next_generation(), recursion)
-        ending = _run_to_its_end(recursion, loop, first)
+            ending = _run_to_its_end(recursion, loop, first)
         return _outcome(folder, loop.store, ending)
+
+
+def _telling(tell: Callable[[Event], None], mirror: Mirror | None) -> Callable[[Event], None]:
+    """The same; what was verified is in the store, if that works, before it may be promoted."""
+
+    def telling(event: Event) -> None:
+        tell(event)
+        if mirror and event.kind == "verified":
+            mirror.flush()
+
+    return telling
 
 
 def _begin(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 import pandas as pd
 
-from rsi_ray.patience import patiently
+from rsi_ray.patience import while_away
 from rsi_ray.records import best, frame
 from safety import Allow, SafetyError, Status
 from safety import Verdict as Judgement
@@ -61,7 +61,7 @@ def write_table(plan: Plan, study: optuna.Study) -> None:
         table.to_parquet(partial, index=False)
         partial.replace(plan.folder / "results.parquet")
 
-    patiently(write, str(plan.folder))
+    while_away(write, str(plan.folder))
 
 
 def result_of(

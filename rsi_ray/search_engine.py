@@ -7,11 +7,13 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, Protocol
 
 from rsi_ray.api import Sweep
+from rsi_ray.artifact_store import ArtifactStore, patiently
 from rsi_ray.disk import RUN_FILE, WEIGHTS
 from rsi_ray.durable import write_durably
 from rsi_ray.heritage import Parent
@@ -21,6 +23,7 @@ from rsi_ray.observer import Watch
 from rsi_ray.plan import Plan, judge_config
 from rsi_ray.records import Verdict, record_of
 from rsi_ray.runs import is_run, run_folder, study_of_run
+from rsi_ray.stored_weights import SUFFIX
 from rsi_ray.sweep import run_sweep
 from safety import Allow, Claim, judge_claim, limits_from_dict
 from search_spaces.given_trial import spec_from
@@ -111,9 +114,22 @@ class ArchitectureSearchEngine:
         return f"{self.run}-g{generation}" + (f"-{parent.artifact[:8]}" if parent else "")
 
     def weights_of(self, generation: int, parent: Parent | None, found: Found) -> Path:
-        """Where the weights of a candidate lie."""
+        """Where the weights of a candidate lie; they are brought here where they are in a store alone.
+
+        Raises:
+            ArtifactStoreError: the store can't be read.
+        """
         folder = run_folder(Path(self.sweep.storage).expanduser(), self.name_of(generation, parent))
-        return folder / WEIGHTS / f"{found.record['trial_id']}.safetensors"
+        path = folder / WEIGHTS / f"{found.record['trial_id']}{SUFFIX}"
+        store = self._stored(folder)
+        if store and not path.is_file():
+            patiently(partial(store.get, path.name, path))
+        return path
+
+    def _stored(self, folder: Path) -> ArtifactStore | None:
+        """The weights of a run in a store, where there is one."""
+        uri = self.sweep.artifacts
+        return ArtifactStore(uri=uri).at(folder.name).at(WEIGHTS) if uri else None
 
     def _run(self, plan: Plan) -> Searched:
         learner = _learner(plan)
@@ -138,11 +154,13 @@ class ArchitectureSearchEngine:
     def _kept(self, folder: Path) -> list[Found]:
         """The candidates that were trained to the end and whose weights were kept."""
         records = map(record_of, study_of_run(folder).get_trials(deepcopy=False))
+        kept = {path.name for path in (folder / WEIGHTS).glob(f"*{SUFFIX}")}
+        if store := self._stored(folder):
+            patiently(lambda: kept.update(store.names()))
         return [
             Found(number=one["number"], config=one["config"], reported=float(one["score"]), record=one)
             for one in records
-            if one["verdict"] == Verdict.MEASURED
-            and (folder / WEIGHTS / f"{one['trial_id']}.safetensors").is_file()
+            if one["verdict"] == Verdict.MEASURED and f"{one['trial_id']}{SUFFIX}" in kept
         ]
 
     @property

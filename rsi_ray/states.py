@@ -3,89 +3,140 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from rsi_ray.artifact_store import ArtifactStore
+from rsi_ray.errors import ArtifactStoreError
 
 log = logging.getLogger(__name__)
 
 SUFFIX = ".safetensors"
 # a state costs one file; what is lost with a node is at most so long
 CHECKPOINT_SECONDS = 30
+_FAULTS = (OSError, ArtifactStoreError)
+
+Place = Path | ArtifactStore
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """A state that lies in a folder.
+    """A state that is kept.
 
     Attributes:
         digest: of the candidate's configuration.
         reports: that it has made, counted from its first one.
-        path: of the file.
     """
 
     digest: str
     reports: int
-    path: Path
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        return f"{self.digest}-{self.reports}{SUFFIX}"
 
 
-def kept_in(folder: Path) -> Iterator[Kept]:
-    """Every whole state of a folder."""
-    for path in folder.glob(f"*{SUFFIX}"):
-        digest, _, reports = path.stem.rpartition("-")
-        if digest and reports.isdigit():
-            yield Kept(digest=digest, reports=int(reports), path=path)
+def kept_in(place: Place) -> list[Kept]:
+    """Every whole state of a folder, or of one of a store.
+
+    Raises:
+        ArtifactStoreError: the store can't be read.
+    """
+    names = place.names() if isinstance(place, ArtifactStore) else [path.name for path in place.glob("*")]
+    stems = [name.removesuffix(SUFFIX).rpartition("-") for name in names if name.endswith(SUFFIX)]
+    return [
+        Kept(digest=digest, reports=int(reports))
+        for digest, _, reports in stems
+        if digest and reports.isdigit()
+    ]
+
+
+def remove(place: Place, kept: Kept) -> None:
+    """Delete a state, if it is there and the storage lets it be done."""
+    with suppress(*_FAULTS):
+        if isinstance(place, ArtifactStore):
+            place.remove(kept.name)
+        else:
+            (place / kept.name).unlink(missing_ok=True)
 
 
 class States:
     """Keeps the newest state of the candidate that this process trains, now and then.
 
     Args:
-        folder: that every node reaches.
+        place: a folder that every node reaches, or one of a store.
         seconds: between two of a candidate's states; None for none at all.
         clock: seconds, monotonic.
     """
 
     def __init__(
-        self, folder: Path, seconds: float | None, clock: Callable[[], float] = time.monotonic
+        self, place: Place, seconds: float | None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._folder, self._seconds, self._clock = folder, seconds, clock
+        self._place, self._seconds, self._clock = place, seconds, clock
         self._since = clock()
+        self._newest: Kept | None = None
 
     def begin(self, digest: str) -> Kept | None:
         """Count from now on; the newest state of a candidate, None where there is none."""
-        self._since = self._clock()
+        self._since, self._newest = self._clock(), None
         if self._seconds is None:
             return None
-        return max(self._of(digest), key=lambda kept: kept.reports, default=None)
+        try:
+            found = [kept for kept in kept_in(self._place) if kept.digest == digest]
+        except _FAULTS as error:
+            log.warning("a candidate begins anew, its states can't be looked for: %s", error)
+            return None
+        self._newest = max(found, key=lambda kept: kept.reports, default=None)
+        return self._newest
 
-    def _of(self, digest: str) -> list[Kept]:
-        return [kept for kept in kept_in(self._folder) if kept.digest == digest]
+    def read(self, kept: Kept, restore: Callable[[Path], None]) -> None:
+        """Give the file of a state to who restores it.
+
+        Raises:
+            ArtifactStoreError: it can't be fetched.
+        """
+        if not isinstance(self._place, ArtifactStore):
+            restore(self._place / kept.name)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / kept.name
+            self._place.get(kept.name, path)
+            restore(path)
 
     def keep(self, digest: str, reports: int, save: Callable[[Path], None]) -> None:
         """Write a state where one is due; a storage that is away costs the state, not the candidate."""
         if self._seconds is None or self._clock() - self._since < self._seconds:
             return
         self._since = self._clock()
+        before, kept = self._newest, Kept(digest=digest, reports=reports)
         try:
-            self._write(digest, reports, save)
-        except OSError as error:
-            log.warning("%s: the state of a candidate can't be written, it goes on: %s", self._folder, error)
+            self._write(kept, save)
+        except _FAULTS as error:
+            log.warning("the state of a candidate can't be written, it goes on: %s", error)
+            return
+        self._newest = kept
+        if before and before != kept:
+            remove(self._place, before)
 
-    def _write(self, digest: str, reports: int, save: Callable[[Path], None]) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        older, target = self._of(digest), self._folder / f"{digest}-{reports}{SUFFIX}"
-        partial = target.with_suffix(".partial")
+    def _write(self, kept: Kept, save: Callable[[Path], None]) -> None:
+        if isinstance(self._place, ArtifactStore):
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / kept.name
+                save(path)
+                self._place.put(path, kept.name)
+            return
+        self._place.mkdir(parents=True, exist_ok=True)
+        partial = self._place / f"{kept.name}.partial"
         save(partial)
-        partial.replace(target)
-        for kept in older:
-            if kept.path != target:
-                kept.path.unlink(missing_ok=True)
+        partial.replace(self._place / kept.name)
 
-    def forget(self, digest: str) -> None:
+    def forget(self) -> None:
         """The candidate has ended, or nothing goes on from its state."""
-        with suppress(OSError):
-            for kept in self._of(digest):
-                kept.path.unlink(missing_ok=True)
+        if self._newest:
+            remove(self._place, self._newest)
+        self._newest = None

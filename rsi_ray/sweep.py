@@ -7,28 +7,42 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import optuna
 import ray
 from optuna.trial import FrozenTrial
+from pyarrow.fs import PyFileSystem
 from ray import tune
 from ray.tune import TuneError
 from ray.tune.schedulers import TrialScheduler
 
 from rsi_ray.connection import local_ray
-from rsi_ray.disk import STATES, TUNE, WEIGHTS, nothing_empty, open_folder, prune_states, prune_weights
+from rsi_ray.disk import (
+    STATES,
+    TUNE,
+    WEIGHTS,
+    kept_trials,
+    nothing_empty,
+    open_folder,
+    prune_states,
+    prune_weights,
+)
 from rsi_ray.errors import SweepError
 from rsi_ray.examination import smallest_gpu
 from rsi_ray.log_tail import log_tail
+from rsi_ray.mirror import mirrored, of_sweep
 from rsi_ray.observer import Observer, Watch, signals_as_stop
 from rsi_ray.plan import Plan, check_plan, judge_config
 from rsi_ray.redraw import redraw
 from rsi_ray.result import Result, result_of, write_table
 from rsi_ray.sampling import METRIC, MOST_LOST, OptunaSearcher
 from rsi_ray.schedulers import recall
+from rsi_ray.stored_weights import settle_weights
 from rsi_ray.study import scores_by_report, trained_count
 from rsi_ray.sweep_emergency import require_running, shut_down_if_frozen
 from rsi_ray.trial_resources import TrialResources, fitting, placed, placement_of
+from rsi_ray.tune_storage import CheckpointStorage
 from rsi_ray.worker import Candidate
 from safety import Governor, SafetyError, looser_fields
 from safety.actor import GovernorClient, connect, connect_to_any
@@ -68,6 +82,9 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
         log_tail() as tail,
     ):  # fmt: skip
         plan = placed(plan, smallest_gpu)
+        # a loop has looked when it began: an hour later, workers wait for a store that fails
+        if plan.artifacts and not plan.sweep:
+            plan.artifacts.check()
         governor = governor_of(plan)
         plan = replace(plan, ledger_url=governor.ledger_url(), governor_key=governor.public)
         require_running(plan, governor, tail.lines)
@@ -81,7 +98,12 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
         )
         concurrent = plan.concurrent or fitting(plan, ray.cluster_resources())
         stop.after(plan.seconds)
-        with open_folder(plan) as (study, interrupted):
+        # a generation of the loop is in the mirror of its run
+        patterns = () if plan.sweep else of_sweep(plan.name)
+        with (
+            open_folder(plan) as (study, interrupted),
+            mirrored(plan.artifacts if patterns else None, plan.folder.parent, patterns),
+        ):
             plan = bound(plan, governor)
             if plan.resumed:
                 _draw_again(plan, study)
@@ -96,6 +118,9 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
             finally:
                 write_table(plan, study)
                 prune_weights(plan, study)
+                if plan.stored:
+                    kept = kept_trials(plan, study)
+                    settle_weights(plan.stored.at(WEIGHTS), plan.folder / WEIGHTS, kept)
                 prune_states(plan, study)
         result = result_of(
             plan,
@@ -226,8 +251,8 @@ def _tuner(
         job=plan.job,
         authority=governor,
         sweep=plan.on_ledger,
-        weights=plan.folder / WEIGHTS,
-        states=plan.folder / STATES,
+        weights=plan.kept_in(WEIGHTS),
+        states=plan.kept_in(STATES),
         state_seconds=plan.checkpoint_seconds,
         threads=plan.cpus,
         run=plan.name if plan.sweep else "",
@@ -245,7 +270,7 @@ def _tuner(
         ),
         run_config=tune.RunConfig(
             name=TUNE,
-            storage_path=str(plan.folder.resolve()),
+            **_storage(plan),
             stop=GovernedStopper(governance, METRIC),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             failure_config=tune.FailureConfig(max_failures=MOST_LOST),
@@ -253,3 +278,11 @@ def _tuner(
             verbose=0,
         ),
     )
+
+
+def _storage(plan: Plan) -> dict[str, Any]:
+    """Where Tune keeps the checkpoints of trials."""
+    if plan.stored is None:
+        return {"storage_path": str(plan.folder.resolve())}
+    files = PyFileSystem(CheckpointStorage(plan.stored, plan.folder.resolve()))
+    return {"storage_path": plan.stored.opened()[1], "storage_filesystem": files}

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from safety import ArtifactError, read_artifact
+from safety import ArtifactError, read_artifact, same_artifact
 from search_spaces.first_weights import distinct
 
 __all__ = ["distinct", "load_weights", "put_weights", "read_weights"]
@@ -49,30 +49,31 @@ def _told(tensor: Tensor | None) -> str:
     )
 
 
-def read_weights(path: Path, digest: str) -> dict[str, Tensor]:
+def read_weights(path: Path, digest: str, content: bytes | None = None) -> dict[str, Tensor]:
     """The tensors of a safetensors file by name; a pickle is never loaded.
 
     Args:
         path: of the file.
         digest: SHA-256 of its bytes, which are read once, in hex.
+        content: of the file, where it isn't on this machine.
 
     Raises:
         ArtifactError: it is another file, a link, or no safetensors; in one line.
     """
-    content = read_artifact(path, digest)
+    content = read_artifact(path, digest) if content is None else same_artifact(path, content, digest)
     try:
         return load(content)
     except SafetensorError as error:
         raise ArtifactError(f"artifact {path}: no safetensors: {error}") from None
 
 
-def load_weights(model: nn.Module, path: Path, digest: str) -> None:
+def load_weights(model: nn.Module, path: Path, digest: str, content: bytes | None = None) -> None:
     """Put the weights of a safetensors file into a model of the architecture that it is said to be of.
 
     Raises:
         ArtifactError: see `read_weights`; or it is of another architecture.
     """
-    weights = read_weights(path, digest)
+    weights = read_weights(path, digest, content)
     try:
         put_weights(model, weights)
     except ValueError as error:

@@ -94,6 +94,7 @@ def sweep_of(config: SweepConfig) -> Sweep:
         checkpoint_seconds=config.checkpoint_seconds,
         max_failures=config.max_failures,
         storage=config.storage,
+        artifacts=config.artifacts,
         ledger=config.ledger,
         governor_key=config.governor_key,
         checkpoints=config.checkpoints,

@@ -13,13 +13,15 @@ from typing import Any
 import torch
 from ray.tune import Trainable
 
+from rsi_ray.artifact_store import ArtifactStore
 from rsi_ray.crew import Assignment, Crew
 from rsi_ray.cuda_memory import CudaMemory, OutOfMemory, give_back
 from rsi_ray.cuda_memory import told as told_out_of_memory
 from rsi_ray.device_metrics import ToldMemory
+from rsi_ray.errors import WorkerLost
 from rsi_ray.job import Job, Run, TrainingJob
-from rsi_ray.patience import patiently
 from rsi_ray.states import States
+from rsi_ray.stored_weights import export_weights
 from safety import (
     Authority,
     Grant,
@@ -47,8 +49,8 @@ class Candidate(Trainable):
         job: Job,
         authority: Authority,
         sweep: str,
-        weights: Path,
-        states: Path,
+        weights: Path | ArtifactStore,
+        states: Path | ArtifactStore,
         state_seconds: float | None = None,
         threads: int = 1,
         run: str = "",
@@ -60,8 +62,8 @@ class Candidate(Trainable):
             job: what a candidate does.
             authority: the governor.
             sweep: name of the sweep.
-            weights: folder for the weights of candidates that were trained to the end.
-            states: folder for what another node goes on from where this one is lost.
+            weights: where the weights of candidates go that were trained to the end.
+            states: where that goes which another node goes on from where this one is lost.
             state_seconds: between two such states of a candidate; None for none.
             threads: of torch on the CPU, in each process that trains.
             run: its name, a generation's where the sweep is a loop's.
@@ -129,7 +131,7 @@ class Candidate(Trainable):
         usage = grant.used(reports=self._reports, elapsed_ms=self._keeper.elapsed_ms())
         result = {**report, **told(grant, usage), "done": done}
         if done:
-            self._states.forget(self._digest)
+            self._states.forget()
             self._close()
         return result
 
@@ -142,7 +144,7 @@ class Candidate(Trainable):
         holder = f"{os.getpid()}@{self._local_ip}"
         self._keeper.begin(key, self._digest, holder, measured)
         with self._keeper.computing():
-            self._run = self._begun_by_crew() or self._job.begin(self.config)
+            self._build()
 
     def _begun_by_crew(self) -> Crew | None:
         """The candidate in training by several workers; None where this process trains it alone."""
@@ -173,12 +175,19 @@ class Candidate(Trainable):
             return
         with self._keeper.computing():
             try:
-                self._required_run().restore(kept.path)
+                self._states.read(kept, self._required_run().restore)
                 self._iteration = kept.reports
+            except WorkerLost:
+                raise
             except Exception as error:  # torn, exchanged, or of another version
-                log.warning("%s: begins anew, its state can't be read: %s", kept.path, error)
-                self._states.forget(self._digest)
-                self._run = self._begun_by_crew() or self._job.begin(self.config)
+                log.warning("%s: begins anew, its state can't be read: %s", self.trial_id, error)
+                self._states.forget()
+                self._build()
+
+    def _build(self) -> None:
+        self._crew.end()
+        self._crew = Crew()
+        self._run = self._begun_by_crew() or self._job.begin(self.config)
 
     def _cut_short(self, grant: Grant) -> Usage:
         reports = grant.next_report(self._reports)
@@ -193,15 +202,7 @@ class Candidate(Trainable):
         self._close()
 
     def _export(self) -> None:
-        # as long as its lease lets it: nothing is computed meanwhile
-        patiently(self._write_weights, str(self._weights))
-
-    def _write_weights(self) -> None:
-        self._weights.mkdir(parents=True, exist_ok=True)
-        target = self._weights / f"{self.trial_id}.safetensors"
-        partial = target.with_suffix(".partial")
-        self._required_run().export(partial)
-        partial.replace(target)
+        export_weights(self._weights, self.trial_id, self._required_run().export)
 
     def _required_run(self) -> Run:
         if self._run is None:

@@ -31,7 +31,15 @@ def read_artifact(path: Path, digest: str) -> bytes:
     Raises:
         ArtifactError: it is another file, a symbolic link, no plain file, or can't be read.
     """
-    content = read_plain_file(path)
+    return same_artifact(path, read_plain_file(path), digest)
+
+
+def same_artifact(path: Path, content: bytes, digest: str) -> bytes:
+    """A file's bytes as another machine has sent them, which are those of a digest.
+
+    Raises:
+        ArtifactError: they are another file's.
+    """
     found = hashlib.sha256(content).hexdigest()
     if found != digest:
         raise ArtifactError(f"artifact {path}: expected the file of digest {digest!r:.66}, found {found}")

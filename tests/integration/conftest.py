@@ -20,6 +20,7 @@ from rsi_ray.samplers import SAMPLERS
 from safety import Budget, Lease, Ledger, limits_from_dict
 from safety.governor_process import NAME, NAMESPACE
 from tests.integration.jobs import REPORTS, BehavingJob
+from tests.s3_server import KEYS
 
 BOUNDS = {"max_params": 1000, "max_flops": 10**9, "max_memory": 10**9, "max_performance": {"danger": 0.5}}
 
@@ -32,6 +33,8 @@ def start_ray() -> None:
     with pytest.MonkeyPatch.context() as patch:
         # its workers inherit it, whichever driver they work for
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+        for name, value in KEYS.items():
+            patch.setenv(name, value)
         ray.init(address="local", num_cpus=CPUS, log_to_driver=False, logging_level=logging.ERROR)
 
 

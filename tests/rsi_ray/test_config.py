@@ -1,12 +1,14 @@
 """A sweep's file: spaces, tasks and own classes by kind, and what is wrong in it said in one line."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
 from rsi_ray import Sweep
+from rsi_ray.artifact_store import ArtifactStore
 from rsi_ray.config import load_config, load_example, parse_config
 from rsi_ray.errors import RunError, SweepError
 from rsi_ray.example_files import example_file, examples
@@ -276,3 +278,28 @@ def test_a_budget_that_is_none_is_refused_with_its_field(budget, bad):
     text = f"limits: {{bounds: {bounds}, {budget}: {{trials: {bad}}}}}\n"
     with pytest.raises(DocumentError, match=rf"f\.yaml:1: limits.{budget}.trials"):
         parse_config(parse_yaml(text, source="f.yaml"), folder=Path("/data"))
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("s3://KEY:HIDDEN@bucket/x", "f.yaml:1: artifacts: s3://bucket/x: there is a key in it"),
+        ("nonsense", "f.yaml:1: artifacts: nonsense: expected a URI of s3://"),
+    ],
+)
+def test_artifacts_that_no_store_can_be_opened_by_are_refused_without_their_keys(uri, expected):
+    with pytest.raises(DocumentError, match=re.escape(expected)) as told:
+        parse_config(parse_yaml(f"artifacts: {uri}\n{LIMITS}", source="f.yaml"), folder=Path("/data"))
+    assert "HIDDEN" not in str(told.value)
+
+
+def test_artifacts_are_the_sweeps_and_a_storage_that_is_none_is_refused():
+    text = (
+        f"artifacts: s3://bucket/x\nstorage: /runs\nspace: {{kind: conv}}\ntask: {{kind: digits}}\n{LIMITS}"
+    )
+    plan = sweep_of(parse_config(parse_yaml(text, source="f.yaml"), folder=Path("/data"))).checked_plan()
+    assert plan.stored == ArtifactStore(uri="s3://bucket/x", below="sweep")
+    wrong = parse_yaml(text.replace("/runs", "s3://bucket/x"), source="f.yaml")
+    sweep = sweep_of(parse_config(wrong, folder=Path("/data")))
+    with pytest.raises(SweepError, match="storage: s3://bucket/x, expected a folder"):
+        sweep.checked_plan()

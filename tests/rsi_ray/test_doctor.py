@@ -117,3 +117,11 @@ def test_who_may_speak_to_the_cluster(changes: dict[str, Any], about: str, level
 )
 def test_governor_switch_and_drill(watch: Watch, expected: list[Any]):
     assert bad(judged(watch=watch)) == expected
+
+
+def test_where_workers_write_into_a_store_its_reach_is_told_and_not_the_folders():
+    far = replace(NODE, address="10.0.0.3", artifacts="s3://b: down", storage="/x is not the storage")
+    found = findings([NODE, far], ACCESS, WATCH, HERE, NOW, artifacts="s3://b")
+    assert bad(found) == [("artifacts", "FAIL", "10.0.0.3: s3://b: down")]
+    well = findings([NODE], ACCESS, WATCH, HERE, NOW, artifacts="s3://b")
+    assert "artifacts       every node reads and writes s3://b" in "\n".join(lines(well))

@@ -77,6 +77,16 @@ def test_a_node_that_sees_another_storage_says_so(tmp_path: Path):
     assert "is not the storage of the head" in probe.facts(str(tmp_path), "mark")["storage"]
 
 
+def test_a_node_that_does_not_reach_the_store_says_so_in_one_line(tmp_path: Path):
+    probe = examination.Probe()
+    (tmp_path / "file").touch()
+    assert probe.facts(str(tmp_path), "mark", (), f"file://{tmp_path}/share")["artifacts"] == ""
+    told = probe.facts(str(tmp_path), "mark", (), f"file://{tmp_path}/file")["artifacts"]
+    assert told.startswith(f"file://{tmp_path}/file: ")
+    assert "\n" not in told
+    assert probe.facts(str(tmp_path), "mark")["artifacts"] == ""
+
+
 def test_a_ledger_on_another_host_is_opened_by_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     class Governor:
         def ledger_url(self) -> str:

@@ -77,7 +77,7 @@ def evaluated_again(tmp_path, governor):
     forged = judged(0.9, artifact_digest(weights))
     write_judged(tmp_path / "evaluations" / "abc.json", forged)
     nothing = dict.fromkeys(("modifier", "store", "space", "proxies", "after_shutdown"))
-    engine = SimpleNamespace(run="loop-1")
+    engine = SimpleNamespace(run="loop-1", sweep=SimpleNamespace(artifacts=None))
     loop = GovernedLoop(
         engine=engine, governor=governor, limits=limits_from_dict({"bounds": BOUNDS}), seeds=0, **nothing
     )

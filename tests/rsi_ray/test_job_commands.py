@@ -84,6 +84,11 @@ def submit(folder: Path, command_here: Command, *words: str, **changes: Any) -> 
             {},
             "/opt/py -m rsi_ray run --resume tiny-1 --storage /d --trials '3; reboot'",
         ),
+        (
+            ("--resume", "tiny-1", "--storage", "/d"),
+            {"artifacts": "s3://b/x?a=b&c=d"},
+            "python3 -m rsi_ray run --resume tiny-1 --artifacts 's3://b/x?a=b&c=d' --storage /d",
+        ),
     ],
 )
 def test_a_job_is_the_command_that_runs_the_file_there(
@@ -104,6 +109,13 @@ def test_a_job_is_the_command_that_runs_the_file_there(
     assert jobs.carried == {"my sweep.yaml"}
     assert f"`rsi-ray stop {one['id']}` ends it" in out
     assert out.endswith("hello\n")
+
+
+def test_a_key_in_the_artifacts_is_told_to_nobody(tmp_path: Path, command_here: Command, jobs: FakeJobs):
+    code, out, err = submit(tmp_path, command_here, artifacts="s3://KEY:HIDDEN@bucket/x")
+    assert (code, jobs.submitted) == (2, [])
+    assert "my sweep.yaml:1: artifacts: s3://bucket/x: there is a key in it" in err
+    assert "HIDDEN" not in out + err
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rsi_ray.patience import AWAY_SECONDS, patiently
+from rsi_ray.patience import AWAY_SECONDS, while_away
 
 
 class Away:
@@ -26,7 +26,7 @@ class Away:
 
 def test_a_storage_that_is_away_for_a_minute_is_waited_for_and_told_of_once(caplog):
     away = Away(120)
-    assert patiently(away, "study.log", clock=away.clock, sleep=away.sleep) == "done"
+    assert while_away(away, "study.log", clock=away.clock, sleep=away.sleep) == "done"
     assert away.now == 60
     assert [record.getMessage() for record in caplog.records] == [
         "study.log: its storage is away, waiting for it: [Errno 5] Input/output error",
@@ -37,11 +37,11 @@ def test_a_storage_that_is_away_for_a_minute_is_waited_for_and_told_of_once(capl
 def test_a_storage_that_stays_away_is_a_fault():
     away = Away(10**6)
     with pytest.raises(OSError, match="Input/output"):
-        patiently(away, "study.log", clock=away.clock, sleep=away.sleep)
+        while_away(away, "study.log", clock=away.clock, sleep=away.sleep)
     assert away.now == AWAY_SECONDS
 
 
 def test_what_is_no_storages_fault_is_not_tried_again(caplog):
     with pytest.raises(ZeroDivisionError):
-        patiently(lambda: 1 // 0, "study.log")
+        while_away(lambda: 1 // 0, "study.log")
     assert caplog.records == []

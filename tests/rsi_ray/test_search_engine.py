@@ -6,12 +6,17 @@ from pathlib import Path
 
 import pytest
 from optuna.samplers import RandomSampler
+from optuna.trial import create_trial
 
 from rsi_ray import Sweep, search_engine
-from rsi_ray.disk import open_folder
+from rsi_ray.artifact_store import ArtifactStore
+from rsi_ray.disk import RUN_FILE, STUDY_FILE, open_folder
 from rsi_ray.heritage import Parent
 from rsi_ray.loop import Found, Standing
+from rsi_ray.records import RECORD
 from rsi_ray.search_engine import LEARNED, ArchitectureSearchEngine
+from rsi_ray.stored_weights import export_weights
+from rsi_ray.study import open_study
 from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
 from safety import DocumentError
 from search_spaces import MLPSpace
@@ -111,6 +116,24 @@ def test_a_candidates_weights_lie_in_its_generations_folder(tmp_path):
     (folder / "run.json").write_text("{}")
     found = Found(number=0, config={}, reported=0.5, record={"trial_id": "abc"})
     assert engine_of(tmp_path).weights_of(2, parent, found) == folder / "weights" / "abc.safetensors"
+
+
+def test_weights_that_are_in_a_store_alone_are_known_and_brought_when_they_are_needed(tmp_path):
+    uri = f"file://{tmp_path}/share"
+    engine = engine_of(tmp_path / "runs", artifacts=uri)
+    folder = tmp_path / "runs" / engine.name_of(0, None)
+    folder.mkdir(parents=True)
+    (folder / RUN_FILE).touch()
+    study = open_study(folder / STUDY_FILE, folder.name, RandomSampler())
+    for trial_id in ("abc", "pruned"):
+        record = {"verdict": "measured", "trial_id": trial_id, "number": 0, "config": {}, "score": 0.5}
+        study.add_trial(create_trial(value=0.5, user_attrs={RECORD: record}))
+    export_weights(
+        ArtifactStore(uri=uri).at(f"{folder.name}/weights"), "abc", lambda to: to.write_bytes(b"w")
+    )
+    (found,) = engine._kept(folder)
+    path = engine.weights_of(0, None, found)
+    assert (path, path.read_bytes()) == (folder / "weights" / "abc.safetensors", b"w")
 
 
 @pytest.mark.parametrize(("params", "is_safe"), [(100_000, True), (100, False)])

@@ -54,6 +54,18 @@ def test_weights_of_another_architecture_are_refused_and_nothing_is_changed(tmp_
     assert model.weight.equal(before)
 
 
+def test_weights_that_came_along_are_put_in_where_the_file_is_on_another_machine(tmp_path):
+    model, content = nn.Linear(3, 2), save(GOOD)
+    load_weights(model, tmp_path / "elsewhere", hashlib.sha256(content).hexdigest(), content)
+    assert model.weight.eq(1).all()
+
+
+def test_weights_that_came_along_and_are_others_are_refused(tmp_path):
+    digest = written(tmp_path / "w", save(GOOD))
+    with pytest.raises(ArtifactError, match="expected the file of digest"):
+        load_weights(nn.Linear(3, 2), tmp_path / "w", digest, save({**GOOD, "bias": torch.zeros(2)}))
+
+
 class Payload:
     """A pickle that warns where it is loaded."""
 
