@@ -196,6 +196,7 @@ class TrainingJob:
         """A trainer of the candidate, before its first epoch, in each of the processes that train it."""
         training, seed = self.candidate(config).training, candidate_seed(self.seed, config)
         members = training.members
+        self._hold(config)  # once: what is there already may stay beside it
         if members.count == 1:
             return self._alone(config, training, seed, latency=self.latency, group=group)
         alone = [
@@ -219,7 +220,10 @@ class TrainingJob:
         latency: bool,
         group: TrainingGroup = ALONE,
     ) -> Trainer:
-        candidate, model = self.candidate(config), self.model(config, seed, sharded=group.sharded)
+        candidate = self.candidate(config)
+        # what is to be shared out may be too large for a GPU
+        device = torch.device("cpu") if group.sharded else self.device
+        model = build(self.space, candidate.spec, seed=seed, device=device)
         if self.parent:
             self.parent.give(self.space, candidate.spec, model)
         return Trainer(
@@ -234,15 +238,13 @@ class TrainingJob:
             group=group,
         )
 
-    def model(self, config: Mapping[str, Any], seed: int, *, sharded: bool = False) -> nn.Module:
-        """A candidate with its own first weights; on a GPU its process takes no more than it claims.
+    def model(self, config: Mapping[str, Any], seed: int) -> nn.Module:
+        """A candidate with its own first weights; on a GPU its process takes no more than it claims."""
+        self._hold(config)
+        return build(self.space, self.candidate(config).spec, seed=seed, device=self.device)
 
-        What is to be shared out is built on the CPU: it may be too large for a GPU.
-        """
-        candidate = self.candidate(config)
-        hold_to(self._placed(candidate)[1], self.device)
-        device = torch.device("cpu") if sharded else self.device
-        return build(self.space, candidate.spec, seed=seed, device=device)
+    def _hold(self, config: Mapping[str, Any]) -> None:
+        hold_to(self._placed(self.candidate(config))[1], self.device)
 
     def _is_stacked(self, candidate: Candidate) -> bool:
         members, cost = candidate.training.members, self._cost(candidate)
