@@ -26,7 +26,7 @@ from rsi_ray.examination import gpus
 from rsi_ray.hyperparameters import TrainingChoices
 from rsi_ray.job import TrainingJob
 from rsi_ray.placement import AUTO, Gpus, Resources
-from rsi_ray.train import Training
+from rsi_ray.training import Training
 from safety.governor_process import NAME, NAMESPACE
 from safety.resources import resident_bytes
 from search_spaces import TransformerSpace

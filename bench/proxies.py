@@ -20,7 +20,8 @@ import torch
 
 from rsi_ray.scoring import loss_of
 from rsi_ray.tasks import Task, breast_cancer_task, built_in_task, digits_task
-from rsi_ray.train import Trainer, Training, build, train
+from rsi_ray.train import Trainer, build, train
+from rsi_ray.training import Training
 from rsi_ray.zero_cost import PROXIES, by_rank, measured, proxies_flops, ranked
 from search_spaces import ConvSpace, MLPSpace, RandomTrial, SearchSpace, TransformerSpace
 

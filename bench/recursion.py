@@ -41,7 +41,7 @@ from bench.flops_curve import Curve, best_of, reaching, shortest
 from bench.loop_search import Course, LoopSearch
 from rsi_ray.api import Sweep
 from rsi_ray.config import load_example
-from rsi_ray.train import Training
+from rsi_ray.training import Training
 from rsi_ray.wiring import sweep_of
 
 # constant: where a parent's rate has fallen to nothing, its child spends its first epochs on going back

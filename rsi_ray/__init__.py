@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rsi_ray.recursive_self_improvement import RecursiveSelfImprovement
     from rsi_ray.result import Result
     from rsi_ray.tasks.task import Batch, Task
-    from rsi_ray.train import Training
+    from rsi_ray.training import Training
 
 __all__ = [
     "Batch",
@@ -38,7 +38,7 @@ _HOMES = {
     "Sweep": "rsi_ray.api",
     "SweepError": "rsi_ray.errors",
     "Task": "rsi_ray.tasks.task",
-    "Training": "rsi_ray.train",
+    "Training": "rsi_ray.training",
     "TrainingChoices": "rsi_ray.hyperparameters",
 }
 

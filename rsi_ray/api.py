@@ -48,7 +48,7 @@ from rsi_ray.study import TOLD, trial_of
 from rsi_ray.sweep import run_sweep
 from rsi_ray.table_job import TableJob
 from rsi_ray.tasks.task import Task
-from rsi_ray.train import Training
+from rsi_ray.training import Training
 from safety import Document, Limits, limits_from_dict, limits_from_yaml, validate
 from safety.names import plain_name
 from search_spaces.given_trial import spec_from

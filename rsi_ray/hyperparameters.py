@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar, cast, get_args
 
 from rsi_ray.members import Members
-from rsi_ray.train import Schedule, Training
+from rsi_ray.training import Schedule, Training
 from search_spaces.sizes import problems_of_choices, problems_of_sizes, refuse
 from search_spaces.space import SearchSpace, Suggest
 

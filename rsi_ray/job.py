@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors.torch import load, save_file
 from torch import nn
 
 from rsi_ray.cuda_memory import begin_cuda, hold_to
@@ -23,9 +21,11 @@ from rsi_ray.placement import Gpus, Placement, Resources, Strategy, Workers
 from rsi_ray.resident import kept_bytes
 from rsi_ray.stacked import can_stack
 from rsi_ray.tasks.task import Task
-from rsi_ray.train import Trainer, Training, build, planned_flops
+from rsi_ray.train import Trainer, build
+from rsi_ray.training import Training, planned_flops
 from rsi_ray.training_group import ALONE, TrainingGroup
-from safety import Claim, Measured, read_plain_file, request_digest
+from rsi_ray.training_run import TrainingRun
+from safety import Claim, Measured, request_digest
 from search_spaces.convnet import ConvSpace
 from search_spaces.cost import Cost
 from search_spaces.given_trial import spec_from
@@ -321,50 +321,6 @@ class Candidate:
 
     spec: Any
     training: Training
-
-
-class TrainingRun:
-    """A trainer with its state, of all members, in safetensors files."""
-
-    def __init__(self, trainer: Trainer | MemberTrainer, spec: Any) -> None:
-        self._trainer = trainer
-        self._spec = spec
-
-    def next_report(self) -> dict[str, object]:
-        """Train one epoch: score, domains, loss, samples."""
-        report = self._trainer.run_epoch()
-        told: dict[str, object] = {
-            "score": report.score,
-            "domains": dict(report.domains),
-            "loss": report.loss,
-            "samples": report.samples,
-        }
-        told |= report.chosen.told() if report.chosen else {}
-        return told if report.latency_ms is None else {**told, "latency_ms": report.latency_ms}
-
-    def save(self, path: Path) -> None:
-        """Weights, optimizer state and epoch."""
-        save_file(self._trainer.state(), path)
-
-    def restore(self, path: Path) -> None:
-        """Continue from `save`.
-
-        Raises:
-            ArtifactError: it is a link.
-            SafetensorError: it is no safetensors file, such as a pickle, which is never loaded.
-        """
-        self._trainer.load_state(load(read_plain_file(path)))
-
-    def export(self, path: Path) -> None:
-        """Weights alone, of one member, with the spec as metadata."""
-        save_file(self._trainer.weights(), path, metadata={"spec": json.dumps(_plain(self._spec))})
-
-
-def _plain(spec: Any) -> Any:
-    """A spec as JSON tells it; a user's own may be anything."""
-    if is_dataclass(spec) and not isinstance(spec, type):
-        return asdict(spec)
-    return spec if isinstance(spec, bool | int | float | str | list | dict) else repr(spec)
 
 
 def candidate_seed(seed: int, config: Mapping[str, Any]) -> int:

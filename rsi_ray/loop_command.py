@@ -23,7 +23,8 @@ from rsi_ray.approvers import (
     named_signer,
     policy_from_yaml,
 )
-from rsi_ray.config import RecursionConfig, SweepConfig
+from rsi_ray.config import SweepConfig
+from rsi_ray.config_sections import RecursionConfig
 from rsi_ray.errors import SweepError
 from rsi_ray.log_tail import log_tail
 from rsi_ray.loop import Why

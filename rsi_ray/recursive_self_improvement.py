@@ -25,7 +25,7 @@ from rsi_ray.recursion import Outcome, Recursion, ports_of, run_recursion
 from rsi_ray.search_engine import ArchitectureSearchEngine
 from rsi_ray.self_modification import SelfModificationEngine
 from rsi_ray.tasks import built_in_task
-from rsi_ray.train import Training
+from rsi_ray.training import Training
 from safety import Ledger, LedgerError, Promotion, limits_from_dict
 from safety.improvement import improvement, is_runaway
 from search_spaces.parameters import parameters_of

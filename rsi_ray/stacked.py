@@ -13,7 +13,8 @@ from torch.func import functional_call, vmap
 from rsi_ray.device_data import tensor_on
 from rsi_ray.folding import Folding
 from rsi_ray.scoring import loss_on
-from rsi_ray.train import BETAS, Batches, Report, Trainer, learning_rate_at
+from rsi_ray.train import BETAS, Batches, Report, Trainer
+from rsi_ray.training import learning_rate_at
 from rsi_ray.weights import distinct
 from search_spaces.space import Sample
 

@@ -18,7 +18,7 @@ from rsi_ray.members import Members
 from rsi_ray.own import own_class, own_task
 from rsi_ray.sections import KIND, OwnSection, options_of, section_of
 from rsi_ray.tasks import TASKS, Task
-from rsi_ray.train import Training
+from rsi_ray.training import Training
 from safety import Limits, StrictModel
 from search_spaces import ConvSpace, Head, ImageHead, MLPSpace, TableHead, TransformerSpace
 from search_spaces.tabular import load_table

@@ -10,7 +10,7 @@ import torch
 
 from bench import gpu
 from bench.gpu import SIZES, Size
-from rsi_ray.train import Training
+from rsi_ray.training import Training
 
 TINY = Size(name="tiny", depth=1, width=16, head_size=8, batch_size=2, length=8, classes=16)
 

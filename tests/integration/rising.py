@@ -17,7 +17,7 @@ from rsi_ray.cli import main
 from rsi_ray.oversight import this_user
 from rsi_ray.proposal import Proposal
 from rsi_ray.recursion import Outcome, Recursion, run_recursion
-from rsi_ray.train import Training
+from rsi_ray.training import Training
 from safety import Decision, Ledger
 from safety.approval import Request
 from tests.integration.rising_task import LevelledTask, RisingSpace, RisingTask

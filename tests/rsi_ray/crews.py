@@ -16,7 +16,7 @@ from rsi_ray.crew_worker import work
 from rsi_ray.job import TrainingJob
 from rsi_ray.placement import Strategy
 from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
-from rsi_ray.train import Training
+from rsi_ray.training import Training
 from search_spaces import MLPSpace
 
 # neither is a multiple of two

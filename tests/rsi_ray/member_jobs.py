@@ -11,7 +11,7 @@ from rsi_ray.job import TrainingJob
 from rsi_ray.member_trainer import MemberTrainer
 from rsi_ray.members import Members
 from rsi_ray.tasks.task import Batch
-from rsi_ray.train import Training
+from rsi_ray.training import Training
 from search_spaces import ConvSpace, ImageHead, MLPSpace, TransformerSpace
 from tests.rsi_ray.test_job import CONFIG, TASK
 from tests.rsi_ray.test_train import Echo

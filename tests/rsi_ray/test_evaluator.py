@@ -14,7 +14,7 @@ from rsi_ray.evaluation import Subject, evaluation_claim
 from rsi_ray.evaluator import Reported, evaluate_under_lease
 from rsi_ray.job import TrainingJob
 from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
-from rsi_ray.train import Training
+from rsi_ray.training import Training
 from safety import (
     Allow,
     ArtifactError,

@@ -8,7 +8,7 @@ import optuna
 import pytest
 
 from rsi_ray.hyperparameters import TrainingChoices, space_for
-from rsi_ray.train import Training
+from rsi_ray.training import Training
 from search_spaces import Head, RandomTrial, TransformerSpace
 from search_spaces.given_trial import GivenTrial
 

@@ -19,7 +19,7 @@ from rsi_ray.job import TrainingJob
 from rsi_ray.resident import kept_bytes
 from rsi_ray.scoring import LATENCY_FORWARDS
 from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
-from rsi_ray.train import Training, planned_flops
+from rsi_ray.training import Training, planned_flops
 from safety import ArtifactError
 from search_spaces import Cost, Head, MLPSpace, RandomTrial, TransformerSpace
 from search_spaces.transformer_memory import mixed_memory_bytes

@@ -11,7 +11,8 @@ from rich.console import Console
 
 from rsi_ray import loop_command
 from rsi_ray.approvers import Nobody, Policy, PolicyApprover, TerminalApprover, local_signer
-from rsi_ray.config import RecursionConfig, load_config
+from rsi_ray.config import load_config
+from rsi_ray.config_sections import RecursionConfig
 from rsi_ray.errors import SweepError
 from rsi_ray.loop import Ending, Why
 from rsi_ray.loop_command import Approve, Asked, _approver, _exit_code, _signer

@@ -18,18 +18,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from rsi_ray.scoring import LATENCY_FORWARDS, latency_ms
+from rsi_ray.scoring import LATENCY_FORWARDS, evaluate, latency_ms
 from rsi_ray.tasks.task import Batch, Task
-from rsi_ray.train import (
-    Trainer,
-    Training,
-    build,
-    evaluate,
-    flops_after,
-    learning_rate_at,
-    planned_flops,
-    train,
-)
+from rsi_ray.train import Trainer, build, train
+from rsi_ray.training import Training, flops_after, learning_rate_at, planned_flops
 from search_spaces.cost import Cost
 from search_spaces.transformer import Head, TransformerSpace, TransformerSpec
 

@@ -15,7 +15,8 @@ from rsi_ray.tasks import (
     digits_task,
     text_files_task,
 )
-from rsi_ray.train import Trainer, Training, build, train
+from rsi_ray.train import Trainer, build, train
+from rsi_ray.training import Training
 from search_spaces.convnet import ConvSpace, ConvSpec, ConvStage
 from search_spaces.mlp import MLPSpace, MLPSpec
 from search_spaces.transformer import TransformerSpace, TransformerSpec

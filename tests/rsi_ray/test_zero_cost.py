@@ -24,7 +24,8 @@ from rsi_ray.tasks import (
     digits_task,
 )
 from rsi_ray.tasks.task import Batch
-from rsi_ray.train import Training, build
+from rsi_ray.train import build
+from rsi_ray.training import Training
 from rsi_ray.zero_cost import (
     PROXIES,
     by_rank,

@@ -1,0 +1,58 @@
+"""A candidate in training, with its state in files: plain torch, without Ray."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load, save_file
+
+from rsi_ray.member_trainer import MemberTrainer
+from rsi_ray.train import Trainer
+from safety import read_plain_file
+
+
+class TrainingRun:
+    """A trainer with its state, of all members, in safetensors files."""
+
+    def __init__(self, trainer: Trainer | MemberTrainer, spec: Any) -> None:
+        self._trainer = trainer
+        self._spec = spec
+
+    def next_report(self) -> dict[str, object]:
+        """Train one epoch: score, domains, loss, samples."""
+        report = self._trainer.run_epoch()
+        told: dict[str, object] = {
+            "score": report.score,
+            "domains": dict(report.domains),
+            "loss": report.loss,
+            "samples": report.samples,
+        }
+        told |= report.chosen.told() if report.chosen else {}
+        return told if report.latency_ms is None else {**told, "latency_ms": report.latency_ms}
+
+    def save(self, path: Path) -> None:
+        """Weights, optimizer state and epoch."""
+        save_file(self._trainer.state(), path)
+
+    def restore(self, path: Path) -> None:
+        """Continue from `save`.
+
+        Raises:
+            ArtifactError: it is a link.
+            SafetensorError: it is no safetensors file, such as a pickle, which is never loaded.
+        """
+        self._trainer.load_state(load(read_plain_file(path)))
+
+    def export(self, path: Path) -> None:
+        """Weights alone, of one member, with the spec as metadata."""
+        save_file(self._trainer.weights(), path, metadata={"spec": json.dumps(_plain(self._spec))})
+
+
+def _plain(spec: Any) -> Any:
+    """A spec as JSON tells it; a user's own may be anything."""
+    if is_dataclass(spec) and not isinstance(spec, type):
+        return asdict(spec)
+    return spec if isinstance(spec, bool | int | float | str | list | dict) else repr(spec)
