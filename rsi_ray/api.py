@@ -289,6 +289,8 @@ class Sweep:
             problems.append(f"gpus: {self.gpus!r}, expected a number from 0 to {MOST_GPUS}, or {AUTO}")
         if self.workers != AUTO and self.workers not in range(1, MOST_WORKERS + 1):
             problems.append(f"workers: {self.workers!r}, expected 1 to {MOST_WORKERS}, or {AUTO}")
+        if self.workers != 1 and isinstance(self.gpus, int | float) and 0 < self.gpus < 1:
+            problems.append(f"workers: each takes whole GPUs, not {self.gpus} of one")
         if self.training.members.count > 1 and self.workers != 1:
             problems.append("workers: members of a candidate are trained by one")
         if isinstance(self.space, TabularSpace) and self.workers != 1:

@@ -21,6 +21,8 @@ from safety.governor import Authority
 
 # between two looks at whether the workers still start
 LOOK_SECONDS = 0.2
+# for a worker's death to be seen after another one has told of a failure
+DEATH_SECONDS = 2.0
 # for workers to hang up when they are told to end
 END_SECONDS = 5.0
 # for what started them to clear up
@@ -123,6 +125,7 @@ class Crew:
 
     def restore(self, path: Path) -> None:
         """Have all continue from a saved state."""
+        path.open("rb").close()  # a file that can't be read is no worker's fault
         self._tell("restore")
         for rank, line in self._lines.items():
             with _losing(rank):
@@ -148,15 +151,20 @@ class Crew:
             line.close()
 
     def _muster(self, launched: Launched, server: socket.socket, assignment: Assignment) -> None:
+        """Hear of all of them, then wait until all have loaded what they need."""
         workers = assignment.placement.workers
         while len(self._lines) < workers:
             if trouble := launched.trouble():
                 raise TrainingError(f"the {workers} workers of the candidate don't start: {trouble}")
             line = accept(server, assignment.secret)
-            message = line.message_or_chunk() if line else None
-            if line and isinstance(message, dict):
-                self._lines[message["rank"]] = line
+            if line is None:
+                continue
+            with suppress(EOFError, OSError):  # it is gone already, which its launcher tells
+                message = line.message_or_chunk()
+                if isinstance(message, dict) and "rank" in message:
+                    self._lines[message["rank"]] = line
         self._lines = dict(sorted(self._lines.items()))
+        self._answers()
 
     def _pulse(self) -> None:
         while not self._over.wait(PULSE_SECONDS):
@@ -177,18 +185,32 @@ class Crew:
         """What each answers; the first that fails or dies ends it, since the others may wait for that one."""
         ranks: dict[Any, int] = {line: rank for rank, line in self._lines.items()}
         answers: dict[int, dict[str, Any]] = {}
+        full: OSError | None = None
         while len(answers) < len(ranks):
             for line in wait([line for line, rank in ranks.items() if rank not in answers]):
                 with _losing(ranks[line]):
                     answer = line.message_or_chunk()  # type: ignore[union-attr]
                 if not isinstance(answer, dict):
-                    if into is not None:
-                        into.write(answer)
+                    full = full or _written(into, answer)
                 elif "error" in answer:
+                    self._look_for_the_dead(ranks[line])
                     raise TrainingError(f"worker {ranks[line]}: {answer['error']}")
                 else:
                     answers[ranks[line]] = answer
+        if full:  # all that was sent is off the lines
+            raise full
         return answers
+
+    def _look_for_the_dead(self, told_by: int) -> None:
+        """Where one tells of a failure, another one's death may be the reason.
+
+        Raises:
+            WorkerLost: it is.
+        """
+        others: dict[Any, int] = {line: rank for rank, line in self._lines.items() if rank != told_by}
+        for line in wait(list(others), DEATH_SECONDS):
+            with _losing(others[line]):
+                line.message_or_chunk()  # type: ignore[union-attr]
 
 
 def _reaching(assignment: Assignment, host: str, server: socket.socket) -> Assignment:
@@ -202,6 +224,16 @@ def _hung_up(line: Line) -> bool:
     except (EOFError, OSError):
         return True
     return False
+
+
+def _written(into: BinaryIO | None, chunk: bytes) -> OSError | None:
+    """Write a part of a file; why it can't be."""
+    try:
+        if into is not None:
+            into.write(chunk)
+    except OSError as error:
+        return error
+    return None
 
 
 @contextmanager

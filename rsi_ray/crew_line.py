@@ -9,8 +9,8 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Client, Connection, answer_challenge, deliver_challenge
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ PULSE_SECONDS = 1.0
 DEAF_SECONDS = 3.0
 # after which a peer that acknowledges nothing is given up
 SILENT_SECONDS = 15
+# for a peer to show that it knows the secret
+GREETING_SECONDS = 5
 CHUNK_BYTES = 4 * 2**20
 _PULSE = b"P"
 _MESSAGE = b"M"
@@ -103,12 +105,22 @@ def accept(server: socket.socket, secret: bytes) -> Line | None:
     _be_impatient(peer)
     connection = Connection(peer.detach())
     try:
-        deliver_challenge(connection, secret)
-        answer_challenge(connection, secret)
+        with _at_most(connection, GREETING_SECONDS):
+            deliver_challenge(connection, secret)
+            answer_challenge(connection, secret)
     except Exception:  # whoever it is: another one may come
         connection.close()
         return None
     return Line(connection)
+
+
+@contextmanager
+def _at_most(connection: Connection, seconds: int) -> Iterator[None]:
+    """Within, a read waits for no longer: whoever connects and says nothing keeps nobody."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as same:
+        same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", seconds, 0))
+        yield
+        same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 0))
 
 
 def _be_impatient(peer: socket.socket) -> None:

@@ -36,10 +36,11 @@ def work(assignment: Assignment, rank: int) -> None:
     orders = Orders(assignment.address, assignment.secret, KernelTimer().throw)
     keeper = _keeper(assignment, orders)
     with _telling(orders):
+        orders.answer(rank=rank, pid=os.getpid())
         # data and CUDA are loaded before the lease is joined: under it they would count as the candidate's
         assignment.job.digest()
         begin_cuda(assignment.job.device)
-        orders.answer(rank=rank, pid=os.getpid())
+        orders.answer()
         run = _begun(assignment, orders, keeper, rank)
         orders.answer()
         while (order := orders.next()["order"]) != "end":

@@ -16,7 +16,7 @@ from rsi_ray.errors import ArtifactStoreError, SweepError
 from rsi_ray.plan import Plan
 from rsi_ray.records import Verdict, frame, record_of
 from rsi_ray.states import kept_in, remove
-from rsi_ray.study import known_outcomes, open_study, take_up
+from rsi_ray.study import open_study, take_up, unended_digests
 from safety import request_digest
 
 RUN_FILE = "run.json"
@@ -105,12 +105,18 @@ def kept_trials(plan: Plan, study: optuna.Study) -> set[str]:
     return kept
 
 
-def prune_states(plan: Plan, study: optuna.Study) -> None:
-    """Keep the states of candidates that have not ended: a run that is resumed goes on from them."""
-    place, ended = plan.kept_in(STATES), known_outcomes(study)
+def prune_states(plan: Plan, study: optuna.Study, live: Collection[str] = ()) -> None:
+    """Keep the states of candidates that have not ended: whoever trains them next goes on from there.
+
+    Args:
+        plan: of the sweep.
+        study: its candidates.
+        live: digests of the configurations that are in training.
+    """
+    place, unended = plan.kept_in(STATES), unended_digests(study) | set(live)
     with suppress(ArtifactStoreError):  # the next time
         for kept in kept_in(place):
-            if kept.digest in ended:
+            if kept.digest not in unended:
                 remove(place, kept)
     with suppress(OSError):  # there is none, or it holds something
         (plan.folder / STATES).rmdir()

@@ -41,7 +41,7 @@ class Subject:
 
 def evaluation_claim(job: TrainingJob, subject: Subject) -> Claim:
     """What an evaluation takes: further trainings, and an evaluation of each model; a report for each."""
-    one, models = job.price(subject.config), 1 + subject.seeds
+    one, models = job.alone().price(subject.config), 1 + subject.seeds
     evaluations = models * job.task.holdout_size * one.forward_flops
     return replace(
         one,
@@ -60,6 +60,7 @@ def measurements(job: TrainingJob, subject: Subject) -> Iterator[Measurement]:
         ArtifactError: the file isn't what it is said to be.
         EvaluationError: a score is no number, or the samples aren't those that were priced.
     """
+    job = job.alone()
     yield evaluate_weights(
         job, subject.config, subject.weights, digest=subject.digest, content=subject.content
     )

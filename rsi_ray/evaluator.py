@@ -111,9 +111,10 @@ def evaluate_in_fresh_process(
         ArtifactError: the weights aren't what they are said to be.
         EvaluationError: there are no numbers, or its process died.
     """
+    gpus = job.alone().placement(subject.config).gpus
     return in_fresh_process(
         _evaluate_alone, authority, job, subject, reported,
-        what=f"sweep {sweep}: the evaluator", cpus=cpus, gpus=job.placement(subject.config).gpus, sweep=sweep,
+        what=f"sweep {sweep}: the evaluator", cpus=cpus, gpus=gpus, sweep=sweep,
     )  # fmt: skip
 
 
@@ -180,7 +181,7 @@ def _begun(
     verdict = authority.readmit(Request(key=key, digest=digest, sweep=sweep, claim=claim))
     if not isinstance(verdict, Allow):
         raise SafetyError(f"{key}: {verdict.reason}")
-    return key, keeper.begin(key, digest, str(os.getpid()), job.measure(subject.config))
+    return key, keeper.begin(key, digest, str(os.getpid()), job.alone().measure(subject.config))
 
 
 def _false_reports(

@@ -123,18 +123,26 @@ class Mirror:
 
     def _round(self) -> str:
         """Put what has changed; what went wrong, "" where nothing did."""
-        for name in self._found():
-            path = self._storage / name
-            try:
-                stat = path.stat()
-                state = stat.st_mtime_ns, stat.st_size
-                if self._put.get(name) != state:
-                    self._store.put(path, name)
-                    self._put[name] = state
-            except FileNotFoundError:  # replaced or removed meanwhile
-                continue
-            except (ArtifactStoreError, OSError) as error:
-                return str(error)
+        try:
+            names = list(self._found())
+        except OSError as error:
+            return f"artifacts {self._store}: the storage can't be read: {error}"
+        faults = [fault for name in names if (fault := self._repeat(name))]
+        return faults[0] if faults else ""
+
+    def _repeat(self, name: str) -> str:
+        """Put one file where it has changed; what went wrong, which is no other file's."""
+        path = self._storage / name
+        try:
+            stat = path.stat()
+            state = stat.st_mtime_ns, stat.st_size
+            if self._put.get(name) != state:
+                self._store.put(path, name)
+                self._put[name] = state
+        except FileNotFoundError:  # replaced or removed meanwhile
+            return ""
+        except (ArtifactStoreError, OSError) as error:
+            return str(error)
         return ""
 
     def _found(self) -> Iterator[str]:

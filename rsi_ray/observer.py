@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -13,11 +14,11 @@ import optuna
 from ray import tune
 from ray.tune.experiment import Trial
 
-from rsi_ray.disk import STATES, TUNE, WEIGHTS, bytes_of_checkpoints, kept_trials, prune_weights
+from rsi_ray.disk import STATES, TUNE, WEIGHTS, bytes_of_checkpoints, kept_trials, prune_states, prune_weights
 from rsi_ray.metrics import METRICS, Seen, of_run
 from rsi_ray.sampling import OptunaSearcher
 from rsi_ray.stored_weights import Taken
-from safety import Claim, GovernorUnreachable, Status, Usage
+from safety import Claim, GovernorUnreachable, Status, Usage, request_digest
 from safety.actor import GovernorClient
 from safety.errors import LedgerUnavailable
 from safety.exporter import Exporter
@@ -118,6 +119,7 @@ class Observer(tune.Callback):
 
     seconds_between_looks = 0.5
     seconds_between_sizes = 2.0
+    seconds_between_prunings = 30.0
 
     def __init__(
         self,
@@ -132,6 +134,8 @@ class Observer(tune.Callback):
         self._watch, self._stop, self._dashboard = watch, stop, dashboard
         self._trials: Sequence[Trial] = ()
         self._looked = self._sized = 0.0
+        self._pruned = time.monotonic()
+        self._pruning: threading.Thread | None = None
         self._exporter = Exporter(METRICS, self._samples)
         stored = plan.stored
         places = (WEIGHTS, TUNE, STATES)
@@ -147,6 +151,7 @@ class Observer(tune.Callback):
         self._trials = trials
         self._exporter.tell()
         now = time.monotonic()
+        self._prune_states(now)
         if not self._stop():
             self._stop.reason = self._fault(now)
         if self._watch and now - self._looked >= self.seconds_between_looks:
@@ -179,6 +184,21 @@ class Observer(tune.Callback):
         if taken > self._plan.checkpoint_bytes:
             return f"checkpoints take {taken:,} bytes on disk, more than checkpoint_bytes allows"
         return ""
+
+    def _prune_states(self, now: float) -> None:
+        """Delete, in a thread, the states of candidates that were stopped early, or failed."""
+        idle = self._pruning is None or not self._pruning.is_alive()
+        if (
+            self._plan.checkpoint_seconds is None
+            or now - self._pruned < self.seconds_between_prunings
+            or not idle
+        ):
+            return
+        self._pruned = now
+        live = {request_digest(trial.config) for trial in self._trials if not trial.is_finished()}
+        told = (self._plan, self._searcher.study, live)
+        self._pruning = threading.Thread(target=prune_states, args=told, name="states", daemon=True)
+        self._pruning.start()
 
     def _bytes_taken(self) -> int:
         study, live = self._searcher.study, self._searcher.live_numbers()

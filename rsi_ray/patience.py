@@ -20,6 +20,8 @@ def while_away(
     act: Callable[[], Result],
     what: str,
     *,
+    faults: tuple[type[Exception], ...] = (OSError,),
+    seconds: float = AWAY_SECONDS,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Result:
@@ -28,19 +30,21 @@ def while_away(
     Args:
         act: reads or writes.
         what: is read or written, for the log.
+        faults: by which it fails while the storage is away.
+        seconds: after which it isn't waited for any more.
         clock: seconds, monotonic.
         sleep: waits so many seconds.
 
     Raises:
-        OSError: the storage is away for longer than AWAY_SECONDS.
+        OSError: or another of the faults: the storage is away for longer.
     """
     since, told = clock(), False
     while True:
         try:
             found = act()
             break
-        except OSError as error:
-            if clock() - since >= AWAY_SECONDS:
+        except faults as error:
+            if clock() - since >= seconds:
                 raise
             if not told:
                 log.warning("%s: its storage is away, waiting for it: %s", what, error)

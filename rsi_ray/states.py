@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rsi_ray.artifact_store import ArtifactStore
 from rsi_ray.errors import ArtifactStoreError
+from rsi_ray.patience import Result, while_away
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +20,8 @@ SUFFIX = ".safetensors"
 # a state costs one file; what is lost with a node is at most so long
 CHECKPOINT_SECONDS = 30
 _FAULTS = (OSError, ArtifactStoreError)
+# that a storage may be away when a candidate goes on: its lease runs meanwhile
+SECONDS = 120.0
 
 Place = Path | ArtifactStore
 
@@ -87,26 +90,33 @@ class States:
         if self._seconds is None:
             return None
         try:
-            found = [kept for kept in kept_in(self._place) if kept.digest == digest]
+            there = self._patiently(lambda: kept_in(self._place))
         except _FAULTS as error:
             log.warning("a candidate begins anew, its states can't be looked for: %s", error)
             return None
+        found = [kept for kept in there if kept.digest == digest]
         self._newest = max(found, key=lambda kept: kept.reports, default=None)
         return self._newest
 
     def read(self, kept: Kept, restore: Callable[[Path], None]) -> None:
-        """Give the file of a state to who restores it.
+        """Give the file of a state to who restores it; a storage that is away is waited for.
 
         Raises:
-            ArtifactStoreError: it can't be fetched.
+            ArtifactStoreError, OSError: it can't be fetched.
         """
-        if not isinstance(self._place, ArtifactStore):
-            restore(self._place / kept.name)
+        if isinstance(self._place, Path):
+            path = self._place / kept.name
+            self._patiently(lambda: path.open("rb").close())
+            restore(path)
             return
+        store = self._place
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / kept.name
-            self._place.get(kept.name, path)
+            self._patiently(lambda: store.get(kept.name, path))
             restore(path)
+
+    def _patiently(self, act: Callable[[], Result]) -> Result:
+        return while_away(act, str(self._place), faults=_FAULTS, seconds=SECONDS)
 
     def keep(self, digest: str, reports: int, save: Callable[[Path], None]) -> None:
         """Write a state where one is due; a storage that is away costs the state, not the candidate."""

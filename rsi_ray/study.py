@@ -88,6 +88,15 @@ def known_outcomes(study: optuna.Study) -> dict[str, Outcome]:
     return known
 
 
+def unended_digests(study: optuna.Study) -> set[str]:
+    """Digests of the configurations that are in the middle, or are to be run again."""
+    ended = known_outcomes(study).keys()
+    trials = study.get_trials(deepcopy=False)
+    running = (trial for trial in trials if not trial.state.is_finished())
+    cut = (trial for trial in trials if trial.user_attrs.get(RECORD, {}).get("verdict") == Verdict.CUT)
+    return {request_digest(config_of(trial)) for trial in (*running, *cut)} - ended
+
+
 def _is_final(record: Mapping[str, Any]) -> bool:
     if record.get("from") == TOLD:
         return True

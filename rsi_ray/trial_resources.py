@@ -93,4 +93,5 @@ def fitting(plan: Plan, total: Mapping[str, float]) -> int | None:
     if fits < 1:
         asked = f"{cpus} CPUs and {gpus:g} GPUs"
         raise SweepError(f"resources: a trial asks for {asked}, more than this cluster has")
-    return None if AUTO in (plan.gpus, plan.workers) else int(fits)
+    # a trial of several workers waits for them under its lease: no more of them than may find room
+    return None if plan.gpus == AUTO and plan.workers == 1 else int(fits)

@@ -18,7 +18,7 @@ from rsi_ray.crew import Assignment, Crew
 from rsi_ray.cuda_memory import CudaMemory, OutOfMemory, give_back
 from rsi_ray.cuda_memory import told as told_out_of_memory
 from rsi_ray.device_metrics import ToldMemory
-from rsi_ray.errors import WorkerLost
+from rsi_ray.errors import ArtifactStoreError, WorkerLost
 from rsi_ray.job import Job, Run, TrainingJob
 from rsi_ray.states import States
 from rsi_ray.stored_weights import export_weights
@@ -96,6 +96,11 @@ class Candidate(Trainable):
         except torch.OutOfMemoryError as error:
             full = self._told_full(error)
             self._settle_cut_short()
+        except WorkerLost:
+            # it may compute until its own deadline: the lease is left to be reaped, as a dead process's is
+            self._crew.abandon()
+            self._close()
+            raise
         except Exception:
             self._settle_cut_short()
             raise
@@ -179,9 +184,10 @@ class Candidate(Trainable):
                 self._iteration = kept.reports
             except WorkerLost:
                 raise
-            except Exception as error:  # torn, exchanged, or of another version
+            except Exception as error:  # torn, exchanged, of another version, or its storage stays away
                 log.warning("%s: begins anew, its state can't be read: %s", self.trial_id, error)
-                self._states.forget()
+                if not isinstance(error, OSError | ArtifactStoreError):
+                    self._states.forget()
                 self._build()
 
     def _build(self) -> None:
@@ -225,6 +231,7 @@ class Candidate(Trainable):
         try:
             if self._run is None:
                 self._begin()
+            self._states.begin(self._digest)
             with self._keeper.computing():
                 self._required_run().restore(Path(str(checkpoint)) / STATE_FILE)
         except LeaseLost as error:

@@ -119,7 +119,7 @@ def test_a_space_whose_candidates_fit_on_no_gpu_is_refused_in_one_line():
         ({"gpus": "auto"}, None),
         ({"workers": 3}, 2),
         ({"workers": 2, "gpus": 0.5}, 2),
-        ({"workers": "auto", "gpus": 1}, None),
+        ({"workers": "auto", "gpus": 1}, 2),
     ],
 )
 def test_as_many_trials_run_at_a_time_as_fit_or_as_ray_finds_room_for(
