@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import time
@@ -119,6 +120,31 @@ def test_a_worker_that_dies_fails_the_candidate_and_the_others_end_with_it(start
         crew.next_report()
     crew.abandon()
     assert processes.ended_within(10)
+
+
+class Full(io.BytesIO):
+    """A file on a disk that is full."""
+
+    def write(self, content):
+        raise OSError(28, "No space left on device")
+
+
+def test_a_file_that_can_not_be_written_leaves_nothing_on_the_lines(start, tmp_path):
+    crew = start()
+    crew.next_report()
+    with pytest.raises(OSError, match="No space left"):
+        crew._ask("export", into=Full())
+    crew.export(tmp_path / "weights")
+    assert load_file(tmp_path / "weights")
+    assert crew.next_report()["score"] >= 0
+
+
+def test_a_worker_that_fails_since_another_one_died_is_no_failure_of_the_candidate(start, processes):
+    crew = start()
+    crew.next_report()
+    os.kill(processes.started[0].pid, signal.SIGKILL)
+    with pytest.raises(WorkerLost, match="worker 0 of the candidate died"):
+        crew._look_for_the_dead(1)
 
 
 def test_a_worker_that_fails_tells_why(start):

@@ -121,6 +121,31 @@ def test_a_store_that_fails_is_told_of_once_and_once_again_when_it_works(store, 
     assert "takes files again" in told[1]
 
 
+def test_a_file_that_can_not_be_repeated_keeps_no_other_one_back(store, storage, monkeypatch):
+    write(storage / "r" / "run.json")
+    write(storage / "r" / "study.log")
+    put = ArtifactStore.put
+
+    def failing(self, source, name):
+        if name == "r/run.json":
+            raise OSError(5, "Input/output error")
+        put(self, source, name)
+
+    monkeypatch.setattr(ArtifactStore, "put", failing)
+    mirror = Mirror(store, storage, of_sweep("r"))
+    assert "Input/output error" in mirror._round()
+    assert store.at("r").names() == ["study.log"]
+
+
+def test_a_storage_that_can_not_be_listed_is_a_fault_of_that_round_alone(store, storage, monkeypatch):
+    write(storage / "r" / "run.json")
+    mirror = Mirror(store, storage, of_sweep("r"))
+    with monkeypatch.context() as patch:
+        patch.setattr(type(storage), "glob", lambda *_: (_ for _ in ()).throw(OSError(5, "away")))
+        assert "can't be read" in mirror._round()
+    assert mirror._round() == ""
+
+
 def test_a_store_that_fails_to_the_end_is_told_of_with_where_the_files_are(store, storage, caplog):
     write(storage / "r" / "run.json")
     mirror = Mirror(Failing(store), storage, of_sweep("r"))

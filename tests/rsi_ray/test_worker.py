@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from rsi_ray.cuda_memory import OutOfMemory
+from rsi_ray.errors import WorkerLost
 from rsi_ray.worker import Candidate
-from safety import Usage
+from safety import LeaseLost, Usage
 from safety.governance import marker, sweep_of_marker
 from tests.integration.jobs import BehavingJob
 from tests.safety.fakes import GFLOP, FakeAuthority
@@ -162,3 +163,31 @@ def test_a_storage_that_is_away_costs_a_candidate_its_state_alone(make, tmp_path
     (tmp_path / "states").write_text("a file where the folder should be")
     candidate = make(seconds=0)
     assert [candidate.train()["done"] for _ in range(3)] == [False, False, True]
+
+
+def test_a_lease_under_which_a_worker_was_lost_is_left_to_be_reaped(make, authority):
+    candidate = make()
+    candidate.train()
+
+    def lose():
+        raise WorkerLost("worker 1 of the candidate died, or can't be reached")
+
+    candidate._run.next_report = lose
+    with pytest.raises(WorkerLost):
+        candidate.train()
+    assert "settle" not in [asked[0] for asked in authority.asked]
+    with pytest.raises(LeaseLost):
+        _ = candidate._keeper.grant
+
+
+def test_a_candidate_that_is_restored_leaves_the_state_of_the_one_before_alone(make, tmp_path):
+    candidate = make(seconds=0)
+    candidate.train()
+    checkpoint = tmp_path / "c"
+    checkpoint.mkdir()
+    candidate.save_checkpoint(str(checkpoint))
+    candidate.reset_config({"width": 4})
+    candidate.config = {"width": 4}
+    candidate.load_checkpoint(str(checkpoint))
+    candidate.train()
+    assert len(states(tmp_path)) == 2
