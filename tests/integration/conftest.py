@@ -85,12 +85,16 @@ def workers() -> list[psutil.Process]:
     return [one for one in psutil.Process().children(recursive=True) if _is_worker(one)]
 
 
+# what Ray, and Ray Train beside its trainings, keep running
+IDLE = ("Agent", "IDLE", "PlacementGroupCleaner", "_AutoscalingCoordinatorActor", "DatasetManager")
+
+
 def _is_worker(process: psutil.Process) -> bool:
     try:
         name = process.name()
     except psutil.NoSuchProcess:
         return False
-    return name.startswith("ray::") and not name.endswith(("Agent", "IDLE")) and "Governor" not in name
+    return name.startswith("ray::") and not name.endswith(IDLE) and "Governor" not in name
 
 
 Maker = Callable[..., Plan]

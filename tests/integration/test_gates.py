@@ -31,7 +31,12 @@ def grid(
     job = BehavingJob()
     governance = Governance(authority=governor, sweep="grid", price=job.price)
     trainable = tune.with_parameters(
-        Candidate, job=job, authority=governor, sweep="grid", weights=folder / "weights"
+        Candidate,
+        job=job,
+        authority=governor,
+        sweep="grid",
+        weights=folder / "weights",
+        states=folder / "states",
     )
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": 1}),
@@ -71,7 +76,12 @@ def test_a_grid_value_over_a_ceiling_never_starts_and_the_others_do(governor: Go
 def test_a_worker_without_a_lease_computes_nothing(governor: GovernorClient, tmp_path: Path):
     job = BehavingJob()
     trainable = tune.with_parameters(
-        Candidate, job=job, authority=governor, sweep="grid", weights=tmp_path / "weights"
+        Candidate,
+        job=job,
+        authority=governor,
+        sweep="grid",
+        weights=tmp_path / "weights",
+        states=tmp_path / "states",
     )
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": 1}),

@@ -187,7 +187,7 @@ def test_while_the_governor_stands_still_all_workers_die_and_none_begins(hosts: 
         assert hosts.spent_of(hosts.lease_of(worker)) == GFLOP_OF_A_TRIAL
 
 
-@pytest.mark.parametrize("broken", [disk_faults.locked, mishaps.full])
+@pytest.mark.parametrize("broken", [disk_faults.locked, disk_faults.full])
 def test_while_the_ledger_can_not_be_written_workers_die_and_the_sweep_goes_on_when_it_can(
     hosts: Hosts, broken: Callable[[Path], object]
 ):

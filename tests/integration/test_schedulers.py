@@ -197,7 +197,8 @@ def test_a_trial_whose_worker_died_waits_until_its_lease_is_forfeited(fresh_gove
     at = {entry.kind: entry.at_ms for entry in books.entries if entry.kind in ("forfeit", "activate")}
     fail = next(entry.at_ms for entry in books.entries if entry.kind == "fail")
     assert at["activate"] > at["forfeit"] > fail
-    assert books.spent["train_gflop"] == REPORTS + REPORTS
+    # the report that was heard and the one under way were computed twice: the rest of the lost hold pays
+    assert books.spent["train_gflop"] == 2 + REPORTS
 
 
 def test_trials_that_a_budget_has_no_room_for_any_more_end_and_the_sweep_with_them(
