@@ -244,6 +244,14 @@ def test_a_worker_that_died_when_its_time_was_over_is_told_from_one_that_was_kil
     assert governor.verdict("s/1") == Deny("failed", reason, {"failed": 1.0})
 
 
+def test_a_worker_that_died_when_its_lease_was_settled_did_not_run_out_of_its_time(governor, clock):
+    grant = begun(governor)
+    governor.settle(grant.lease, grant.fence, Usage(reports=5))
+    clock.pass_ms(60_000)
+    governor.fail("s", "s/1", DIED)
+    assert governor.verdict("s/1").reason == DIED
+
+
 def test_a_trial_that_lost_its_lease_may_be_tried_again_once_that_is_over(governor, ledger, clock):
     begun(governor)
     clock.pass_ms(15_001)
