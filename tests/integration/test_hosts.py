@@ -79,15 +79,21 @@ class Hosts(Sweeps):
     def hold_is_spent(self, worker: Worker) -> Lease:
         """What a dead worker's lease held is held until its deadline and grace are over, then spent whole."""
         looked, lease = time.monotonic(), self.lease_of(worker)
+        held = self.held_by(lease)
         while lease.state == "active":
-            assert self.budget("train_gflop").held >= GFLOP_OF_A_TRIAL
+            assert self.budget("train_gflop").held >= held
             with self.opened() as ledger:
                 ledger.reap()
             looked, lease = time.monotonic(), self.lease_of(worker)
         assert lease.state == "forfeited"
         assert looked * 1000 >= lease.deadline_ms + GRACE * 1000
-        assert self.spent_of(lease) == GFLOP_OF_A_TRIAL
+        assert self.spent_of(lease) == held
         return lease
+
+    def held_by(self, lease: Lease) -> int:
+        """The whole price of its trial, or what a lost attempt before it has not paid of that."""
+        (reserved,) = [e for e in self.entries() if e.kind == "reserve" and e.key == lease.key]
+        return GFLOP_OF_A_TRIAL - int(json.loads(reserved.detail).get("credit", {}).get("train_gflop", 0))
 
     def spent_of(self, lease: Lease) -> int:
         forfeits = [e for e in self.entries() if e.kind == "forfeit" and e.key == lease.key]
@@ -171,7 +177,7 @@ def test_a_host_that_is_cut_off_has_no_workers_and_the_others_go_on(hosts: Hosts
     hosts.all_beat()
     reserved = {entry.key.partition("#")[0] for entry in hosts.entries() if entry.kind == "reserve"}
     assert hosts.budget("trials").spent + hosts.budget("trials").held == len(reserved)
-    assert hosts.spent_of(hosts.lease_of(doomed)) == GFLOP_OF_A_TRIAL
+    assert hosts.spent_of(hosts.lease_of(doomed)) == hosts.held_by(hosts.lease_of(doomed))
 
 
 def test_while_the_governor_stands_still_all_workers_die_and_none_begins(hosts: Hosts):
@@ -184,7 +190,7 @@ def test_while_the_governor_stands_still_all_workers_die_and_none_begins(hosts: 
         assert granted(hosts.entries()[before:]) == 0
     hosts.all_beat()
     for worker in doomed:
-        assert hosts.spent_of(hosts.lease_of(worker)) == GFLOP_OF_A_TRIAL
+        assert hosts.spent_of(hosts.lease_of(worker)) == hosts.held_by(hosts.lease_of(worker))
 
 
 @pytest.mark.parametrize("broken", [disk_faults.locked, disk_faults.full])
