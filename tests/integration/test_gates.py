@@ -25,21 +25,18 @@ from tests.integration.jobs import REPORTS, BehavingJob
 pytestmark = pytest.mark.ray
 
 
+def candidates(governor: GovernorClient, folder: Path) -> type[tune.Trainable]:
+    places = {"weights": folder / "weights", "states": folder / "states"}
+    trainable = tune.with_parameters(Candidate, job=BehavingJob(), authority=governor, sweep="grid", **places)
+    return tune.with_resources(trainable, {"cpu": 1})
+
+
 def grid(
     governor: GovernorClient, folder: Path, widths: list[int], scheduler: TrialScheduler | None = None
 ) -> tune.ResultGrid:
-    job = BehavingJob()
-    governance = Governance(authority=governor, sweep="grid", price=job.price)
-    trainable = tune.with_parameters(
-        Candidate,
-        job=job,
-        authority=governor,
-        sweep="grid",
-        weights=folder / "weights",
-        states=folder / "states",
-    )
+    governance = Governance(authority=governor, sweep="grid", price=BehavingJob().price)
     tuner = tune.Tuner(
-        tune.with_resources(trainable, {"cpu": 1}),
+        candidates(governor, folder),
         param_space={"width": tune.grid_search(widths)},
         tune_config=tune.TuneConfig(
             metric="score",
@@ -74,17 +71,8 @@ def test_a_grid_value_over_a_ceiling_never_starts_and_the_others_do(governor: Go
 
 
 def test_a_worker_without_a_lease_computes_nothing(governor: GovernorClient, tmp_path: Path):
-    job = BehavingJob()
-    trainable = tune.with_parameters(
-        Candidate,
-        job=job,
-        authority=governor,
-        sweep="grid",
-        weights=tmp_path / "weights",
-        states=tmp_path / "states",
-    )
     tuner = tune.Tuner(
-        tune.with_resources(trainable, {"cpu": 1}),
+        candidates(governor, tmp_path),
         param_space={"width": 3},
         run_config=tune.RunConfig(
             name="ungoverned",

@@ -36,12 +36,7 @@ CONFIG = {"activation": "relu", "norm": "none", "width_0": 16}
 JOB = TrainingJob(space=SPACE, load_task=lambda: TASK, training=TRAINING, seed=7, trial_seconds=60)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -65,12 +65,7 @@ SPACE = TransformerSpace(heads=Echo.heads, batch_size=8, vocab=16, head_sizes=(8
 SHAPES = {"echo": (6,), "odd": (4,), "line": (3,)}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def trainer_of(model: nn.Module, task: Task, training: Training, *, seed: int = 0, **options: Any) -> Trainer:
