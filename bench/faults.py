@@ -63,17 +63,18 @@ def disturb(made: Cluster, driver: subprocess.Popen[bytes], every: float, within
     """
     done: list[str] = []
     turns = itertools.cycle(itertools.product(FAULTS, made.hosts[1:]))
-    began = due = time.monotonic()
+    began = time.monotonic()
+    due = began + every
     while driver.poll() is None:
-        due += every
-        while driver.poll() is None and time.monotonic() < due:
-            time.sleep(0.1)
-        if time.monotonic() - began > within:
+        now = time.monotonic()
+        if now - began > within:
             raise ClusterError(f"the sweep has not ended after {within:.0f} s: {made.logs()}")
-        if driver.poll() is None and every < within:
+        if now >= due:
             fault, host = next(turns)
             fault(made, host)
             done.append(f"{fault.__name__} {host.address}")
+            due += every
+        time.sleep(0.1)
     return done
 
 
