@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -207,6 +207,43 @@ class ArtifactStore:
             yield
         except (pa.ArrowException, OSError) as error:
             raise ArtifactStoreError(f"artifacts {self}: {what}: {one_line(error)}") from None
+
+
+Place = Path | ArtifactStore
+
+
+def write_whole(
+    place: Place,
+    name: str,
+    write: Callable[[Path], None],
+    *,
+    tried: Callable[[Callable[[], None]], None] = lambda act: act(),
+) -> None:
+    """Write a file into a folder, or into one of a store, whole or not at all.
+
+    Args:
+        place: the folder; it is made where it is missing.
+        name: of the file.
+        write: its content, into a file here.
+        tried: calls what touches the storage, which may be done again.
+
+    Raises:
+        ArtifactStoreError: the store doesn't take it.
+    """
+    if isinstance(place, Path):
+        tried(partial(_write_into, place / name, write))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / name
+        write(written)
+        tried(partial(place.put, written, name))
+
+
+def _write_into(target: Path, write: Callable[[Path], None]) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_suffix(PARTIAL)
+    write(unfinished)
+    unfinished.replace(target)
 
 
 def is_plain(name: str) -> bool:

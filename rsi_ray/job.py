@@ -133,7 +133,7 @@ class TrainingJob:
         """
         candidate = self.candidate(config)
         cost, training = self._cost(candidate), candidate.training
-        placement, each = self._placed(candidate)
+        placement, each = self._placed(candidate, cost)
         wall_ms = self.trial_seconds * 1000
         return Claim(
             params=cost.params,
@@ -155,11 +155,12 @@ class TrainingJob:
         Raises:
             TooLarge: see `price`.
         """
-        return self._placed(self.candidate(config))[0]
+        candidate = self.candidate(config)
+        return self._placed(candidate, self._cost(candidate))[0]
 
-    def _placed(self, candidate: Candidate) -> tuple[Placement, int]:
+    def _placed(self, candidate: Candidate, cost: Cost) -> tuple[Placement, int]:
         """Where a candidate is trained, and the bytes that each of its workers holds."""
-        cost, rows = self._cost(candidate), candidate.training.batch_size
+        rows = candidate.training.batch_size
         whole, memory = 0, cost.memory_bytes
         if self.gpus:  # autocast's copies and the hold-out are on every GPU
             memory, whole = self._gpu_bytes(candidate, cost), BYTES_OF_A_COPY * cost.params + self._kept_bytes
@@ -251,7 +252,8 @@ class TrainingJob:
         return build(self.space, self.candidate(config).spec, seed=seed, device=self.device)
 
     def _hold(self, config: Mapping[str, Any]) -> None:
-        hold_to(self._placed(self.candidate(config))[1], self.device)
+        candidate = self.candidate(config)
+        hold_to(self._placed(candidate, self._cost(candidate))[1], self.device)
 
     def _is_stacked(self, candidate: Candidate) -> bool:
         members, cost = candidate.training.members, self._cost(candidate)

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 from ray.tune.schedulers import TrialScheduler
 
 from rsi_ray.alerts import AlertsConfig
-from rsi_ray.artifact_store import ArtifactStore
+from rsi_ray.artifact_store import ArtifactStore, Place
 from rsi_ray.errors import SweepError
 from rsi_ray.job import Job
 from rsi_ray.objectives import SCORE
@@ -121,7 +121,7 @@ class Plan:
         """Its run's folder in the store, where there is one."""
         return self.artifacts.at(self.name) if self.artifacts else None
 
-    def kept_in(self, name: str) -> Path | ArtifactStore:
+    def kept_in(self, name: str) -> Place:
         """Where its workers write files of a kind: in the store, or its folder where there is none."""
         return self.stored.at(name) if self.stored else self.folder / name
 

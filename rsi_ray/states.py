@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from rsi_ray.artifact_store import ArtifactStore
+from rsi_ray.artifact_store import ArtifactStore, Place, write_whole
 from rsi_ray.errors import ArtifactStoreError
 from rsi_ray.patience import Result, while_away
 
@@ -22,8 +22,6 @@ CHECKPOINT_SECONDS = 30
 _FAULTS = (OSError, ArtifactStoreError)
 # that a storage may be away when a candidate goes on: its lease runs meanwhile
 SECONDS = 120.0
-
-Place = Path | ArtifactStore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,25 +123,13 @@ class States:
         self._since = self._clock()
         before, kept = self._newest, Kept(digest=digest, reports=reports)
         try:
-            self._write(kept, save)
+            write_whole(self._place, kept.name, save)
         except _FAULTS as error:
             log.warning("the state of a candidate can't be written, it goes on: %s", error)
             return
         self._newest = kept
         if before and before != kept:
             remove(self._place, before)
-
-    def _write(self, kept: Kept, save: Callable[[Path], None]) -> None:
-        if isinstance(self._place, ArtifactStore):
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / kept.name
-                save(path)
-                self._place.put(path, kept.name)
-            return
-        self._place.mkdir(parents=True, exist_ok=True)
-        partial = self._place / f"{kept.name}.partial"
-        save(partial)
-        partial.replace(self._place / kept.name)
 
     def forget(self) -> None:
         """The candidate has ended, or nothing goes on from its state."""

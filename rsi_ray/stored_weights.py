@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import threading
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +10,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from rsi_ray.artifact_store import ArtifactStore, patiently
+from rsi_ray.artifact_store import ArtifactStore, Place, patiently, write_whole
 from rsi_ray.errors import ArtifactStoreError
 from rsi_ray.patience import while_away
 
@@ -22,7 +21,7 @@ AT_ONCE, SECONDS_TO_BRING = 8, 30.0
 log = logging.getLogger(__name__)
 
 
-def export_weights(place: Path | ArtifactStore, trial: str, export: Callable[[Path], None]) -> None:
+def export_weights(place: Place, trial: str, export: Callable[[Path], None]) -> None:
     """Write a candidate's weights to where they go, whole or not at all.
 
     Args:
@@ -33,21 +32,15 @@ def export_weights(place: Path | ArtifactStore, trial: str, export: Callable[[Pa
     Raises:
         ArtifactStoreError: the store doesn't take them.
     """
-    if isinstance(place, ArtifactStore):
-        with tempfile.TemporaryDirectory() as folder:
-            written = Path(folder) / trial
-            export(written)
-            patiently(partial(place.put, written, f"{trial}{SUFFIX}"))
-        return
-    # as long as its lease lets it: nothing is computed meanwhile
-    while_away(partial(_export_into, place / f"{trial}{SUFFIX}", export), str(place))
 
+    def tried(act: Callable[[], None]) -> None:
+        # as long as its lease lets it: nothing is computed meanwhile
+        if isinstance(place, ArtifactStore):
+            patiently(act)
+        else:
+            while_away(act, str(place))
 
-def _export_into(target: Path, export: Callable[[Path], None]) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_suffix(".partial")
-    export(unfinished)
-    unfinished.replace(target)
+    write_whole(place, f"{trial}{SUFFIX}", export, tried=tried)
 
 
 def bring_weights(store: ArtifactStore, folder: Path, trials: Collection[str]) -> None:

@@ -116,12 +116,7 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
                     with watched(governance):
                         _fit(tuner, lambda: governor.close_sweep(plan.on_ledger, observer.usage()))
             finally:
-                write_table(plan, study)
-                prune_weights(plan, study)
-                if plan.stored:
-                    kept = kept_trials(plan, study)
-                    settle_weights(plan.stored.at(WEIGHTS), plan.folder / WEIGHTS, kept)
-                prune_states(plan, study)
+                _leave(plan, study)
         result = result_of(
             plan,
             study,
@@ -132,6 +127,15 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
         )
         shut_down_if_frozen(plan, governor, result, tail.lines)
         return result
+
+
+def _leave(plan: Plan, study: optuna.Study) -> None:
+    """Write the table, and keep of the files what somebody needs."""
+    write_table(plan, study)
+    prune_weights(plan, study)
+    if plan.stored:
+        settle_weights(plan.stored.at(WEIGHTS), plan.folder / WEIGHTS, kept_trials(plan, study))
+    prune_states(plan, study)
 
 
 def governor_of(plan: Plan) -> GovernorClient:

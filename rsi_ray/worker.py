@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from ray.tune import Trainable
 
-from rsi_ray.artifact_store import ArtifactStore
+from rsi_ray.artifact_store import Place
 from rsi_ray.crew import Assignment, Crew
 from rsi_ray.cuda_memory import CudaMemory, OutOfMemory, give_back
 from rsi_ray.cuda_memory import told as told_out_of_memory
@@ -49,8 +49,8 @@ class Candidate(Trainable):
         job: Job,
         authority: Authority,
         sweep: str,
-        weights: Path | ArtifactStore,
-        states: Path | ArtifactStore,
+        weights: Place,
+        states: Place,
         state_seconds: float | None = None,
         threads: int = 1,
         run: str = "",
