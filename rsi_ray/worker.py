@@ -127,16 +127,16 @@ class Candidate(Trainable):
         # of the whole training, of which this lease may be a part
         done = self.training_iteration + 1 >= grant.claim.reports
         with self._keeper.computing():
+            if self._reports:  # since it is asked for another one, the last was judged
+                self._states.keep(self._digest, self.training_iteration, self._required_run().save)
             report = tellable(self._required_run().next_report())
             if done:
                 self._export()
-            else:
-                self._states.keep(self._digest, self.training_iteration + 1, self._required_run().save)
         self._reports += 1
         usage = grant.used(reports=self._reports, elapsed_ms=self._keeper.elapsed_ms())
         result = {**report, **told(grant, usage), "done": done}
         if done:
-            self._states.forget()
+            # its state stays until it is known to have ended: this report may be lost on its way
             self._close()
         return result
 

@@ -7,12 +7,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from ray.tune import TuneError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from safety.errors import SafetyError
 from safety.governance import REFUSED, Governance, lease_of, usage_of
-from safety.lease import DIED, FAILED
+from safety.lease import DIED, FAILED, LOST
 from safety.search import ENDING_RULES, HOLD_SECONDS
 from safety.trials import Without, as_it_is, changes_arrivals, failure_of, gpus_of
 from safety.verdict import Allow, Deny, Hold, Verdict
@@ -224,7 +225,16 @@ class GovernedScheduler(TrialScheduler):
         return decision
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
-        """Settle the lease."""
+        """Settle the lease.
+
+        Raises:
+            TuneError: its last report came under a lease that is over. Tune counts that as a failure of the
+                trial, and so may try it again, as one whose worker died.
+        """
+        denial = self._governance.heard.denied.get(self._governance.key(trial.trial_id))
+        if denial and denial.rule == LOST:
+            del self._governance.heard.denied[self._governance.key(trial.trial_id)]
+            raise TuneError(denial.reason)
         self._settle(trial, result)
         if REFUSED in result:  # it has no metric to be remembered by
             self._inner.on_trial_error(tune_controller, trial)

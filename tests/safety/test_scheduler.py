@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from ray.tune import TuneError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
 
@@ -286,6 +287,19 @@ def test_a_refusal_of_whatever_comes_ends_the_search(scheduler, running, authori
 def test_a_trial_that_was_refused_by_its_worker_is_an_error_to_the_inner_scheduler(scheduler, inner, running):
     scheduler.on_trial_complete(running, running.trials[0], {"lease_refused": "no", **RESULT})
     assert inner.heard[-1] == ("error", "t1")
+
+
+def test_a_trial_whose_report_came_after_its_lease_was_over_fails_and_is_not_settled(
+    scheduler, inner, governance, running, authority
+):
+    authority.verdicts = {"s/t1": Deny("lease", "s/t1: no active lease (forfeited)")}
+    (trial,) = running.trials
+    assert GovernedStopper(governance, "score")("t1", RESULT)
+    asked = len(authority.asked)
+    with pytest.raises(TuneError, match=r"no active lease \(forfeited\)"):
+        scheduler.on_trial_complete(running, trial, RESULT)
+    assert (authority.asked[asked:], governance.heard.denied) == ([], {})
+    assert ("complete", "t1") not in inner.heard
 
 
 def test_what_is_heard_of_a_trial_is_forgotten_with_its_lease(scheduler, governance, running, authority):
