@@ -6,9 +6,8 @@ import os
 import secrets
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
@@ -19,6 +18,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from rsi_ray.errors import ArtifactStoreError
+from rsi_ray.patience import Result, while_away
 from rsi_ray.printable import one_line
 
 SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs", "file")
@@ -31,8 +31,8 @@ SECRET_OPTIONS = ("access_key", "secret_key", "session_token", "client_secret", 
 # an object appears whole or not at all; a file of these is renamed when it is whole
 RENAMED = ("local", "hdfs")
 PARTIAL = ".partial"
-# how long a worker goes on trying, and the longest time between two tries
-PATIENCE_SECONDS, LONGEST_PAUSE = 120.0, 10.0
+# how long a worker goes on trying
+PATIENCE_SECONDS = 120.0
 
 
 def store_uri(uri: str) -> str:
@@ -185,6 +185,14 @@ class ArtifactStore:
         with self._told("it can't be deleted"):
             files.delete_dir_contents(root, missing_dir_ok=True)
 
+    def patiently(self, act: Callable[[], Result], seconds: float = PATIENCE_SECONDS) -> Result:
+        """Do what it may refuse for a while, again and again.
+
+        Raises:
+            ArtifactStoreError: it has refused for so many seconds.
+        """
+        return while_away(act, f"artifacts {self}", faults=(ArtifactStoreError,), seconds=seconds)
+
     def check(self) -> None:
         """Put a small file there, read it again, and delete it.
 
@@ -250,32 +258,6 @@ def is_plain(name: str) -> bool:
     """Whether a name from a store is one of a path below a folder, and of nothing else."""
     parts = PurePosixPath(name).parts
     return bool(parts) and name.isprintable() and not name.startswith("/") and ".." not in parts
-
-
-def patiently(
-    act: Callable[[], None],
-    seconds: float = PATIENCE_SECONDS,
-    *,
-    monotonic: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-) -> None:
-    """Do what a store may refuse for a while, again and again.
-
-    Args:
-        act: is done until it succeeds.
-        seconds: after so many it is not tried again.
-        monotonic, sleep: clock in seconds, and waiting.
-
-    Raises:
-        ArtifactStoreError: the last one.
-    """
-    until, pause = monotonic() + seconds, 0.5
-    while monotonic() + pause <= until:
-        with suppress(ArtifactStoreError):
-            return act()
-        sleep(pause)
-        pause = min(2 * pause, LONGEST_PAUSE)
-    return act()
 
 
 def _partial_of(files: Any, target: str) -> str:

@@ -9,7 +9,8 @@ from typing import TypeVar
 
 # a storage that is away for longer is a fault
 AWAY_SECONDS = 300.0
-RETRY_SECONDS = 0.5
+# between two tries: twice as long each time
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 
 Result = TypeVar("Result")
 
@@ -38,18 +39,20 @@ def while_away(
     Raises:
         OSError: or another of the faults: the storage is away for longer.
     """
-    since, told = clock(), False
+    since, told, pause = clock(), False, FIRST_PAUSE
     while True:
         try:
             found = act()
             break
         except faults as error:
-            if clock() - since >= seconds:
+            left = since + seconds - clock()
+            if left <= 0:
                 raise
             if not told:
                 log.warning("%s: its storage is away, waiting for it: %s", what, error)
             told = True
-        sleep(RETRY_SECONDS)
+        sleep(min(pause, left))
+        pause = min(2 * pause, LONGEST_PAUSE)
     if told:
         log.warning("%s: its storage is back after %.0f s", what, clock() - since)
     return found

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rsi_ray.api import Sweep
-from rsi_ray.artifact_store import ArtifactStore, patiently
+from rsi_ray.artifact_store import ArtifactStore
 from rsi_ray.disk import RUN_FILE, WEIGHTS
 from rsi_ray.durable import write_durably
 from rsi_ray.heritage import Parent
@@ -123,7 +123,7 @@ class ArchitectureSearchEngine:
         path = folder / WEIGHTS / f"{found.record['trial_id']}{SUFFIX}"
         store = self._stored(folder)
         if store and not path.is_file():
-            patiently(partial(store.get, path.name, path))
+            store.patiently(partial(store.get, path.name, path))
         return path
 
     def _stored(self, folder: Path) -> ArtifactStore | None:
@@ -156,7 +156,7 @@ class ArchitectureSearchEngine:
         records = map(record_of, study_of_run(folder).get_trials(deepcopy=False))
         kept = {path.name for path in (folder / WEIGHTS).glob(f"*{SUFFIX}")}
         if store := self._stored(folder):
-            patiently(lambda: kept.update(store.names()))
+            kept.update(store.patiently(store.names))
         return [
             Found(number=one["number"], config=one["config"], reported=float(one["score"]), record=one)
             for one in records

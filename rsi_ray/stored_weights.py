@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from rsi_ray.artifact_store import ArtifactStore, Place, patiently, write_whole
+from rsi_ray.artifact_store import ArtifactStore, Place, write_whole
 from rsi_ray.errors import ArtifactStoreError
 from rsi_ray.patience import while_away
 
@@ -36,7 +36,7 @@ def export_weights(place: Place, trial: str, export: Callable[[Path], None]) -> 
     def tried(act: Callable[[], None]) -> None:
         # as long as its lease lets it: nothing is computed meanwhile
         if isinstance(place, ArtifactStore):
-            patiently(act)
+            place.patiently(act)
         else:
             while_away(act, str(place))
 
@@ -104,7 +104,7 @@ class Taken:
 def settle_weights(store: ArtifactStore, folder: Path, kept: Collection[str]) -> None:
     """At the end of a sweep: bring what is kept into its folder and delete the rest, if that can be done."""
     try:
-        patiently(partial(bring_weights, store, folder, kept), SECONDS_TO_BRING)
+        store.patiently(partial(bring_weights, store, folder, kept), SECONDS_TO_BRING)
         prune_stored(store, kept)
     except ArtifactStoreError as error:
         log.warning("%s; the weights stay there, and are brought here when they are needed", error)

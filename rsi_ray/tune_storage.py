@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from pyarrow import fs
 
-from rsi_ray.artifact_store import RENAMED, ArtifactStore, patiently
+from rsi_ray.artifact_store import RENAMED, ArtifactStore
 from rsi_ray.errors import ArtifactStoreError
 from rsi_ray.printable import one_line
 
@@ -163,18 +163,15 @@ class CheckpointStorage(fs.FileSystemHandler):  # type: ignore[misc]  # pyarrow 
         return self._store.opened()[0]
 
     def _tried(self, act: Callable[[], FoundT]) -> FoundT:
-        found: list[FoundT] = []
-
-        def once() -> None:
+        def once() -> FoundT:
             try:
-                found.append(act())
+                return act()
             except FileNotFoundError:
                 raise
             except (pa.ArrowException, OSError) as error:
                 raise ArtifactStoreError(f"artifacts {self._store}: {one_line(error)}") from None
 
-        patiently(once, SECONDS)
-        return found[0]
+        return self._store.patiently(once, SECONDS)
 
 
 class _Upload(io.RawIOBase):
@@ -208,7 +205,7 @@ class _Upload(io.RawIOBase):
             return
         try:
             self._file.close()
-            patiently(partial(self._store.put, self._path, self._name), SECONDS)
+            self._store.patiently(partial(self._store.put, self._path, self._name), SECONDS)
         except ArtifactStoreError as error:
             log.error("%s; the checkpoint is lost", error)
         finally:

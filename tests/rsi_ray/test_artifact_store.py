@@ -1,12 +1,15 @@
 """Files in a store: a share here, by the same code that speaks to S3."""
 
 import re
+from functools import partial
+from pathlib import Path
 
 import pytest
 from pyarrow import fs
 
-from rsi_ray.artifact_store import ArtifactStore, is_plain, patiently, store_uri, with_key
+from rsi_ray.artifact_store import ArtifactStore, is_plain, store_uri, with_key
 from rsi_ray.errors import ArtifactStoreError
+from rsi_ray.patience import while_away
 
 
 class Time:
@@ -110,25 +113,28 @@ def test_a_name_that_leads_elsewhere_is_none_of_a_store(name):
     assert not is_plain(name)
 
 
-def test_what_a_store_refuses_is_tried_until_it_works():
+def test_what_a_store_refuses_is_tried_until_it_works(store, monkeypatch):
     time, tries = Time(), []
+    monkeypatch.setattr(
+        "rsi_ray.artifact_store.while_away", partial(while_away, clock=time, sleep=time.sleep)
+    )
 
     def act():
         tries.append(time.now)
         if time.now < 20:
             raise ArtifactStoreError("down")
+        return "up"
 
-    patiently(act, 60, monotonic=time, sleep=time.sleep)
+    assert store.patiently(act, 60) == "up"
     assert 20 <= tries[-1] <= 30
     assert len(tries) < 10
+    with pytest.raises(FileNotFoundError):  # of a file that isn't here
+        store.patiently(lambda: store.put(Path("nowhere"), "a"), 60)
 
 
-def test_what_a_store_goes_on_refusing_is_told_after_a_while():
-    time = Time()
-
+def test_what_a_store_goes_on_refusing_is_told_after_a_while(store):
     def act():
         raise ArtifactStoreError("down")
 
     with pytest.raises(ArtifactStoreError, match="down"):
-        patiently(act, 60, monotonic=time, sleep=time.sleep)
-    assert 50 <= time.now <= 60
+        store.patiently(act, 0.1)

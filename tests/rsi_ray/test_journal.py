@@ -175,7 +175,7 @@ def test_a_write_that_a_storage_fails_in_the_middle_is_in_the_file_once(
 ):
     study = ours(path)
     trial = asked(study)
-    monkeypatch.setattr("rsi_ray.patience.RETRY_SECONDS", 0.001)
+    monkeypatch.setattr("rsi_ray.patience.FIRST_PAUSE", 0.001)
     failing = {
         "open": Failing(Path.open, fails=lambda *given: given[1:] == ("r+b",)),
         "fsync": Failing(os.fsync),

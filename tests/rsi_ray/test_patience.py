@@ -25,12 +25,13 @@ class Away:
 
 
 def test_a_storage_that_is_away_for_a_minute_is_waited_for_and_told_of_once(caplog):
-    away = Away(120)
+    away = Away(9)
     assert while_away(away, "study.log", clock=away.clock, sleep=away.sleep) == "done"
-    assert away.now == 60
+    # 0.5 + 1 + 2 + 4 + 8, and then every ten seconds
+    assert away.now == 15.5 + 4 * 10
     assert [record.getMessage() for record in caplog.records] == [
         "study.log: its storage is away, waiting for it: [Errno 5] Input/output error",
-        "study.log: its storage is back after 60 s",
+        "study.log: its storage is back after 56 s",
     ]
 
 

@@ -31,7 +31,7 @@ def test_weights_go_into_a_store(store):
 
 
 def test_a_store_that_takes_no_weights_fails_the_candidate_in_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(stored_weights, "patiently", lambda act: act())
+    monkeypatch.setattr(ArtifactStore, "patiently", lambda _store, act: act())
     (tmp_path / "share").write_text("no folder")
     with pytest.raises(
         ArtifactStoreError, match=r"^artifacts file://\S+ run: a.safetensors can't be written: .*$"
