@@ -87,7 +87,12 @@ class Size:
         """What trains it."""
         task, training = self.task, replace(training, batch_size=self.batch_size)
         return TrainingJob(
-            space=self.space, load_task=lambda: task, training=training, seed=0, trial_seconds=3600, gpus=1.0
+            space=self.space,
+            load_task=lambda: task,
+            training=training,
+            seed=0,
+            trial_seconds=3600,
+            resources=Resources(gpus=1.0),
         )
 
 

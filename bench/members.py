@@ -20,6 +20,7 @@ from rsi_ray.config import load_example
 from rsi_ray.hyperparameters import TrainingChoices
 from rsi_ray.job import TrainingJob
 from rsi_ray.members import Members
+from rsi_ray.placement import Resources
 from rsi_ray.wiring import sweep_of
 from search_spaces.given_trial import GivenTrial
 
@@ -171,7 +172,7 @@ def job_of(case: Case) -> TrainingJob:
         space=replace(space, widths=widths, batch_size=case.batch),
         training=replace(found.training, batch_size=case.batch),
         choices=TrainingChoices(),
-        gpus=1.0 if torch.cuda.is_available() else 0.0,
+        resources=Resources(gpus=1.0 if torch.cuda.is_available() else 0.0),
     )
 
 

@@ -26,7 +26,7 @@ from rsi_ray.mirror import bring_back
 from rsi_ray.objectives import SCORE, problems_of_objectives
 from rsi_ray.observer import Watch
 from rsi_ray.own import given_task
-from rsi_ray.placement import AUTO, MOST_GPUS, MOST_WORKERS, Gpus, Strategy, Workers
+from rsi_ray.placement import AUTO, MOST_GPUS, MOST_WORKERS, Gpus, Resources, Strategy, Workers
 from rsi_ray.places import problems_of_places
 from rsi_ray.plan import Plan
 from rsi_ray.printable import one_line
@@ -220,12 +220,18 @@ class Sweep:
             choices=self.hyperparameters,
             seed=self.seed,
             trial_seconds=self.trial_seconds,
+            resources=self._resources(),
+            latency="latency" in self.objectives,
+            parent=self.parent,
+        )
+
+    def _resources(self) -> Resources:
+        return Resources(
+            cpus=self.cpus,
             gpus=self.gpus,
             gpu_memory=self.gpu_memory or 0,
             workers=self.workers,
             strategy=self.strategy,
-            latency="latency" in self.objectives,
-            parent=self.parent,
         )
 
     def plan(self, *, resume: str | Path | None = None, now: time.struct_time | None = None) -> Plan:
@@ -322,11 +328,7 @@ class Sweep:
             enqueued=tuple(self._enqueued),
             earlier=(*earlier_of(self.warm_start, storage, job, self.objectives), *self._told),
             concurrent=self.concurrent,
-            cpus=self.cpus,
-            gpus=self.gpus,
-            gpu_memory=self.gpu_memory or 0,
-            workers=self.workers,
-            strategy=self.strategy,
+            resources=self._resources(),
             keep_weights=self.keep_weights,
             seconds=self.seconds,
             checkpoint_bytes=self.checkpoint_bytes,

@@ -17,7 +17,7 @@ from rsi_ray.heritage import Parent
 from rsi_ray.hyperparameters import TrainingChoices, space_for
 from rsi_ray.member_trainer import MemberTrainer
 from rsi_ray.members import Members, member_seed, should_stack
-from rsi_ray.placement import Gpus, Placement, Resources, Strategy, Workers
+from rsi_ray.placement import Placement, Resources
 from rsi_ray.resident import kept_bytes
 from rsi_ray.stacked import can_stack
 from rsi_ray.tasks.task import Task
@@ -92,7 +92,7 @@ class TrainingJob:
         choices: hyperparameters that are searched.
         seed: of the sweep; each candidate's own follows from it and its configuration.
         trial_seconds: longest time that a candidate may run.
-        gpus, gpu_memory, workers, strategy: that a candidate has, see `placement.Resources`.
+        resources: that a candidate is given.
         latency: whether the last report tells how long one forward takes.
         parent: whose weights candidates begin with, as far as they fit; None for weights of their own.
     """
@@ -103,10 +103,7 @@ class TrainingJob:
     choices: TrainingChoices = field(default_factory=TrainingChoices)
     seed: int
     trial_seconds: int
-    gpus: Gpus = 0.0
-    gpu_memory: int = 0
-    workers: Workers = 1
-    strategy: Strategy = "auto"
+    resources: Resources = field(default_factory=Resources)
     latency: bool = False
     parent: Parent | None = None
 
@@ -162,13 +159,10 @@ class TrainingJob:
         """Where a candidate is trained, and the bytes that each of its workers holds."""
         rows = candidate.training.batch_size
         whole, memory = 0, cost.memory_bytes
-        if self.gpus:  # autocast's copies and the hold-out are on every GPU
+        if self.resources.gpus:  # autocast's copies and the hold-out are on every GPU
             memory, whole = self._gpu_bytes(candidate, cost), BYTES_OF_A_COPY * cost.params + self._kept_bytes
         memory *= self._times(candidate.training.members)
-        resources = Resources(
-            gpus=self.gpus, gpu_memory=self.gpu_memory, workers=self.workers, strategy=self.strategy
-        )
-        placement = resources.placement(memory, params=cost.params, rows=rows, whole=whole)
+        placement = self.resources.placement(memory, params=cost.params, rows=rows, whole=whole)
         return placement, placement.worker_bytes(memory, params=cost.params, rows=rows, whole=whole)
 
     def on_gpus_of(self, gpu_memory: int) -> TrainingJob:
@@ -177,10 +171,10 @@ class TrainingJob:
 
     def alone(self) -> TrainingJob:
         """The same where one process trains a candidate, as it is evaluated."""
-        return self if self.workers == 1 else self._with(workers=1)
+        return self if self.resources.workers == 1 else self._with(workers=1)
 
     def _with(self, **changes: Any) -> TrainingJob:
-        job = replace(self, **changes)
+        job = replace(self, resources=replace(self.resources, **changes))
         vars(job).update({name: value for name, value in vars(self).items() if name == "task"})
         return job
 
@@ -191,7 +185,7 @@ class TrainingJob:
         candidate's memory.
         """
         self.digest()
-        if self.workers == 1 or self.placement(config).workers == 1:
+        if self.resources.workers == 1 or self.placement(config).workers == 1:
             begin_cuda(self.device)  # what several workers train is on their GPUs
         found = measure_space(self.space, self.candidate(config).spec)
         return Measured(params=found.params, forward_flops=found.forward_flops)
@@ -267,7 +261,7 @@ class TrainingJob:
     @property
     def device(self) -> torch.device:
         """Where candidates are trained."""
-        return torch.device("cuda" if self.gpus and torch.cuda.is_available() else "cpu")
+        return torch.device("cuda" if self.resources.gpus and torch.cuda.is_available() else "cpu")
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

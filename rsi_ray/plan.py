@@ -18,7 +18,7 @@ from rsi_ray.artifact_store import ArtifactStore, Place
 from rsi_ray.errors import SweepError
 from rsi_ray.job import Job
 from rsi_ray.objectives import SCORE
-from rsi_ray.placement import Gpus, Resources, Strategy, TooLarge, Workers
+from rsi_ray.placement import Resources, TooLarge
 from rsi_ray.random_draws import RANDOM_DRAWS, random_config
 from rsi_ray.states import CHECKPOINT_SECONDS
 from safety import Allow, Deny, Limits, Verdict, judge_claim
@@ -53,7 +53,7 @@ class Plan:
         enqueued: full configurations that are trained before the sampler is asked.
         earlier: trials of an earlier study that the sampler is told of.
         concurrent: trials at a time; None for as many as fit.
-        cpus, gpus, gpu_memory, workers, strategy: of one trial, see `placement.Resources`.
+        resources: of one trial.
         keep_weights: best candidates whose weights are kept.
         seconds: after so many nothing more is started and the sweep ends; None for no end.
         checkpoint_bytes: what its weights and checkpoints may take on disk; None for no quota.
@@ -80,11 +80,7 @@ class Plan:
     enqueued: tuple[dict[str, Any], ...] = ()
     earlier: tuple[FrozenTrial, ...] = ()
     concurrent: int | None = None
-    cpus: int = 1
-    gpus: Gpus = 0.0
-    gpu_memory: int = 0
-    workers: Workers = 1
-    strategy: Strategy = "auto"
+    resources: Resources = field(default_factory=Resources)
     keep_weights: int = 3
     seconds: int | None = None
     checkpoint_bytes: int | None = None
@@ -99,17 +95,6 @@ class Plan:
     seed: int = 0
     resumed: bool = False
     about: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def resources(self) -> Resources:
-        """What each of its trials is given."""
-        return Resources(
-            cpus=self.cpus,
-            gpus=self.gpus,
-            gpu_memory=self.gpu_memory,
-            workers=self.workers,
-            strategy=self.strategy,
-        )
 
     @property
     def on_ledger(self) -> str:

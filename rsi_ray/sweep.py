@@ -258,7 +258,7 @@ def _tuner(
         weights=plan.kept_in(WEIGHTS),
         states=plan.kept_in(STATES),
         state_seconds=plan.checkpoint_seconds,
-        threads=plan.cpus,
+        threads=plan.resources.cpus,
         run=plan.name if plan.sweep else "",
     )
     return tune.Tuner(

@@ -46,7 +46,7 @@ def _found_here(name: str) -> TrialResources | None:
 def placement_of(plan: Plan, config: Mapping[str, Any]) -> Placement:
     """What a configuration asks for; what isn't trained on a task is for one worker."""
     if isinstance(plan.job, TrainingJob):
-        return replace(plan.job.placement(config), cpus=plan.cpus)
+        return plan.job.placement(config)
     one = replace(plan.resources, workers=1)
     return one.placement(plan.job.price(config).memory_bytes)
 
@@ -63,14 +63,14 @@ def placed(plan: Plan, gpu_memory: Callable[[], int]) -> Plan:
     """
     if not plan.resources.asks_for_gpu_memory:
         return plan
-    known = plan.gpu_memory or gpu_memory()
+    known = plan.resources.gpu_memory or gpu_memory()
     if not known:
         raise SweepError(
             "resources: auto, and no node's driver tells how much memory its GPUs have; "
             "set resources.gpu_memory to the bytes of the smallest"
         )
     job = plan.job.on_gpus_of(known) if isinstance(plan.job, TrainingJob) else plan.job
-    plan = replace(plan, gpu_memory=known, job=job)
+    plan = replace(plan, resources=replace(plan.resources, gpu_memory=known), job=job)
     check_plan(plan)
     return plan
 
@@ -85,13 +85,15 @@ def fitting(plan: Plan, total: Mapping[str, float]) -> int | None:
     Raises:
         SweepError: not one trial fits.
     """
-    workers = 1 if plan.workers == AUTO else plan.workers
-    cpus, gpus = plan.cpus * workers, (1.0 if plan.gpus == AUTO else plan.gpus) * workers
+    asked = plan.resources
+    workers = 1 if asked.workers == AUTO else asked.workers
+    cpus, gpus = asked.cpus * workers, (1.0 if asked.gpus == AUTO else asked.gpus) * workers
     fits = total.get("CPU", 1) // cpus
     if gpus:
         fits = min(fits, total.get("GPU", 0) // gpus)
     if fits < 1:
-        asked = f"{cpus} CPUs and {gpus:g} GPUs"
-        raise SweepError(f"resources: a trial asks for {asked}, more than this cluster has")
+        raise SweepError(
+            f"resources: a trial asks for {cpus} CPUs and {gpus:g} GPUs, more than this cluster has"
+        )
     # a trial of several workers waits for them under its lease: no more of them than may find room
-    return None if plan.gpus == AUTO and plan.workers == 1 else int(fits)
+    return None if asked.gpus == AUTO and asked.workers == 1 else int(fits)

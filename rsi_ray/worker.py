@@ -6,7 +6,6 @@ import importlib
 import logging
 import os
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,9 +152,9 @@ class Candidate(Trainable):
 
     def _begun_by_crew(self) -> Crew | None:
         """The candidate in training by several workers; None where this process trains it alone."""
-        if not isinstance(self._job, TrainingJob) or self._job.workers == 1:
+        if not isinstance(self._job, TrainingJob) or self._job.resources.workers == 1:
             return None
-        placement = replace(self._job.placement(self.config), cpus=self._threads)
+        placement = self._job.placement(self.config)
         if placement.workers == 1:
             return None
         # Ray Train takes seconds to load, and one process alone never needs it

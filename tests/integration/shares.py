@@ -57,8 +57,7 @@ def trained(folder: Path, bytes_a_unit: int) -> list[tuple[int, int, str]]:
         reports=REPORTS,
         trials=WIDTHS,
         scheduler=FIFOScheduler,
-        gpus="auto",
-        gpu_memory=GPU,
+        resources=Resources(gpus="auto", gpu_memory=GPU),
     )
     run_sweep(plan)
     ledger = Ledger(plan.ledger_url)

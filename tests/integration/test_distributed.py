@@ -50,8 +50,7 @@ def plan(tmp_path: Path, fresh_governor: None) -> Callable[..., Plan]:
             trials=trials,
             scheduler=FIFOScheduler,
             enqueued=(CONFIG,),
-            workers=2,
-            strategy=strategy,
+            resources=waiting.resources,
             max_failures=1,
         )
 

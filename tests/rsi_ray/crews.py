@@ -14,7 +14,7 @@ import torch.distributed as dist
 from rsi_ray.crew import Assignment
 from rsi_ray.crew_worker import work
 from rsi_ray.job import TrainingJob
-from rsi_ray.placement import Strategy
+from rsi_ray.placement import Resources, Strategy
 from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
 from rsi_ray.training import Training
 from search_spaces import MLPSpace
@@ -35,8 +35,7 @@ def job(workers: int = 2, strategy: Strategy = "auto", epochs: int = 3) -> Train
         training=training,
         seed=3,
         trial_seconds=120,
-        workers=workers,
-        strategy=strategy,
+        resources=Resources(workers=workers, strategy=strategy),
     )
 
 

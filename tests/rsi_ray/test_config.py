@@ -13,6 +13,7 @@ from rsi_ray.config import load_config, load_example, parse_config
 from rsi_ray.errors import RunError, SweepError
 from rsi_ray.example_files import example_file, examples
 from rsi_ray.own import own_class
+from rsi_ray.placement import Resources
 from rsi_ray.runs import run_folder
 from rsi_ray.tasks import breast_cancer_task
 from rsi_ray.wiring import TASK_SECTIONS, load_task_of, space_of, sweep_of, with_paths_from
@@ -106,7 +107,11 @@ def test_hyperparameters_of_the_file_are_searched():
 
 def test_a_trial_may_ask_for_the_share_of_a_gpu_that_it_needs():
     sweep = sweep_of(parse("resources: {gpu: auto, gpu_memory: 80e9}\n"))
-    assert (sweep.gpus, sweep.gpu_memory, sweep.job().gpu_memory) == ("auto", 80 * 10**9, 80 * 10**9)
+    assert (
+        sweep.checked_plan().resources
+        == Resources(gpus="auto", gpu_memory=80 * 10**9)
+        == sweep.job().resources
+    )
     assert sweep_of(parse("resources: {gpu: 0.5}\n")).gpus == 0.5
 
 

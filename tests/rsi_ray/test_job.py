@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from rsi_ray.heritage import Parent
 from rsi_ray.hyperparameters import TrainingChoices
 from rsi_ray.job import TrainingJob
+from rsi_ray.placement import Resources
 from rsi_ray.resident import kept_bytes
 from rsi_ray.scoring import LATENCY_FORWARDS
 from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
@@ -141,7 +142,12 @@ def test_on_a_gpu_a_transformer_is_priced_in_mixed_precision_at_its_own_batch_si
     space = TransformerSpace(heads=heads, batch_size=8, vocab=8, depth=(2, 2), widths=(64,))
     searched = TrainingChoices(batch_size=(8, 64))
     on_gpu, on_cpu = (
-        job(space=space, choices=searched, gpus=gpus, load_task=lambda: lambda: NoHoldout())
+        job(
+            space=space,
+            choices=searched,
+            resources=Resources(gpus=gpus),
+            load_task=lambda: lambda: NoHoldout(),
+        )
         for gpus in (1.0, 0.0)
     )
     trial = RandomTrial(random.Random(0))
@@ -152,7 +158,7 @@ def test_on_a_gpu_a_transformer_is_priced_in_mixed_precision_at_its_own_batch_si
 
 
 def test_on_a_gpu_other_spaces_are_priced_with_a_copy_of_each_weight():
-    more = job(gpus=1.0).price(CONFIG).memory_bytes - job().price(CONFIG).memory_bytes
+    more = job(resources=Resources(gpus=1.0)).price(CONFIG).memory_bytes - job().price(CONFIG).memory_bytes
     assert more == 2 * job().price(CONFIG).params + kept_bytes(TASK)
 
 
@@ -216,10 +222,10 @@ def test_a_checkpoint_that_is_a_pickle_or_a_link_is_refused_and_its_payload_is_n
     assert not (tmp_path / "run").exists()
 
 
-def spread(workers, **changes):
+def spread(workers, gpus=0.0, **changes):
     task = breast_cancer_task(BreastCancerOptions(holdout_size=33))
     values = {"space": SPACE, "load_task": lambda: task, "training": TRAINING, "seed": 0, "trial_seconds": 9}
-    return TrainingJob(**{**values, "workers": workers, **changes})
+    return TrainingJob(**values, resources=Resources(workers=workers, gpus=gpus), **changes)
 
 
 def test_several_workers_claim_what_one_does_and_the_evaluations_that_their_equal_shares_take_twice():

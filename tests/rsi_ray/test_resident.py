@@ -8,6 +8,7 @@ import torch
 
 from rsi_ray import resident
 from rsi_ray.device_data import bytes_of
+from rsi_ray.placement import Resources
 from rsi_ray.resident import GATHERS, KEPT, drawn_on, kept_bytes, training_bytes
 from rsi_ray.tasks import BuiltInOptions, DigitsOptions, breast_cancer_task, built_in_task, digits_task
 from rsi_ray.tasks.task import DomainTask
@@ -83,7 +84,7 @@ def test_a_training_on_gathered_batches_is_the_same_to_the_bit():
 
 def test_what_stays_on_a_gpu_is_in_its_claim():
     load = partial(job, load_task=lambda: breast_cancer_task)
-    claimed, without = load(gpus=1.0).price(CONFIG), load().price(CONFIG)
+    claimed, without = load(resources=Resources(gpus=1.0)).price(CONFIG), load().price(CONFIG)
     assert claimed.memory_bytes == without.memory_bytes + 2 * claimed.params + kept_bytes(
         breast_cancer_task()
     )

@@ -24,9 +24,10 @@ from tests.rsi_ray.test_job import job as training_job
 
 GPU = 8 * 10**9
 TOTAL = {"CPU": 8.0, "GPU": 2.0}
+ONE, SHARES = Resources(), Resources(gpus="auto")
 
 
-def plan_of(job: Any, **changes: Any) -> Plan:
+def plan_of(job: Any, resources: Resources = ONE) -> Plan:
     values: dict[str, Any] = {
         "name": "tested",
         "folder": Path("run"),
@@ -38,7 +39,7 @@ def plan_of(job: Any, **changes: Any) -> Plan:
         "reports": 3,
         "trials": 2,
         "scheduler": FIFOScheduler,
-        **changes,
+        "resources": resources,
     }
     return Plan(**values)
 
@@ -53,13 +54,14 @@ def test_each_configuration_asks_for_the_share_of_its_own_claim():
 
 
 def test_a_sweep_without_gpus_asks_for_none():
-    plan = plan_of(BehavingJob(), cpus=3)
+    plan = plan_of(BehavingJob(), Resources(cpus=3))
     asked = TrialResources(partial(placement_of, plan))
     assert asked({"width": 3}).required_resources == {"CPU": 3}
 
 
 def test_a_trial_of_several_workers_leaves_cores_and_gpus_to_them():
-    plan = plan_of(training_job(gpus=1, workers=2), cpus=3, gpus=1, workers=2)
+    resources = Resources(cpus=3, gpus=1, workers=2)
+    plan = plan_of(training_job(resources=resources), resources)
     assert placement_of(plan, CONFIG) == Placement(cpus=3, gpus=1, workers=2)
     asked = TrialResources(partial(placement_of, plan))
     assert asked(CONFIG).required_resources == {"memory": HEAD_BYTES}
@@ -74,9 +76,9 @@ def test_what_is_pickled_is_the_same_object_again_so_that_no_task_is_loaded_anew
 
 
 def test_the_job_of_a_sweep_that_asks_for_shares_prices_them_with_the_memory_of_the_smallest_gpu():
-    job = training_job(gpus="auto")
-    plan = placed(plan_of(job, gpus="auto"), lambda: GPU)
-    assert plan.gpu_memory == GPU
+    job = training_job(resources=SHARES)
+    plan = placed(plan_of(job, SHARES), lambda: GPU)
+    assert plan.resources.gpu_memory == GPU
     assert job.price(CONFIG).gpu_ms == 60_000
     assert plan.job.price(CONFIG).gpu_ms == 60_000 // 8
     assert plan.job.placement(CONFIG).gpus == 1 / 8
@@ -84,7 +86,7 @@ def test_the_job_of_a_sweep_that_asks_for_shares_prices_them_with_the_memory_of_
 
 def test_a_task_that_is_loaded_is_not_loaded_again_for_it():
     loader = Loader()
-    job = replace(training_job(gpus="auto"), load_task=loader)
+    job = replace(training_job(resources=SHARES), load_task=loader)
     job.price(CONFIG)
     assert job.on_gpus_of(GPU).price(CONFIG).gpu_ms < 60_000
     assert loader.loads == 1
@@ -94,49 +96,53 @@ def test_what_the_plan_says_of_gpus_is_not_asked_of_the_cluster():
     def nobody() -> int:
         raise AssertionError
 
-    assert placed(plan_of(BehavingJob(), gpus="auto", gpu_memory=GPU), nobody).gpu_memory == GPU
-    assert placed(plan_of(BehavingJob(), gpus=0.5), nobody).gpu_memory == 0
+    for resources in (Resources(gpus="auto", gpu_memory=GPU), Resources(gpus=0.5)):
+        assert placed(plan_of(BehavingJob(), resources), nobody).resources == resources
 
 
 def test_where_nobody_knows_how_large_a_gpu_is_the_line_says_what_to_set():
     with pytest.raises(SweepError, match=r"resources: auto.*set resources\.gpu_memory"):
-        placed(plan_of(BehavingJob(), gpus="auto"), lambda: 0)
+        placed(plan_of(BehavingJob(), SHARES), lambda: 0)
 
 
 def test_a_space_whose_candidates_fit_on_no_gpu_is_refused_in_one_line():
-    plan = plan_of(training_job(gpus="auto"), gpus="auto")
+    plan = plan_of(training_job(resources=SHARES), SHARES)
     with pytest.raises(SweepError, match=r"nearest: it needs .* of a GPU .*smallest one has 1,000$"):
         placed(plan, lambda: 1000)
 
 
 @pytest.mark.parametrize(
-    ("changes", "fit"),
+    ("resources", "fit"),
     [
-        ({}, 8),
-        ({"cpus": 3}, 2),
-        ({"gpus": 0.5}, 4),
-        ({"gpus": 0.5, "cpus": 4}, 2),
-        ({"gpus": "auto"}, None),
-        ({"workers": 3}, 2),
-        ({"workers": 2, "gpus": 0.5}, 2),
-        ({"workers": "auto", "gpus": 1}, 2),
+        (Resources(), 8),
+        (Resources(cpus=3), 2),
+        (Resources(gpus=0.5), 4),
+        (Resources(gpus=0.5, cpus=4), 2),
+        (SHARES, None),
+        (Resources(workers=3), 2),
+        (Resources(workers=2, gpus=0.5), 2),
+        (Resources(workers="auto", gpus=1), 2),
     ],
 )
-def test_as_many_trials_run_at_a_time_as_fit_or_as_ray_finds_room_for(
-    changes: dict[str, Any], fit: int | None
-):
-    assert fitting(plan_of(BehavingJob(space=WidthSpace()), **changes), TOTAL) == fit
+def test_as_many_trials_run_at_a_time_as_fit_or_as_ray_finds_room_for(resources: Resources, fit: int | None):
+    assert fitting(plan_of(BehavingJob(space=WidthSpace()), resources), TOTAL) == fit
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{"cpus": 9}, {"gpus": 3}, {"gpus": "auto", "cpus": 9}, {"workers": 9}, {"workers": 3, "gpus": 1}],
+    "resources",
+    [
+        Resources(cpus=9),
+        Resources(gpus=3),
+        Resources(gpus="auto", cpus=9),
+        Resources(workers=9),
+        Resources(workers=3, gpus=1),
+    ],
 )
-def test_where_not_one_trial_fits_the_line_says_what_it_asks_for(changes: dict[str, Any]):
+def test_where_not_one_trial_fits_the_line_says_what_it_asks_for(resources: Resources):
     with pytest.raises(SweepError, match="more than this cluster has"):
-        fitting(plan_of(BehavingJob(), **changes), TOTAL)
+        fitting(plan_of(BehavingJob(), resources), TOTAL)
 
 
 def test_shares_of_a_cluster_without_a_gpu_fit_nowhere():
     with pytest.raises(SweepError, match="1 CPUs and 1 GPUs"):
-        fitting(plan_of(BehavingJob(), gpus="auto"), {"CPU": 8.0})
+        fitting(plan_of(BehavingJob(), SHARES), {"CPU": 8.0})
