@@ -13,6 +13,7 @@ import argparse
 import json
 import logging
 import tempfile
+from collections.abc import Iterable
 from typing import Any
 
 import optuna
@@ -39,6 +40,23 @@ def row(trials: int, concurrent: int) -> dict[str, Any]:
     return found
 
 
+def rows_of(asked: Iterable[tuple[int, int]]) -> list[dict[str, Any]]:
+    """Rows of so many trials, so many at a time, on one Ray with as many processors as that takes."""
+    asked = list(asked)
+    ray.init(
+        address="local",
+        num_cpus=max(concurrent for _, concurrent in asked),
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        # dozens of workers that nobody asked for would start for minutes, beside what is measured
+        _system_config={"prestart_worker_first_driver": False, "enable_worker_prestart": False},
+    )
+    row(10, 2)  # what both load, they load here
+    found = [row(trials, concurrent) for trials, concurrent in asked]
+    ray.shutdown()
+    return found
+
+
 def growth(rows: list[dict[str, Any]], name: str) -> float | None:
     """Cost of a trial where there are most of them, over that at 100; None where 100 were not measured."""
     by_trials = {row["trials"]: row[name] for row in rows}
@@ -54,11 +72,8 @@ def main() -> None:
     asked = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    cpus = max([2, *asked.concurrent])
-    ray.init(address="local", num_cpus=cpus, log_to_driver=False, logging_level=logging.ERROR)
-    row(10, 2)  # what both load, they load here
-    by_trials = [row(trials, 2) for trials in asked.trials]
-    by_concurrent = [row(asked.of, concurrent) for concurrent in asked.concurrent]
+    by_trials = rows_of((trials, 2) for trials in asked.trials)
+    by_concurrent = [one for count in asked.concurrent for one in rows_of([(asked.of, count)])]
     told = {name: growth(by_trials, name) for name in ("ms_per_trial", "bare_ms_per_trial")}
     print(json.dumps({"growth_from_100": told, "rows": [*by_trials, *by_concurrent]}))
 

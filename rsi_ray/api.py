@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
@@ -16,33 +15,27 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.schedulers import TrialScheduler
 
 from rsi_ray.alerts import AlertsConfig
-from rsi_ray.artifact_store import ArtifactStore
 from rsi_ray.errors import SweepError
 from rsi_ray.heritage import Parent
 from rsi_ray.hyperparameters import TrainingChoices
 from rsi_ray.job import TrainingJob
-from rsi_ray.ledgers import LEDGER_FILE, from_anywhere
 from rsi_ray.mirror import bring_back
-from rsi_ray.objectives import SCORE, problems_of_objectives
+from rsi_ray.objectives import SCORE
 from rsi_ray.observer import Watch
 from rsi_ray.own import given_task
-from rsi_ray.placement import AUTO, MOST_GPUS, MOST_WORKERS, Gpus, Resources, Strategy, Workers
-from rsi_ray.places import problems_of_places
+from rsi_ray.placement import Gpus, Resources, Strategy, Workers
 from rsi_ray.plan import Plan
+from rsi_ray.planning import plan_of, problems_of, scheduler_maker
 from rsi_ray.printable import one_line
 from rsi_ray.records import Verdict
 from rsi_ray.replay import Replay, replay
 from rsi_ray.result import Result
 from rsi_ray.runs import (
-    circumstances,
-    earlier_of,
     find_trial,
     named_run,
     new_run,
     old_run,
 )
-from rsi_ray.samplers import Guarded, sampler_of
-from rsi_ray.schedulers import SchedulerOptions, mutable_distributions, scheduler_of
 from rsi_ray.states import CHECKPOINT_SECONDS
 from rsi_ray.study import TOLD, trial_of
 from rsi_ray.sweep import run_sweep
@@ -50,7 +43,6 @@ from rsi_ray.table_job import TableJob
 from rsi_ray.tasks.task import Task
 from rsi_ray.training import Training
 from safety import Document, Limits, limits_from_dict, limits_from_yaml, validate
-from safety.names import plain_name
 from search_spaces.given_trial import spec_from
 from search_spaces.measured import priced
 from search_spaces.tabular import TabularSpace
@@ -220,12 +212,14 @@ class Sweep:
             choices=self.hyperparameters,
             seed=self.seed,
             trial_seconds=self.trial_seconds,
-            resources=self._resources(),
+            resources=self.resources,
             latency="latency" in self.objectives,
             parent=self.parent,
         )
 
-    def _resources(self) -> Resources:
+    @property
+    def resources(self) -> Resources:
+        """What each trial is given."""
         return Resources(
             cpus=self.cpus,
             gpus=self.gpus,
@@ -261,90 +255,14 @@ class Sweep:
         Raises:
             SweepError: it can't run.
         """
-        for problem in self._problems():
+        for problem in problems_of(self):
             raise SweepError(problem)
         try:
-            plan = self._plan(self.job())
+            plan = plan_of(self, enqueued=self._enqueued, told=self._told)
             plan.scheduler()  # what is wrong with it is told before anything starts
         except (ValueError, TypeError) as error:  # a part of it doesn't fit: one line says which
             raise SweepError(one_line(error)) from None
         return plan
-
-    def _problems(self) -> list[str]:
-        problems = problems_of_objectives(self.objectives)
-        if self.sampler == "cmaes" and len(self.objectives) > 1:
-            problems.append("sampler: cmaes takes one objective; nsga2, evolution and tpe take several")
-        if isinstance(self.space, TabularSpace) and "latency" in self.objectives:
-            problems.append("objectives: latency, which a table's look-up doesn't have")
-        problems += _problems_of_name("name", self.name)
-        problems += problems_of_places(self.storage, self.artifacts, self.ledger)
-        problems += [] if self.lineage is None else _problems_of_name("lineage", self.lineage)
-        for name in (
-            "trials",
-            "concurrent",
-            "seconds",
-            "trial_seconds",
-            "cpus",
-            "gpu_memory",
-            "max_failures",
-        ):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                problems.append(f"{name}: {value!r}, expected a whole number from 1")
-        if self.gpus != AUTO and not (isinstance(self.gpus, int | float) and 0 <= self.gpus <= MOST_GPUS):
-            problems.append(f"gpus: {self.gpus!r}, expected a number from 0 to {MOST_GPUS}, or {AUTO}")
-        if self.workers != AUTO and self.workers not in range(1, MOST_WORKERS + 1):
-            problems.append(f"workers: {self.workers!r}, expected 1 to {MOST_WORKERS}, or {AUTO}")
-        if self.workers != 1 and isinstance(self.gpus, int | float) and 0 < self.gpus < 1:
-            problems.append(f"workers: each takes whole GPUs, not {self.gpus} of one")
-        if self.training.members.count > 1 and self.workers != 1:
-            problems.append("workers: members of a candidate are trained by one")
-        if isinstance(self.space, TabularSpace) and self.workers != 1:
-            problems.append("workers: a table's look-up takes one")
-        return problems
-
-    def _plan(self, job: Any) -> Plan:
-        storage = Path(self.storage).expanduser().resolve()
-        reports = self.training.epochs if isinstance(job, TrainingJob) else 1
-        return Plan(
-            name=self.name,
-            lineage=self.lineage,
-            folder=storage / self.name,
-            artifacts=ArtifactStore(uri=self.artifacts) if self.artifacts else None,
-            ledger_url=from_anywhere(self.ledger or f"sqlite:///{storage / LEDGER_FILE}"),
-            ledger_named=self.ledger is not None,
-            governor_key=self.governor_key or "",
-            checkpoints=tuple(Path(folder).expanduser().absolute() for folder in self.checkpoints),
-            alerts=self.checked_alerts(),
-            limits=self.checked_limits(),
-            space=job,
-            job=job,
-            sampler=self._sampler(self.seed),
-            reports=reports,
-            trials=self.trials,
-            scheduler=self._scheduler(job, reports),
-            objectives=tuple(self.objectives),
-            baseline=None if self.baseline is None else dict(spec_from(job, self.baseline)[1]),
-            enqueued=tuple(self._enqueued),
-            earlier=(*earlier_of(self.warm_start, storage, job, self.objectives), *self._told),
-            concurrent=self.concurrent,
-            resources=self._resources(),
-            keep_weights=self.keep_weights,
-            seconds=self.seconds,
-            checkpoint_bytes=self.checkpoint_bytes,
-            checkpoint_seconds=self.checkpoint_seconds,
-            max_failures=self.max_failures,
-            seed=self.seed,
-            about={
-                **self.about,
-                **circumstances(job.digest()),
-                "objectives": list(self.objectives),
-                "training": repr(self.training),
-                "hyperparameters": repr(self.hyperparameters),
-                "seed": self.seed,
-                **({"parent": self.parent.about()} if self.parent else {}),
-            },
-        )
 
     def checked_limits(self) -> Limits:
         """The limits, parsed.
@@ -368,36 +286,10 @@ class Sweep:
             return self.alerts
         return validate(AlertsConfig, Document(source="alerts", data=self.alerts))
 
-    def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
-        if isinstance(self.sampler, str):
-            return sampler_of(self.sampler, seed)
-        return Guarded(self.sampler, seed=seed)
-
-    def _scheduler(self, job: Any, reports: int) -> Callable[[], TrialScheduler]:
-        if callable(self.scheduler):
-            return self.scheduler
-        name = self.scheduler or ("asha" if len(self.objectives) == 1 else "fifo")
-        options = SchedulerOptions(
-            reports=reports,
-            grace_period=self.grace_period,
-            reduction_factor=self.reduction_factor,
-            interval=self.interval,
-            mutable=mutable_distributions(job, random.Random(self.seed)),
-        )
-        return partial(scheduler_of, name, options)
-
     def check_scheduler(self) -> None:
         """Make a scheduler once.
 
         Raises:
             ValueError: it is unknown, or has nothing to work on.
         """
-        self._scheduler(self.job(), self.training.epochs)()
-
-
-def _problems_of_name(what: str, name: str) -> list[str]:
-    try:
-        plain_name(name)
-    except ValueError as error:
-        return [f"{what}: {name!r:.80}: {error}"]
-    return []
+        scheduler_maker(self, self.job(), self.training.epochs)()

@@ -16,6 +16,7 @@ from rsi_ray.crew_line import PULSE_SECONDS, Line, accept
 from rsi_ray.errors import TrainingError, WorkerLost
 from rsi_ray.job import TrainingJob
 from rsi_ray.placement import Placement
+from rsi_ray.scoring import Scored
 from safety import Grant
 from safety.governor import Authority
 
@@ -125,8 +126,20 @@ class Crew:
 
     def restore(self, path: Path) -> None:
         """Have all continue from a saved state."""
+        self._send("restore", path)
+
+    def give(self, path: Path) -> None:
+        """Have all take weights in place of their own."""
+        self._send("give", path)
+
+    def measure(self) -> dict[str, Scored]:
+        """Have all score the sealed part together, by domain; the first one's."""
+        found = self._ask("measure")[0]["scored"]
+        return {name: Scored(score=score, error=error) for name, (score, error) in found.items()}
+
+    def _send(self, order: str, path: Path) -> None:
         path.open("rb").close()  # a file that can't be read is no worker's fault
-        self._tell("restore")
+        self._tell(order)
         for rank, line in self._lines.items():
             with _losing(rank):
                 line.send_file(path)

@@ -15,9 +15,9 @@ from rsi_ray.crew import Assignment
 from rsi_ray.crew_line import Orders
 from rsi_ray.cuda_memory import CudaMemory, begin_cuda
 from rsi_ray.device_metrics import ToldMemory
-from rsi_ray.job import Run
 from rsi_ray.printable import one_line
 from rsi_ray.training_group import TrainingGroup
+from rsi_ray.training_run import TrainingRun
 from safety import KernelTimer, LeaseKeeper
 from safety.resources import resident_bytes
 from safety.trainable import keeper_of_this_process
@@ -60,7 +60,7 @@ def _keeper(assignment: Assignment, orders: Orders) -> LeaseKeeper:
     return keeper
 
 
-def _begun(assignment: Assignment, orders: Orders, keeper: LeaseKeeper, rank: int) -> Run:
+def _begun(assignment: Assignment, orders: Orders, keeper: LeaseKeeper, rank: int) -> TrainingRun:
     workers, sharded = assignment.placement.workers, assignment.placement.sharded
     elapsed_ms = orders.next()["elapsed_ms"]
     keeper.join(assignment.grant, elapsed_ms=elapsed_ms, sharers=workers)
@@ -79,16 +79,16 @@ def _telling(orders: Orders) -> Iterator[None]:
         raise
 
 
-def _train(run: Run, _orders: Orders, rank: int) -> dict[str, Any]:
+def _train(run: TrainingRun, _orders: Orders, rank: int) -> dict[str, Any]:
     report = run.next_report()
     return {"report": dict(report)} if rank == 0 else {}
 
 
-def _save(run: Run, orders: Orders, rank: int) -> dict[str, Any]:
+def _save(run: TrainingRun, orders: Orders, rank: int) -> dict[str, Any]:
     return _send(run.save, orders, rank)
 
 
-def _export(run: Run, orders: Orders, rank: int) -> dict[str, Any]:
+def _export(run: TrainingRun, orders: Orders, rank: int) -> dict[str, Any]:
     return _send(run.export, orders, rank)
 
 
@@ -101,17 +101,32 @@ def _send(write: Callable[[Path], None], orders: Orders, rank: int) -> dict[str,
     return {}
 
 
-def _restore(run: Run, orders: Orders, _rank: int) -> dict[str, Any]:
+def _restore(run: TrainingRun, orders: Orders, _rank: int) -> dict[str, Any]:
+    return _receive(run.restore, orders)
+
+
+def _give(run: TrainingRun, orders: Orders, _rank: int) -> dict[str, Any]:
+    return _receive(run.give, orders)
+
+
+def _receive(read: Callable[[Path], None], orders: Orders) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "file"
         orders.receive_file(path)
-        run.restore(path)
+        read(path)
     return {}
 
 
-_ORDERS: dict[str, Callable[[Run, Orders, int], dict[str, Any]]] = {
+def _measure(run: TrainingRun, _orders: Orders, rank: int) -> dict[str, Any]:
+    found = run.sealed_scores()
+    return {"scored": {name: (one.score, one.error) for name, one in found.items()}} if rank == 0 else {}
+
+
+_ORDERS: dict[str, Callable[[TrainingRun, Orders, int], dict[str, Any]]] = {
     "train": _train,
     "save": _save,
     "export": _export,
     "restore": _restore,
+    "give": _give,
+    "measure": _measure,
 }

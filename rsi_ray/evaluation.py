@@ -13,7 +13,7 @@ from torch import nn
 from rsi_ray.errors import EvaluationError
 from rsi_ray.evidence import Evidence, Measurement
 from rsi_ray.job import TrainingJob, candidate_seed
-from rsi_ray.scoring import check_rows, rows_at_a_time, scored
+from rsi_ray.scoring import Scored, check_rows, rows_at_a_time, scored
 from rsi_ray.tasks.task import sealed_part
 from rsi_ray.train import train
 from rsi_ray.weights import load_weights
@@ -41,8 +41,10 @@ class Subject:
 
 def evaluation_claim(job: TrainingJob, subject: Subject) -> Claim:
     """What an evaluation takes: further trainings, and an evaluation of each model; a report for each."""
-    one, models = job.alone().price(subject.config), 1 + subject.seeds
-    evaluations = models * job.task.holdout_size * one.forward_flops
+    one, models = job.price(subject.config), 1 + subject.seeds
+    # of several workers each evaluates equally many samples
+    workers = job.placement(subject.config).workers
+    evaluations = models * -(-job.task.holdout_size // workers) * workers * one.forward_flops
     return replace(
         one,
         train_flops=subject.seeds * one.train_flops + evaluations,
@@ -60,12 +62,15 @@ def measurements(job: TrainingJob, subject: Subject) -> Iterator[Measurement]:
         ArtifactError: the file isn't what it is said to be.
         EvaluationError: a score is no number, or the samples aren't those that were priced.
     """
-    job = job.alone()
     yield evaluate_weights(
         job, subject.config, subject.weights, digest=subject.digest, content=subject.content
     )
-    further = [job.seed + 1 + index for index in range(subject.seeds)]
-    yield from evaluate_seeds(job, subject.config, further)
+    yield from evaluate_seeds(job, subject.config, further_seeds(job, subject))
+
+
+def further_seeds(job: TrainingJob, subject: Subject) -> list[int]:
+    """Those that the subject is trained again from, each in place of the job's."""
+    return [job.seed + 1 + index for index in range(subject.seeds)]
 
 
 def evidence_of(job: TrainingJob, subject: Subject, found: Sequence[Measurement]) -> Evidence:
@@ -131,7 +136,15 @@ def _measured(job: TrainingJob, config: Mapping[str, Any], model: nn.Module, see
     except ValueError as error:
         raise EvaluationError(f"sealed part: {error}") from None
     rows = rows_at_a_time(job.device, job.candidate(config).training.batch_size)
-    found = scored(model, batches, job.device, rows)
+    return measurement_of(seed, scored(model, batches, job.device, rows))
+
+
+def measurement_of(seed: int, found: Mapping[str, Scored]) -> Measurement:
+    """What was found of a model, by domain.
+
+    Raises:
+        EvaluationError: a score is no number.
+    """
     domains = {name: one.score for name, one in found.items()}
     if not all(map(math.isfinite, domains.values())):
         raise EvaluationError(f"seed {seed}: scores {domains}, expected finite numbers")

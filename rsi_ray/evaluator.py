@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from rsi_ray.errors import EvaluationError
+import ray
+
+from rsi_ray.crew import Assignment
+from rsi_ray.crew_evaluation import leading_under, measurements_together
+from rsi_ray.errors import EvaluationError, TrainingError
 from rsi_ray.evaluation import Subject, evaluation_claim, evidence_of, measurements
 from rsi_ray.evidence import Discrepancy, Evidence, Measurement, discrepancies
 from rsi_ray.fresh_process import in_fresh_process
@@ -94,9 +99,10 @@ def evaluate_in_fresh_process(
     reported: Reported,
     *,
     sweep: str,
-    cpus: int = 1,
 ) -> Evaluation:
     """Evaluate on the cluster, in a process that did nothing before and nothing after.
+
+    What several workers train, as many score and train again; the process itself leads them.
 
     Args:
         authority: the governor; its client, since another process asks it.
@@ -104,24 +110,28 @@ def evaluate_in_fresh_process(
         subject: what is evaluated; its file lies where every node reads it, or its content is with it.
         reported: what the search was told.
         sweep: that pays for it; it is open.
-        cpus: of the process.
 
     Raises:
         SafetyError: the limits or the budgets don't admit it, or its lease was lost.
         ArtifactError: the weights aren't what they are said to be.
         EvaluationError: there are no numbers, or its process died.
     """
-    gpus = job.alone().placement(subject.config).gpus
+    placement = job.placement(subject.config)
+    if placement.workers > 1:
+        placement = replace(placement, cpus=0, gpus=0.0)
     return in_fresh_process(
         _evaluate_alone, authority, job, subject, reported,
-        what=f"sweep {sweep}: the evaluator", cpus=cpus, gpus=gpus, sweep=sweep,
+        what=f"sweep {sweep}: the evaluator", cpus=placement.cpus, gpus=placement.gpus, sweep=sweep,
     )  # fmt: skip
 
 
 def _evaluate_alone(
     keeper_of: Callable[[Authority], LeaseKeeper], authority: Evaluating, *arguments: Any, sweep: str
 ) -> Evaluation:
-    return evaluate_under_lease(authority, keeper_of(authority), *arguments, sweep=sweep)
+    try:
+        return evaluate_under_lease(authority, keeper_of(authority), *arguments, sweep=sweep)
+    except TrainingError as error:
+        raise EvaluationError(f"sweep {sweep}: the evaluator: {error}") from None
 
 
 def evaluate_under_lease(
@@ -141,9 +151,10 @@ def evaluate_under_lease(
     Raises:
         SafetyError: see `evaluate_in_fresh_process`.
         EvaluationError: a score is no number.
+        TrainingError: of several workers, one failed.
     """
     key, grant = _begun(authority, keeper, job, subject, sweep)
-    scoring, begun = measurements(job, subject), 0
+    begun, scoring = 0, _scoring(authority, keeper, job, subject, key)
     found: list[Measurement] = []
     wrong: tuple[Discrepancy, ...] = ()
     verdict: Verdict = Allow()
@@ -181,7 +192,31 @@ def _begun(
     verdict = authority.readmit(Request(key=key, digest=digest, sweep=sweep, claim=claim))
     if not isinstance(verdict, Allow):
         raise SafetyError(f"{key}: {verdict.reason}")
-    return key, keeper.begin(key, digest, str(os.getpid()), job.alone().measure(subject.config))
+    return key, keeper.begin(key, digest, str(os.getpid()), job.measure(subject.config))
+
+
+def _scoring(
+    authority: Evaluating, keeper: LeaseKeeper, job: TrainingJob, subject: Subject, key: str
+) -> Iterator[Measurement]:
+    placement = job.placement(subject.config)
+    if placement.workers == 1:
+        return measurements(job, subject)
+    # Ray Train takes seconds to load, and one process alone never needs it
+    launch = importlib.import_module("rsi_ray.crew_launch").Training
+    sweep, _, trial = key.rpartition("/")
+    assignment = Assignment(
+        job=job,
+        config=subject.config,
+        authority=authority,
+        grant=keeper.grant,
+        placement=placement,
+        sweep=sweep,
+        trial=trial,
+    )
+    host = ray.util.get_node_ip_address()
+    return measurements_together(
+        job, subject, leading_under(launch, assignment, host=host, elapsed_ms=keeper.elapsed_ms)
+    )
 
 
 def _false_reports(

@@ -31,7 +31,7 @@ def in_fresh_process(
         function: is given what makes a lease keeper of an authority; it can be pickled.
         arguments: likewise.
         what: names it in messages.
-        cpus, gpus: of the process.
+        cpus, gpus: of the process; without cores it runs beside others.
         keywords: likewise.
 
     Raises:
@@ -62,7 +62,7 @@ def _alone(
     function: Callable[..., FoundT], arguments: tuple[Any, ...], keywords: dict[str, Any], cpus: int
 ) -> FoundT:
     bury_children()
-    torch.set_num_threads(cpus)
+    torch.set_num_threads(max(1, cpus))
     return function(keeper_here, *arguments, **keywords)
 
 

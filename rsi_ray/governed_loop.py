@@ -16,6 +16,7 @@ from rsi_ray.errors import ChampionError, EvaluationError
 from rsi_ray.evaluation import Subject
 from rsi_ray.evaluator import EVALUATION, Reported, evaluate_in_fresh_process
 from rsi_ray.evidence import Evidence, is_improvement
+from rsi_ray.examination import smallest_gpu
 from rsi_ray.heritage import Parent
 from rsi_ray.job import TrainingJob
 from rsi_ray.judged import Judged, read_judged, write_judged
@@ -23,6 +24,7 @@ from rsi_ray.loop import Answer, Found, Searched, Standing, Verified
 from rsi_ray.screener import screen_in_fresh_process
 from rsi_ray.search_engine import ArchitectureSearchEngine
 from rsi_ray.self_modification import SelfModificationEngine, evidence_of
+from rsi_ray.trial_resources import on_gpus_here
 from safety import (
     ArtifactError,
     Deny,
@@ -88,7 +90,7 @@ class GovernedLoop:
         self, generation: int, parent: Parent, drafts: Sequence[dict[str, Any]]
     ) -> list[dict[str, Any]]:
         """The best drafts at their initialisation, best first."""
-        job, some = self.engine.generation_sweep(generation, parent).job(), list(drafts[:MOST_SCREENED])
+        job, some = self._job(generation, parent), list(drafts[:MOST_SCREENED])
         with self._open():
             best = screen_in_fresh_process(
                 self.governor,
@@ -97,14 +99,18 @@ class GovernedLoop:
                 best=self.engine.near,
                 proxies=self.proxies,
                 sweep=self.engine.run,
-                cpus=self.engine.sweep.cpus,
             )
         return [some[screened.index] for screened in best]
+
+    def _job(self, generation: int, parent: Parent | None) -> TrainingJob:
+        """What the candidates of a generation do, on the GPUs that they have here."""
+        job = self.engine.generation_sweep(generation, parent).job()
+        return on_gpus_here(job, smallest_gpu)
 
     def verify(self, found: Found) -> Verified:
         """Evaluate a candidate in a fresh process, and stage it; one that can't be evaluated is refused."""
         generation, parent = self.next_generation(), self._parent()
-        job = self.engine.generation_sweep(generation, parent).job()
+        job = self._job(generation, parent)
         weights = self.engine.weights_of(generation, parent, found)
         try:
             judged = self._evaluated(job, found, weights)
@@ -133,7 +139,7 @@ class GovernedLoop:
         Raises:
             ChampionError: it is over a ceiling.
         """
-        job = self.engine.generation_sweep(0, None).job()
+        job = self._job(0, None)
         weights = self.engine.weights_of(0, None, found)
         judged = self._evaluated(job, found, weights)
         if isinstance(judged.verdict, Deny):
@@ -232,9 +238,10 @@ class GovernedLoop:
             domains=found.record["domains"],
             selected_from=self.engine.sweep.trials * job.training.members.alternatives,
         )
-        run, cpus = self.engine.run, self.engine.sweep.cpus
         with self._open():
-            found_out = evaluate_in_fresh_process(self.governor, job, subject, reported, sweep=run, cpus=cpus)
+            found_out = evaluate_in_fresh_process(
+                self.governor, job, subject, reported, sweep=self.engine.run
+            )
         return found_out.judged
 
     def _candidate(self, job: TrainingJob, found: Found, weights: Path, evidence: Evidence) -> Candidate:

@@ -167,14 +167,7 @@ class TrainingJob:
 
     def on_gpus_of(self, gpu_memory: int) -> TrainingJob:
         """The same where the smallest GPU has so many bytes; a task that is loaded isn't loaded again."""
-        return self._with(gpu_memory=gpu_memory)
-
-    def alone(self) -> TrainingJob:
-        """The same where one process trains a candidate, as it is evaluated."""
-        return self if self.resources.workers == 1 else self._with(workers=1)
-
-    def _with(self, **changes: Any) -> TrainingJob:
-        job = replace(self, resources=replace(self.resources, **changes))
+        job = replace(self, resources=replace(self.resources, gpu_memory=gpu_memory))
         vars(job).update({name: value for name, value in vars(self).items() if name == "task"})
         return job
 

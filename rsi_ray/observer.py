@@ -186,7 +186,7 @@ class Observer(tune.Callback):
         return ""
 
     def _prune_states(self, now: float) -> None:
-        """Delete, in a thread, the states of candidates that were stopped early, or failed."""
+        """Delete, in a thread, the states of candidates that have ended."""
         idle = self._pruning is None or not self._pruning.is_alive()
         if (
             self._plan.checkpoint_seconds is None

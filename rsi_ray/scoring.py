@@ -115,11 +115,12 @@ def scored(
     batches: Mapping[str, Batch | Samples],
     device: torch.device,
     rows: int = EVALUATION_CHUNK,
+    group: TrainingGroup = ALONE,
 ) -> dict[str, Scored]:
     """Return every domain's score as `scores` does, with its standard error."""
     model.eval()
     with torch.inference_mode():
-        marked = {name: _marked(model, name, batch, device, rows) for name, batch in batches.items()}
+        marked = {name: _marked(model, name, batch, device, rows, group) for name, batch in batches.items()}
         return {name: Scored(score=_score(*found), error=_error(*found)) for name, found in marked.items()}
 
 

@@ -27,7 +27,6 @@ def screen_in_fresh_process(
     best: int,
     proxies: Sequence[str],
     sweep: str,
-    cpus: int = 1,
 ) -> list[Screened]:
     """The best candidates by the mean rank of some proxies, best first; for a training step of each or less.
 
@@ -38,7 +37,6 @@ def screen_in_fresh_process(
         best: how many are returned.
         proxies: by name.
         sweep: that pays for it; it is open.
-        cpus: of the process.
 
     Raises:
         SafetyError: the limits or the budgets don't admit it, or its lease was lost.
@@ -46,7 +44,7 @@ def screen_in_fresh_process(
     """
     return in_fresh_process(
         _screen_alone, authority, job, list(configs), best=best, proxies=tuple(proxies), sweep=sweep,
-        what=f"sweep {sweep}: the screening", cpus=cpus,
+        what=f"sweep {sweep}: the screening", cpus=job.resources.cpus,
         gpus=max(job.placement(config).gpus for config in configs),
     )  # fmt: skip
 

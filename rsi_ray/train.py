@@ -17,13 +17,15 @@ from rsi_ray.members import Chosen
 from rsi_ray.resident import drawn_on
 from rsi_ray.scoring import (
     LATENCY_FORWARDS,
+    Scored,
     check_rows,
     latency_ms,
     loss_of,
     rows_at_a_time,
+    scored,
     scores,
 )
-from rsi_ray.tasks.task import Batch, Task
+from rsi_ray.tasks.task import Batch, Task, sealed_part
 from rsi_ray.training import Training, flops_after, learning_rate_at, planned_flops
 from rsi_ray.training_group import ALONE, TrainingGroup
 from rsi_ray.weights import put_weights
@@ -165,6 +167,25 @@ class Trainer:
     def weights(self) -> dict[str, Tensor]:
         """Return a copy of the model's tensors, whole and unshared."""
         return {name: self._group.whole(tensor) for name, tensor in distinct(self.model)}
+
+    def sealed_scores(self) -> dict[str, Scored]:
+        """Score every domain on the sealed part of the task.
+
+        Raises:
+            ValueError: its samples are not as they were priced.
+        """
+        batches, _ = sealed_part(self._task)
+        check_rows(batches, self._task.holdout_size, self._shapes)
+        rows = rows_at_a_time(self.device, self.training.batch_size)
+        return scored(self.model, batches, self.device, rows, self._group)
+
+    def put(self, weights: Mapping[str, Tensor]) -> None:
+        """Take weights, whole, in place of its own.
+
+        Raises:
+            ValueError: they are of another architecture.
+        """
+        put_weights(self.model, weights, self._group.part)
 
     def state(self) -> dict[str, Tensor]:
         """Return a copy of all that changes while training, as flat and unshared tensors."""

@@ -10,6 +10,7 @@ from typing import Any
 from safetensors.torch import load, save_file
 
 from rsi_ray.member_trainer import MemberTrainer
+from rsi_ray.scoring import Scored
 from rsi_ray.train import Trainer
 from safety import read_plain_file
 
@@ -45,6 +46,24 @@ class TrainingRun:
             SafetensorError: it is no safetensors file, such as a pickle, which is never loaded.
         """
         self._trainer.load_state(load(read_plain_file(path)))
+
+    def give(self, path: Path) -> None:
+        """Take weights alone, as `export` writes them.
+
+        Raises:
+            ArtifactError, SafetensorError, ValueError: it isn't such a file.
+        """
+        self._single.put(load(read_plain_file(path)))
+
+    def sealed_scores(self) -> dict[str, Scored]:
+        """Score every domain on the sealed part; see `Trainer.sealed_scores`."""
+        return self._single.sealed_scores()
+
+    @property
+    def _single(self) -> Trainer:
+        if not isinstance(self._trainer, Trainer):
+            raise TypeError("several members are evaluated by one process alone")
+        return self._trainer
 
     def export(self, path: Path) -> None:
         """Weights alone, of one member, with the spec as metadata."""

@@ -12,7 +12,7 @@ from ray.tune import PlacementGroupFactory
 
 from rsi_ray.errors import SweepError
 from rsi_ray.job import TrainingJob
-from rsi_ray.placement import AUTO, Placement
+from rsi_ray.placement import AUTO, Placement, Resources
 from rsi_ray.plan import Plan, check_plan
 
 
@@ -63,16 +63,31 @@ def placed(plan: Plan, gpu_memory: Callable[[], int]) -> Plan:
     """
     if not plan.resources.asks_for_gpu_memory:
         return plan
-    known = plan.resources.gpu_memory or gpu_memory()
+    known = _known(plan.resources, gpu_memory)
+    job = plan.job.on_gpus_of(known) if isinstance(plan.job, TrainingJob) else plan.job
+    plan = replace(plan, resources=replace(plan.resources, gpu_memory=known), job=job)
+    check_plan(plan)
+    return plan
+
+
+def on_gpus_here(job: TrainingJob, gpu_memory: Callable[[], int]) -> TrainingJob:
+    """The job as `placed` has it, where it is no sweep's.
+
+    Raises:
+        SweepError: nobody knows how large a GPU is.
+    """
+    asks = job.resources.asks_for_gpu_memory
+    return job.on_gpus_of(_known(job.resources, gpu_memory)) if asks else job
+
+
+def _known(resources: Resources, gpu_memory: Callable[[], int]) -> int:
+    known = resources.gpu_memory or gpu_memory()
     if not known:
         raise SweepError(
             "resources: auto, and no node's driver tells how much memory its GPUs have; "
             "set resources.gpu_memory to the bytes of the smallest"
         )
-    job = plan.job.on_gpus_of(known) if isinstance(plan.job, TrainingJob) else plan.job
-    plan = replace(plan, resources=replace(plan.resources, gpu_memory=known), job=job)
-    check_plan(plan)
-    return plan
+    return known
 
 
 def fitting(plan: Plan, total: Mapping[str, float]) -> int | None:

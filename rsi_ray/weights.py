@@ -20,6 +20,19 @@ def _whole(weights: Tensor, _: Tensor) -> Tensor:
     return weights
 
 
+def check_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Refuse weights of another architecture than a model's, which may be on the meta device.
+
+    Raises:
+        ValueError: a tensor is missing, too many, or of another shape or type.
+    """
+    own = dict(distinct(model))
+    for name in sorted(own.keys() | weights.keys()):
+        has, given = own.get(name), weights.get(name)
+        if has is None or given is None or (has.shape, has.dtype) != (given.shape, given.dtype):
+            raise ValueError(f"{name}: {_told(given)}, expected {_told(has)}")
+
+
 def put_weights(
     model: nn.Module, weights: Mapping[str, Tensor], part: Callable[[Tensor, Tensor], Tensor] = _whole
 ) -> None:
@@ -31,15 +44,11 @@ def put_weights(
         part: of a tensor, what this process puts into its own; all of it if left out.
 
     Raises:
-        ValueError: a tensor is missing, too many, or of another shape or type; nothing is changed.
+        ValueError: see `check_weights`; nothing is changed.
     """
-    own = dict(distinct(model))
-    for name in sorted(own.keys() | weights.keys()):
-        has, given = own.get(name), weights.get(name)
-        if has is None or given is None or (has.shape, has.dtype) != (given.shape, given.dtype):
-            raise ValueError(f"{name}: {_told(given)}, expected {_told(has)}")
+    check_weights(model, weights)
     with torch.no_grad():
-        for name, tensor in own.items():
+        for name, tensor in distinct(model):
             tensor.copy_(part(weights[name], tensor))
 
 
@@ -60,7 +69,16 @@ def read_weights(path: Path, digest: str, content: bytes | None = None) -> dict[
     Raises:
         ArtifactError: it is another file, a link, or no safetensors; in one line.
     """
-    content = read_artifact(path, digest) if content is None else same_artifact(path, content, digest)
+    return tensors_of(path, read_content(path, digest, content))
+
+
+def read_content(path: Path, digest: str, content: bytes | None = None) -> bytes:
+    """The bytes of a file of a known digest, as `read_weights` finds them."""
+    return read_artifact(path, digest) if content is None else same_artifact(path, content, digest)
+
+
+def tensors_of(path: Path, content: bytes) -> dict[str, Tensor]:
+    """The tensors of a file's bytes; its path names it where they are none."""
     try:
         return load(content)
     except SafetensorError as error:

@@ -16,12 +16,15 @@ import torch
 from ray.tune.schedulers import FIFOScheduler
 from safetensors.torch import load_file
 
+from rsi_ray.evaluation import Subject, measurements
+from rsi_ray.evaluator import Reported, evaluate_in_fresh_process
 from rsi_ray.plan import Plan
 from rsi_ray.records import Verdict
 from rsi_ray.result import Result
 from rsi_ray.samplers import SAMPLERS
 from rsi_ray.sweep import run_sweep
-from safety import Ledger, limits_from_dict
+from safety import Allow, Ledger, artifact_digest, limits_from_dict
+from safety.actor import connect
 from safety.cluster import cluster_at
 from safety.ungoverned import ungoverned
 from tests.integration.conftest import CPUS, audit_kinds, ledger_url, open_leases, workers
@@ -103,6 +106,26 @@ def _is_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> b
         tensor.shape == other[name].shape and torch.allclose(tensor, other[name], rtol=1e-3, atol=1e-5)
         for name, tensor in one.items()
     )
+
+
+def test_a_candidate_of_two_workers_is_evaluated_by_two_under_one_lease(tmp_path: Path, fresh_governor: None):
+    run, weights = job(workers=1).begin(CONFIG), tmp_path / "own.safetensors"
+    score = [run.next_report() for _ in range(3)][-1]["score"]
+    run.export(weights)
+    governor = connect(ledger_url(tmp_path))
+    governor.open_sweep("s", limits_from_dict({"bounds": BOUNDS}))
+    subject = Subject(config=CONFIG, weights=weights, digest=artifact_digest(weights), seeds=1)
+    reported = Reported(trial="s/t1", score=score)
+    found = evaluate_in_fresh_process(governor, job(strategy="fsdp2"), subject, reported, sweep="s")
+    expected = [*measurements(job(workers=1), subject)]
+    assert found.evidence.scores == pytest.approx([one.score for one in expected], abs=1e-6)
+    assert (found.discrepancies, isinstance(found.verdict, Allow)) == ((), True)
+    ledger = Ledger(ledger_url(tmp_path))
+    kinds = [entry.kind for _, entry, _ in ledger.audit()]
+    assert (kinds.count("activate"), kinds.count("settle"), ledger.open_leases("s")) == (1, 1, [])
+    ledger.close()
+    assert gone(crew_processes(), 60)
+    assert is_free(60)
 
 
 class Held:
