@@ -16,9 +16,9 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from bench.flops_curve import Curve
-from rsi_ray.job import TrainingJob
 from rsi_ray.plan import judge_config
 from rsi_ray.sweep import quiet_tune
+from rsi_ray.training_job import TrainingJob
 from rsi_ray.training_run import TrainingRun
 from safety import Allow, Limits
 

@@ -24,9 +24,9 @@ from rsi_ray.compilation import Compile
 from rsi_ray.cuda_memory import CudaMemory, begin_cuda, give_back
 from rsi_ray.examination import gpus
 from rsi_ray.hyperparameters import TrainingChoices
-from rsi_ray.job import TrainingJob
 from rsi_ray.placement import AUTO, Gpus, Resources
 from rsi_ray.training import Training
+from rsi_ray.training_job import TrainingJob
 from safety.governor_process import NAME, NAMESPACE
 from safety.resources import resident_bytes
 from search_spaces import TransformerSpace

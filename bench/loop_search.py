@@ -19,12 +19,12 @@ from bench.flops_curve import Curve
 from rsi_ray.api import Sweep
 from rsi_ray.evaluation import evaluate_weights
 from rsi_ray.heritage import Parent
-from rsi_ray.job import TrainingJob
 from rsi_ray.loop import Standing
 from rsi_ray.plan import judge_config
 from rsi_ray.samplers import sampler_of
 from rsi_ray.search_engine import ArchitectureSearchEngine
 from rsi_ray.training import Training
+from rsi_ray.training_job import TrainingJob
 from rsi_ray.training_run import TrainingRun
 from safety import Allow, artifact_digest
 from search_spaces.given_trial import spec_from

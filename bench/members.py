@@ -18,9 +18,9 @@ import torch
 
 from rsi_ray.config import load_example
 from rsi_ray.hyperparameters import TrainingChoices
-from rsi_ray.job import TrainingJob
 from rsi_ray.members import Members
 from rsi_ray.placement import Resources
+from rsi_ray.training_job import TrainingJob
 from rsi_ray.wiring import sweep_of
 from search_spaces.given_trial import GivenTrial
 

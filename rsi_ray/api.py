@@ -18,7 +18,6 @@ from rsi_ray.alerts import AlertsConfig
 from rsi_ray.errors import SweepError
 from rsi_ray.heritage import Parent
 from rsi_ray.hyperparameters import TrainingChoices
-from rsi_ray.job import TrainingJob
 from rsi_ray.mirror import bring_back
 from rsi_ray.objectives import SCORE
 from rsi_ray.observer import Watch
@@ -42,6 +41,7 @@ from rsi_ray.sweep import run_sweep
 from rsi_ray.table_job import TableJob
 from rsi_ray.tasks.task import Task
 from rsi_ray.training import Training
+from rsi_ray.training_job import TrainingJob
 from safety import Document, Limits, limits_from_dict, limits_from_yaml, validate
 from search_spaces.given_trial import spec_from
 from search_spaces.measured import priced

@@ -14,9 +14,9 @@ from typing import Any, BinaryIO, Protocol
 
 from rsi_ray.crew_line import PULSE_SECONDS, Line, accept
 from rsi_ray.errors import TrainingError, WorkerLost
-from rsi_ray.job import TrainingJob
 from rsi_ray.placement import Placement
 from rsi_ray.scoring import Scored
+from rsi_ray.training_job import TrainingJob
 from safety import Grant
 from safety.governor import Authority
 

@@ -14,7 +14,7 @@ import torch
 from rsi_ray.crew import Assignment, Crew, Launch
 from rsi_ray.evaluation import Subject, further_seeds, measurement_of
 from rsi_ray.evidence import Measurement
-from rsi_ray.job import TrainingJob, candidate_seed
+from rsi_ray.training_job import TrainingJob, candidate_seed
 from rsi_ray.weights import check_weights, read_content, tensors_of
 from safety import ArtifactError
 

@@ -12,10 +12,10 @@ from torch import nn
 
 from rsi_ray.errors import EvaluationError
 from rsi_ray.evidence import Evidence, Measurement
-from rsi_ray.job import TrainingJob, candidate_seed
 from rsi_ray.scoring import Scored, check_rows, rows_at_a_time, scored
 from rsi_ray.tasks.task import sealed_part
 from rsi_ray.train import train
+from rsi_ray.training_job import TrainingJob, candidate_seed
 from rsi_ray.weights import load_weights
 from safety import Claim
 

@@ -16,8 +16,8 @@ from rsi_ray.errors import EvaluationError, TrainingError
 from rsi_ray.evaluation import Subject, evaluation_claim, evidence_of, measurements
 from rsi_ray.evidence import Discrepancy, Evidence, Measurement, discrepancies
 from rsi_ray.fresh_process import in_fresh_process
-from rsi_ray.job import TrainingJob
 from rsi_ray.judged import Judged
+from rsi_ray.training_job import TrainingJob
 from safety import (
     Allow,
     ArtifactError,

@@ -18,12 +18,12 @@ from rsi_ray.evaluator import EVALUATION, Reported, evaluate_in_fresh_process
 from rsi_ray.evidence import Evidence, is_improvement
 from rsi_ray.examination import smallest_gpu
 from rsi_ray.heritage import Parent
-from rsi_ray.job import TrainingJob
 from rsi_ray.judged import Judged, read_judged, write_judged
 from rsi_ray.loop import Answer, Found, Searched, Standing, Verified
 from rsi_ray.screener import screen_in_fresh_process
 from rsi_ray.search_engine import ArchitectureSearchEngine
 from rsi_ray.self_modification import SelfModificationEngine, evidence_of
+from rsi_ray.training_job import TrainingJob
 from rsi_ray.trial_resources import on_gpus_here
 from safety import (
     ArtifactError,

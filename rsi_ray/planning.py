@@ -13,7 +13,6 @@ from optuna.trial import FrozenTrial
 from ray.tune.schedulers import TrialScheduler
 
 from rsi_ray.artifact_store import ArtifactStore
-from rsi_ray.job import TrainingJob
 from rsi_ray.ledgers import LEDGER_FILE, from_anywhere
 from rsi_ray.objectives import problems_of_objectives
 from rsi_ray.placement import AUTO, MOST_GPUS, MOST_WORKERS
@@ -22,6 +21,7 @@ from rsi_ray.plan import Plan
 from rsi_ray.runs import circumstances, earlier_of
 from rsi_ray.samplers import Guarded, sampler_of
 from rsi_ray.schedulers import SchedulerOptions, mutable_distributions, scheduler_of
+from rsi_ray.training_job import TrainingJob
 from safety.names import plain_name
 from search_spaces.given_trial import spec_from
 from search_spaces.tabular import TabularSpace

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rsi_ray.fresh_process import in_fresh_process
-from rsi_ray.job import TrainingJob
+from rsi_ray.training_job import TrainingJob
 from rsi_ray.zero_cost import Screened, screen, screening_claim
 from safety import (
     Allow,

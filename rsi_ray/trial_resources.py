@@ -11,9 +11,9 @@ from weakref import WeakValueDictionary
 from ray.tune import PlacementGroupFactory
 
 from rsi_ray.errors import SweepError
-from rsi_ray.job import TrainingJob
 from rsi_ray.placement import AUTO, Placement, Resources
 from rsi_ray.plan import Plan, check_plan
+from rsi_ray.training_job import TrainingJob
 
 
 class TrialResources:

@@ -18,9 +18,10 @@ from rsi_ray.cuda_memory import CudaMemory, OutOfMemory, give_back
 from rsi_ray.cuda_memory import told as told_out_of_memory
 from rsi_ray.device_metrics import ToldMemory
 from rsi_ray.errors import ArtifactStoreError, WorkerLost
-from rsi_ray.job import Job, Run, TrainingJob
+from rsi_ray.job import Job, Run
 from rsi_ray.states import States
 from rsi_ray.stored_weights import export_weights
+from rsi_ray.training_job import TrainingJob
 from safety import (
     Authority,
     Grant,

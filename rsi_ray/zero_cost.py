@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rsi_ray.job import TrainingJob
 from rsi_ray.scoring import loss_of
 from rsi_ray.tasks.task import Batch
 from rsi_ray.train import build
+from rsi_ray.training_job import TrainingJob
 from safety import Claim
 
 Batches = Mapping[str, Batch]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rsi_ray.job import TrainingJob
 from rsi_ray.tasks.task import Batch
+from rsi_ray.training_job import TrainingJob
 from tests.rsi_ray.crews import job, load
 
 

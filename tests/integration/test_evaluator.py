@@ -10,10 +10,10 @@ import pytest
 
 from rsi_ray.evaluation import Subject
 from rsi_ray.evaluator import Reported, evaluate_in_fresh_process
-from rsi_ray.job import TrainingJob
 from rsi_ray.screener import screen_in_fresh_process
 from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
 from rsi_ray.training import Training
+from rsi_ray.training_job import TrainingJob
 from rsi_ray.zero_cost import screen
 from safety import ArtifactError, Ledger, SafetyError, artifact_digest, limits_from_dict
 from safety.actor import connect

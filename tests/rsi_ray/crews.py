@@ -13,10 +13,10 @@ import torch.distributed as dist
 
 from rsi_ray.crew import Assignment
 from rsi_ray.crew_worker import work
-from rsi_ray.job import TrainingJob
 from rsi_ray.placement import Resources, Strategy
 from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
 from rsi_ray.training import Training
+from rsi_ray.training_job import TrainingJob
 from search_spaces import MLPSpace
 
 # neither is a multiple of two

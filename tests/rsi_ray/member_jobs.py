@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from rsi_ray.job import TrainingJob
 from rsi_ray.member_trainer import MemberTrainer
 from rsi_ray.members import Members
 from rsi_ray.tasks.task import Batch
 from rsi_ray.training import Training
+from rsi_ray.training_job import TrainingJob
 from search_spaces import ConvSpace, ImageHead, MLPSpace, TransformerSpace
-from tests.rsi_ray.test_job import CONFIG, TASK
 from tests.rsi_ray.test_train import Echo
+from tests.rsi_ray.test_training_job import CONFIG, TASK
 
 MEMBERS = Members(learning_rates=(1e-3, 1e-2), seeds=3)
 TRAINING = Training(epochs=2, steps_per_epoch=4, batch_size=8, warmup_steps=2, members=MEMBERS)

@@ -9,7 +9,7 @@ import torch
 from rsi_ray import compilation, train
 from rsi_ray.compilation import PAYING_FLOPS, PAYING_STEPS, pays
 from rsi_ray.training import Training
-from tests.rsi_ray.test_job import CONFIG, TRAINING, job
+from tests.rsi_ray.test_training_job import CONFIG, TRAINING, job
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

@@ -12,7 +12,7 @@ from rsi_ray.crew import Assignment
 from rsi_ray.crew_evaluation import leading_under, measurements_together
 from rsi_ray.errors import EvaluationError, TrainingError
 from rsi_ray.evaluation import Subject, evaluation_claim, measurements
-from rsi_ray.job import candidate_seed
+from rsi_ray.training_job import candidate_seed
 from safety import ArtifactError, Grant, artifact_digest
 from tests.rsi_ray.crews import CONFIG, HOLDOUT, Processes, job
 from tests.rsi_ray.test_crew import Renewing

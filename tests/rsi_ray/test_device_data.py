@@ -7,7 +7,7 @@ from rsi_ray.device_data import bytes_of, on_device, tensor_on
 from rsi_ray.scoring import EVALUATION_CHUNK, evaluate, rows_at_a_time, scores
 from rsi_ray.tasks import breast_cancer_task
 from rsi_ray.training import Training
-from tests.rsi_ray.test_job import CONFIG, job
+from tests.rsi_ray.test_training_job import CONFIG, job
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 TASK = breast_cancer_task()

@@ -21,11 +21,11 @@ from rsi_ray.evaluation import (
     measurements,
 )
 from rsi_ray.heritage import Parent
-from rsi_ray.job import TrainingJob, candidate_seed
 from rsi_ray.scoring import scored
 from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
 from rsi_ray.train import train
 from rsi_ray.training import Training
+from rsi_ray.training_job import TrainingJob, candidate_seed
 from safety import ArtifactError, artifact_digest
 from search_spaces import MLPSpace
 

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from rsi_ray.errors import EvaluationError
 from rsi_ray.evaluation import Subject, evaluation_claim
 from rsi_ray.evaluator import Reported, evaluate_under_lease
-from rsi_ray.job import TrainingJob
 from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
 from rsi_ray.training import Training
+from rsi_ray.training_job import TrainingJob
 from safety import (
     Allow,
     ArtifactError,

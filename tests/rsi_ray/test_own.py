@@ -11,8 +11,8 @@ import pytest
 
 from rsi_ray.api import Sweep
 from rsi_ray.config import parse_config
-from rsi_ray.job import TrainingJob
 from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
+from rsi_ray.training_job import TrainingJob
 from rsi_ray.wiring import sweep_of
 from safety.document import parse_yaml
 from search_spaces import MLPSpace

@@ -12,7 +12,7 @@ from rsi_ray.placement import Resources
 from rsi_ray.resident import GATHERS, KEPT, drawn_on, kept_bytes, training_bytes
 from rsi_ray.tasks import BuiltInOptions, DigitsOptions, breast_cancer_task, built_in_task, digits_task
 from rsi_ray.tasks.task import DomainTask
-from tests.rsi_ray.test_job import CONFIG, job
+from tests.rsi_ray.test_training_job import CONFIG, job
 
 CPU = torch.device("cpu")
 TASKS = {

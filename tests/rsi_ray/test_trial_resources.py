@@ -19,8 +19,8 @@ from rsi_ray.trial_resources import TrialResources, fitting, placed, placement_o
 from safety import limits_from_dict
 from tests.integration.conftest import BOUNDS
 from tests.integration.jobs import BehavingJob, WidthSpace
-from tests.rsi_ray.test_job import CONFIG, Loader
-from tests.rsi_ray.test_job import job as training_job
+from tests.rsi_ray.test_training_job import CONFIG, Loader
+from tests.rsi_ray.test_training_job import job as training_job
 
 GPU = 8 * 10**9
 TOTAL = {"CPU": 8.0, "GPU": 2.0}

@@ -13,7 +13,6 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from rsi_ray.job import TrainingJob
 from rsi_ray.scoring import loss_of
 from rsi_ray.tasks import (
     BreastCancerOptions,
@@ -26,6 +25,7 @@ from rsi_ray.tasks import (
 from rsi_ray.tasks.task import Batch
 from rsi_ray.train import build
 from rsi_ray.training import Training
+from rsi_ray.training_job import TrainingJob
 from rsi_ray.zero_cost import (
     PROXIES,
     by_rank,

@@ -15,12 +15,12 @@ from safetensors import SafetensorError
 
 from rsi_ray.heritage import Parent
 from rsi_ray.hyperparameters import TrainingChoices
-from rsi_ray.job import TrainingJob
 from rsi_ray.placement import Resources
 from rsi_ray.resident import kept_bytes
 from rsi_ray.scoring import LATENCY_FORWARDS
 from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
 from rsi_ray.training import Training, planned_flops
+from rsi_ray.training_job import TrainingJob
 from safety import ArtifactError
 from search_spaces import Cost, Head, MLPSpace, RandomTrial, TransformerSpace
 from search_spaces.transformer_memory import mixed_memory_bytes
@@ -132,7 +132,9 @@ def test_a_space_that_says_its_training_is_free_is_not_believed():
 
 def test_a_candidate_is_built_under_the_limit_of_its_claim(monkeypatch):
     held, own = [], job()
-    monkeypatch.setattr("rsi_ray.job.hold_to", lambda reserved, device: held.append((reserved, device.type)))
+    monkeypatch.setattr(
+        "rsi_ray.training_job.hold_to", lambda reserved, device: held.append((reserved, device.type))
+    )
     own.begin(CONFIG)
     assert held == [(own.price(CONFIG).memory_bytes, "cpu")]
 
@@ -164,7 +166,7 @@ def test_on_a_gpu_other_spaces_are_priced_with_a_copy_of_each_weight():
 
 def test_cuda_is_begun_before_the_lease_and_on_a_cpu_never(monkeypatch):
     begun = []
-    monkeypatch.setattr("rsi_ray.job.begin_cuda", begun.append)
+    monkeypatch.setattr("rsi_ray.training_job.begin_cuda", begun.append)
     job().measure(CONFIG)
     assert begun == [torch.device("cpu")]
 
