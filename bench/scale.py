@@ -3,8 +3,8 @@
 `python -m bench.scale [--trials 10 100 1000 5000] [--concurrent 2 8 32 64]`; each trial makes three reports
 and trains nothing. First so many trials, two at a time, then `--of` trials with so many at a time. Ours,
 every gate on, ledger and study on disk, beside Ray Tune with OptunaSearch and reused actors, one after the
-other in the same Ray. Both draw at random: what a sampler takes for itself is `bench.ask`'s. The last line is
-JSON.
+other in the same Ray, which has a processor for each trial at a time. Both draw at random: what a sampler
+takes for itself is `bench.ask`'s. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ def row(trials: int, concurrent: int) -> dict[str, Any]:
 def rows_of(asked: Iterable[tuple[int, int]]) -> list[dict[str, Any]]:
     """Rows of so many trials, so many at a time, on one Ray with as many processors as that takes."""
     asked = list(asked)
+    if not asked:
+        return []
     ray.init(
         address="local",
         num_cpus=max(concurrent for _, concurrent in asked),
@@ -64,7 +66,7 @@ def growth(rows: list[dict[str, Any]], name: str) -> float | None:
 
 
 def main() -> None:
-    """Measure all rows on one Ray."""
+    """Measure all rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--trials", type=int, nargs="*", default=[10, 100, 1000, 5000])
     parser.add_argument("--concurrent", type=int, nargs="*", default=[2, 8, 32, 64])

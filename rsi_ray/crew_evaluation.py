@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from rsi_ray.crew import Assignment, Crew, Launch
-from rsi_ray.evaluation import Subject, further_seeds, measurement_of
+from rsi_ray.evaluation import Subject, further_seeds, measurement_of, sealed_batches
 from rsi_ray.evidence import Measurement
 from rsi_ray.training_job import TrainingJob, candidate_seed
 from rsi_ray.weights import check_weights, read_content, tensors_of
@@ -57,9 +57,10 @@ def measurements_together(job: TrainingJob, subject: Subject, led: Led) -> Itera
 
     Raises:
         ArtifactError: the file isn't what it is said to be.
-        EvaluationError: a score is no number.
+        EvaluationError: a score is no number, or the samples aren't those that were priced.
         TrainingError: a worker failed.
     """
+    sealed_batches(job)
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "weights"
         weights.write_bytes(_content_of(job, subject))

@@ -13,7 +13,7 @@ from torch import nn
 from rsi_ray.errors import EvaluationError
 from rsi_ray.evidence import Evidence, Measurement
 from rsi_ray.scoring import Scored, check_rows, rows_at_a_time, scored
-from rsi_ray.tasks.task import sealed_part
+from rsi_ray.tasks.task import Batch, sealed_part
 from rsi_ray.train import train
 from rsi_ray.training_job import TrainingJob, candidate_seed
 from rsi_ray.weights import load_weights
@@ -130,13 +130,23 @@ def evaluate_seeds(
 
 
 def _measured(job: TrainingJob, config: Mapping[str, Any], model: nn.Module, seed: int) -> Measurement:
+    batches = sealed_batches(job)
+    rows = rows_at_a_time(job.device, job.candidate(config).training.batch_size)
+    return measurement_of(seed, scored(model, batches, job.device, rows))
+
+
+def sealed_batches(job: TrainingJob) -> Mapping[str, Batch]:
+    """The samples that an evaluation scores, by domain.
+
+    Raises:
+        EvaluationError: they aren't those that were priced.
+    """
     batches, _ = sealed_part(job.task)
     try:
         check_rows(batches, job.task.holdout_size, job.shapes)
     except ValueError as error:
         raise EvaluationError(f"sealed part: {error}") from None
-    rows = rows_at_a_time(job.device, job.candidate(config).training.batch_size)
-    return measurement_of(seed, scored(model, batches, job.device, rows))
+    return batches
 
 
 def measurement_of(seed: int, found: Mapping[str, Scored]) -> Measurement:

@@ -12,7 +12,7 @@ import ray
 
 from rsi_ray.crew import Assignment
 from rsi_ray.crew_evaluation import leading_under, measurements_together
-from rsi_ray.errors import EvaluationError, TrainingError
+from rsi_ray.errors import EvaluationError, TrainingError, WorkerLost
 from rsi_ray.evaluation import Subject, evaluation_claim, evidence_of, measurements
 from rsi_ray.evidence import Discrepancy, Evidence, Measurement, discrepancies
 from rsi_ray.fresh_process import in_fresh_process
@@ -151,14 +151,15 @@ def evaluate_under_lease(
     Raises:
         SafetyError: see `evaluate_in_fresh_process`.
         EvaluationError: a score is no number.
-        TrainingError: of several workers, one failed.
+        TrainingError: of several workers, one failed; of one that died the lease is left to be reaped.
     """
     key, grant = _begun(authority, keeper, job, subject, sweep)
-    begun, scoring = 0, _scoring(authority, keeper, job, subject, key)
+    begun, settles = 0, True
     found: list[Measurement] = []
     wrong: tuple[Discrepancy, ...] = ()
     verdict: Verdict = Allow()
     try:
+        scoring = _scoring(authority, keeper, job, subject, key)
         while begun < grant.claim.reports and isinstance(verdict, Allow):
             begun += 1
             with keeper.computing():
@@ -172,6 +173,9 @@ def evaluate_under_lease(
         evidence = evidence_of(job, subject, found)
         evaluation = Evaluation(evidence=evidence, discrepancies=wrong, verdict=verdict)
         authority.attest(grant.lease, grant.fence, evaluation.judged.evaluated)
+    except WorkerLost:
+        settles = False  # it may compute until its own deadline
+        raise
     except (ArtifactError, EvaluationError) as error:
         authority.record_incident(sweep, reported.trial, EVALUATION, str(error))
         raise
@@ -179,7 +183,8 @@ def evaluate_under_lease(
         # a measurement that was begun is charged whole, however it ended
         usage = grant.used(reports=begun, elapsed_ms=keeper.elapsed_ms())
         keeper.end()
-        authority.settle(grant.lease, grant.fence, usage)
+        if settles:
+            authority.settle(grant.lease, grant.fence, usage)
     return evaluation
 
 

@@ -16,15 +16,14 @@ from rsi_ray.errors import ChampionError, EvaluationError
 from rsi_ray.evaluation import Subject
 from rsi_ray.evaluator import EVALUATION, Reported, evaluate_in_fresh_process
 from rsi_ray.evidence import Evidence, is_improvement
-from rsi_ray.examination import smallest_gpu
 from rsi_ray.heritage import Parent
 from rsi_ray.judged import Judged, read_judged, write_judged
 from rsi_ray.loop import Answer, Found, Searched, Standing, Verified
+from rsi_ray.placement import TooLarge
 from rsi_ray.screener import screen_in_fresh_process
 from rsi_ray.search_engine import ArchitectureSearchEngine
 from rsi_ray.self_modification import SelfModificationEngine, evidence_of
 from rsi_ray.training_job import TrainingJob
-from rsi_ray.trial_resources import on_gpus_here
 from safety import (
     ArtifactError,
     Deny,
@@ -90,7 +89,7 @@ class GovernedLoop:
         self, generation: int, parent: Parent, drafts: Sequence[dict[str, Any]]
     ) -> list[dict[str, Any]]:
         """The best drafts at their initialisation, best first."""
-        job, some = self._job(generation, parent), list(drafts[:MOST_SCREENED])
+        job, some = self.engine.job(generation, parent), list(drafts[:MOST_SCREENED])
         with self._open():
             best = screen_in_fresh_process(
                 self.governor,
@@ -102,19 +101,14 @@ class GovernedLoop:
             )
         return [some[screened.index] for screened in best]
 
-    def _job(self, generation: int, parent: Parent | None) -> TrainingJob:
-        """What the candidates of a generation do, on the GPUs that they have here."""
-        job = self.engine.generation_sweep(generation, parent).job()
-        return on_gpus_here(job, smallest_gpu)
-
     def verify(self, found: Found) -> Verified:
         """Evaluate a candidate in a fresh process, and stage it; one that can't be evaluated is refused."""
         generation, parent = self.next_generation(), self._parent()
-        job = self._job(generation, parent)
+        job = self.engine.job(generation, parent)
         weights = self.engine.weights_of(generation, parent, found)
         try:
             judged = self._evaluated(job, found, weights)
-        except (EvaluationError, ArtifactError) as error:
+        except (EvaluationError, ArtifactError, TooLarge) as error:
             return _refused(generation, found, str(error))
         version = self.store.stage(self._candidate(job, found, weights, judged.evidence))
         better = is_improvement(
@@ -139,7 +133,7 @@ class GovernedLoop:
         Raises:
             ChampionError: it is over a ceiling.
         """
-        job = self._job(0, None)
+        job = self.engine.job(0, None)
         weights = self.engine.weights_of(0, None, found)
         judged = self._evaluated(job, found, weights)
         if isinstance(judged.verdict, Deny):

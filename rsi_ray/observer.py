@@ -195,8 +195,7 @@ class Observer(tune.Callback):
         ):
             return
         self._pruned = now
-        live = {request_digest(trial.config) for trial in self._trials if not trial.is_finished()}
-        told = (self._plan, self._searcher.study, live)
+        told = (self._plan, self._searcher.study, self._live_digests())
         self._pruning = threading.Thread(target=prune_states, args=told, name="states", daemon=True)
         self._pruning.start()
 
@@ -205,7 +204,11 @@ class Observer(tune.Callback):
         if self._taken:
             return self._taken.prune({*kept_trials(self._plan, study), *live})
         prune_weights(self._plan, study, live)
+        prune_states(self._plan, study, self._live_digests())
         return bytes_of_checkpoints(self._plan.folder)
+
+    def _live_digests(self) -> set[str]:
+        return {request_digest(trial.config) for trial in self._trials if not trial.is_finished()}
 
     def _snapshot(self) -> Snapshot:
         running = [trial for trial in self._trials if trial.status == Trial.RUNNING]

@@ -16,6 +16,7 @@ from rsi_ray.api import Sweep
 from rsi_ray.artifact_store import ArtifactStore
 from rsi_ray.disk import RUN_FILE, WEIGHTS
 from rsi_ray.durable import write_durably
+from rsi_ray.examination import smallest_gpu
 from rsi_ray.heritage import Parent
 from rsi_ray.loop import Found, Searched, Standing
 from rsi_ray.neighbours import neighbours
@@ -25,6 +26,8 @@ from rsi_ray.records import Verdict, record_of
 from rsi_ray.runs import is_run, run_folder, study_of_run
 from rsi_ray.stored_weights import SUFFIX
 from rsi_ray.sweep import run_sweep
+from rsi_ray.training_job import TrainingJob
+from rsi_ray.trial_resources import on_gpus_here
 from safety import Allow, Claim, judge_claim, limits_from_dict
 from search_spaces.given_trial import spec_from
 from search_spaces.growth import relation
@@ -105,6 +108,14 @@ class ArchitectureSearchEngine:
         """The sweep of a generation, without the candidates that it begins with."""
         return replace(self.sweep, parent=parent, seed=self.sweep.seed + generation, baseline=None)
 
+    def job(self, generation: int, parent: Parent | None) -> TrainingJob:
+        """What the candidates of a generation do, on the GPUs that this cluster has.
+
+        Raises:
+            SweepError: nobody knows how large they are, where that matters.
+        """
+        return on_gpus_here(self.generation_sweep(generation, parent).job(), smallest_gpu)
+
     def has_begun(self, generation: int, parent: Parent) -> bool:
         """Whether a generation's run was begun, so that it is gone on with."""
         return is_run(Path(self.sweep.storage).expanduser(), self.name_of(generation, parent), RUN_FILE)
@@ -183,7 +194,7 @@ class ArchitectureSearchEngine:
         """Children that contain the champion, and others that differ in one parameter, in turn."""
         sweep = self.generation_sweep(generation, parent)
         rng = random.Random(f"{self.sweep.seed}:{generation}")
-        job, limits = sweep.job(), sweep.checked_limits()
+        job, limits = self.job(generation, parent), sweep.checked_limits()
         own = spec_from(job, champion.config)[0]
         beyond: list[dict[str, Any]] = []
         around: list[dict[str, Any]] = []

@@ -268,6 +268,7 @@ class GovernedScheduler(TrialScheduler):
         """
         self._forget(trial)
         key, reason = self._governance.key(trial.trial_id), failure_of(trial)
+        self._governance.heard.denied.pop(key, None)  # it was of the attempt that has failed
         self._governance.authority.fail(self._governance.sweep, key, reason)
         self._failed[trial.trial_id] = self._may_go_on(key, reason)
         self._governance.authority.void(key, "its trial failed before it began")

@@ -60,6 +60,7 @@ class GovernedStopper(Stopper):
         # a hold stops it as well: nobody can decide on it while it trains
         denial = verdict if isinstance(verdict, Deny) else Deny(verdict.rule, verdict.reason)
         self._governance.heard.denied[key] = denial
+        del self._judged[trial_id]  # whoever gives it again is denied again
         return True
 
     def _numbered(self, trial_id: str, report: Report) -> Report:

@@ -116,7 +116,19 @@ def test_a_candidate_of_two_workers_is_evaluated_by_two_under_one_lease(tmp_path
     governor.open_sweep("s", limits_from_dict({"bounds": BOUNDS}))
     subject = Subject(config=CONFIG, weights=weights, digest=artifact_digest(weights), seeds=1)
     reported = Reported(trial="s/t1", score=score)
+    seen: set[int] = set()
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.1):
+            seen.update(process.pid for process in crew_processes())
+
+    looking = threading.Thread(target=look)
+    looking.start()
     found = evaluate_in_fresh_process(governor, job(strategy="fsdp2"), subject, reported, sweep="s")
+    over.set()
+    looking.join()
+    assert len(seen) == 4  # two for the weights, two for the further seed
     expected = [*measurements(job(workers=1), subject)]
     assert found.evidence.scores == pytest.approx([one.score for one in expected], abs=1e-6)
     assert (found.discrepancies, isinstance(found.verdict, Allow)) == ((), True)

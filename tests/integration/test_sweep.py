@@ -231,6 +231,7 @@ def test_a_candidate_that_dies_since_the_governor_is_silent_is_run_again(make_sw
     assert len(widths.pop(Verdict.MEASURED)) == 2
     # a trial that was given to the dead worker before that was known may have been, and is run again
     assert set(widths) <= {Verdict.CUT}
+    assert audit_kinds(plan).count("forfeit") >= 1
     assert open_leases(plan) == []
 
 

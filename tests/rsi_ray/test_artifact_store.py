@@ -23,6 +23,15 @@ class Time:
 
 
 @pytest.fixture
+def time(monkeypatch):
+    """That passes only while somebody waits for a store."""
+    made = Time()
+    waits = partial(while_away, clock=made, sleep=made.sleep)
+    monkeypatch.setattr("rsi_ray.artifact_store.while_away", waits)
+    return made
+
+
+@pytest.fixture
 def store(tmp_path):
     return ArtifactStore(uri=f"file://{tmp_path}/share").at("run")
 
@@ -113,11 +122,8 @@ def test_a_name_that_leads_elsewhere_is_none_of_a_store(name):
     assert not is_plain(name)
 
 
-def test_what_a_store_refuses_is_tried_until_it_works(store, monkeypatch):
-    time, tries = Time(), []
-    monkeypatch.setattr(
-        "rsi_ray.artifact_store.while_away", partial(while_away, clock=time, sleep=time.sleep)
-    )
+def test_what_a_store_refuses_is_tried_until_it_works(store, time):
+    tries = []
 
     def act():
         tries.append(time.now)
@@ -132,9 +138,10 @@ def test_what_a_store_refuses_is_tried_until_it_works(store, monkeypatch):
         store.patiently(lambda: store.put(Path("nowhere"), "a"), 60)
 
 
-def test_what_a_store_goes_on_refusing_is_told_after_a_while(store):
+def test_what_a_store_goes_on_refusing_is_told_after_a_while(store, time):
     def act():
         raise ArtifactStoreError("down")
 
     with pytest.raises(ArtifactStoreError, match="down"):
-        store.patiently(act, 0.1)
+        store.patiently(act, 60)
+    assert time.now == 60

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 import pytest
 from safetensors.torch import load_file, save_file
 
-from rsi_ray.crew import Assignment
+from rsi_ray.crew import Assignment, Crew
 from rsi_ray.crew_evaluation import leading_under, measurements_together
-from rsi_ray.errors import EvaluationError, TrainingError
+from rsi_ray.errors import EvaluationError, WorkerLost
 from rsi_ray.evaluation import Subject, evaluation_claim, measurements
 from rsi_ray.training_job import candidate_seed
 from safety import ArtifactError, Grant, artifact_digest
@@ -30,22 +29,21 @@ def subject(tmp_path):
 def evaluate(subject):
     launched = []
 
-    def launch(assignment, dead=()):
+    def launch(assignment):
         launched.append(Processes()(assignment))
-        for rank in dead:
-            launched[-1].started[rank].kill()
         return launched[-1]
 
-    def together(strategy="ddp", dead=(), **changes):
+    def together(strategy="ddp", **changes):
         of, asked = job(strategy=strategy), replace(subject, **changes)
         grant = Grant(lease=1, fence=1, ttl_ms=15_000, claim=evaluation_claim(of, asked))
         assignment = Assignment(
             job=of, config=CONFIG, authority=Renewing(), grant=grant, placement=of.placement(CONFIG),
             sweep="s", trial="t",
         )  # fmt: skip
-        led = leading_under(partial(launch, dead=dead), assignment, host="127.0.0.1", elapsed_ms=lambda: 0)
+        led = leading_under(launch, assignment, host="127.0.0.1", elapsed_ms=lambda: 0)
         return [*measurements_together(of, asked, led)]
 
+    together.launched = launched
     yield together
     for processes in launched:
         processes.kill()
@@ -71,6 +69,7 @@ def test_weights_that_are_not_the_subjects_reach_no_worker(evaluate, subject, tm
     )
     with pytest.raises(ArtifactError, match=r"one more: .*, expected none"):
         evaluate(weights=other, digest=artifact_digest(other))
+    assert evaluate.launched == []
 
 
 def test_weights_that_answer_no_numbers_have_no_score(evaluate, subject, tmp_path):
@@ -80,9 +79,17 @@ def test_weights_that_answer_no_numbers_have_no_score(evaluate, subject, tmp_pat
         evaluate(weights=spoilt, digest=artifact_digest(spoilt))
 
 
-def test_a_worker_that_dies_fails_the_evaluation(evaluate):
-    with pytest.raises(TrainingError):
-        evaluate(dead=(1,))
+def test_a_worker_that_dies_fails_the_evaluation_and_the_other_one_ends_with_it(evaluate, monkeypatch):
+    measure = Crew.measure
+
+    def dying(crew):
+        evaluate.launched[-1].started[1].kill()
+        return measure(crew)
+
+    monkeypatch.setattr(Crew, "measure", dying)
+    with pytest.raises(WorkerLost):
+        evaluate()
+    assert evaluate.launched[-1].ended_within(20)
 
 
 def test_the_price_is_that_of_the_workers(subject):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rsi_ray.errors import EvaluationError
+from rsi_ray.errors import EvaluationError, TrainingError, WorkerLost
 from rsi_ray.evaluation import Subject, evaluation_claim
 from rsi_ray.evaluator import Reported, evaluate_under_lease
 from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
@@ -124,6 +124,21 @@ def test_a_score_told_lower_than_it_is_to_pass_under_a_ceiling_is_an_incident_an
     assert low[0] == denied[0] == "s/t1"
     assert "reported 0.5, the evaluator found 0.8" in low[2]
     assert "is over the ceiling of 0.6" in denied[2]
+
+
+@pytest.mark.parametrize(("error", "held"), [(WorkerLost("worker 1 died"), 1), (TrainingError("no"), 0)])
+def test_a_lease_under_which_a_worker_was_lost_is_left_to_be_reaped(
+    evaluate, ledger, monkeypatch, error, held
+):
+    def scoring(*_):
+        raise error
+        yield
+
+    monkeypatch.setattr("rsi_ray.evaluator._scoring", scoring)
+    with pytest.raises(type(error)):
+        evaluate()
+    assert len(ledger.open_leases("s")) == held
+    assert incidents(ledger) == []
 
 
 def test_a_candidate_over_a_ceiling_is_not_trained_again(evaluate):

@@ -48,6 +48,16 @@ def near(engine, generation=2):
     return champion, engine.drafts(champion, generation, None)[: engine.near]
 
 
+def test_what_fits_on_no_gpu_here_is_not_drafted(tmp_path, monkeypatch):
+    monkeypatch.setattr("rsi_ray.search_engine.smallest_gpu", lambda: 10**12)
+    engine = engine_of(tmp_path, gpus="auto")
+    champion, found = near(engine)
+    assert found
+    assert engine.job(2, None).resources.gpu_memory == 10**12
+    monkeypatch.setattr("rsi_ray.search_engine.smallest_gpu", lambda: 1000)
+    assert engine.drafts(champion, 2, None) == []
+
+
 def kinds(engine, champion, configs):
     job = engine.sweep.job()
     old = spec_from(job, champion.config)[0].spec

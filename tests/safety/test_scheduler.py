@@ -302,6 +302,23 @@ def test_a_trial_whose_report_came_after_its_lease_was_over_fails_and_is_not_set
     assert ("complete", "t1") not in inner.heard
 
 
+def test_a_report_that_came_too_late_is_not_held_against_the_attempt_that_follows(
+    scheduler, governance, running, authority
+):
+    (trial,) = running.trials
+    stopper = GovernedStopper(governance, "score")
+    authority.verdicts = {"s/t1": Deny("lease", "s/t1: no active lease (forfeited)")}
+    assert stopper("t1", RESULT)
+    # the same again, as a function's that has returned: it was never judged
+    assert stopper("t1", RESULT)
+    # Tune was saving it then, and found out that its worker had died
+    scheduler.on_trial_error(running, trial)
+    authority.verdicts = {}
+    assert not stopper("t1", {**RESULT})
+    scheduler.on_trial_complete(running, trial, RESULT)
+    assert authority.asked[-1][0] == "settle"
+
+
 def test_what_is_heard_of_a_trial_is_forgotten_with_its_lease(scheduler, governance, running, authority):
     stopper = GovernedStopper(governance, "score")
     ends = {
