@@ -62,8 +62,9 @@ def govern(
     results stay what they are.
 
     A trial that is paused claims its whole price again before it goes on: leave room in a budget for one
-    price more per trial. Runs of one name come one after another: of two at once, the one that began last
-    closes what is left of both.
+    price more per trial. One whose worker is lost, or whose report comes after its lease was over, fails:
+    Tune tries it again where its `FailureConfig` says so. Runs of one name come one after another: of two at
+    once, the one that began last closes what is left of both.
 
     Args:
         tuner: any Tuner, new or restored. It is not changed.
