@@ -30,6 +30,7 @@ def evaluate(subject):
     launched = []
 
     def launch(assignment):
+        assert all(one.ended_within(0) for one in launched)  # they had the same GPUs
         launched.append(Processes()(assignment))
         return launched[-1]
 
