@@ -97,7 +97,8 @@ def sweep(settings: Settings, every: float) -> dict[str, Any]:
         faults = disturb(made, driver, every, within)
         if driver.returncode:
             raise ClusterError(f"the driver failed: {made.logs()}")
-        found = json.loads(log.read_text().splitlines()[-1])
+        # Ray may have something to say of a lost host after that
+        found = json.loads([line for line in log.read_text().splitlines() if line.startswith("{")][-1])
         return {**found, "faults": faults, **books_of(settings), "begun": begun_in(folder)}
 
 
