@@ -15,6 +15,7 @@ from rsi_ray.evidence import Evidence, Measurement
 from rsi_ray.scoring import Scored, check_rows, rows_at_a_time, scored
 from rsi_ray.tasks.task import Batch, sealed_part
 from rsi_ray.train import train
+from rsi_ray.training import evaluation_flops
 from rsi_ray.training_job import TrainingJob, candidate_seed
 from rsi_ray.weights import load_weights
 from safety import Claim
@@ -42,9 +43,8 @@ class Subject:
 def evaluation_claim(job: TrainingJob, subject: Subject) -> Claim:
     """What an evaluation takes: further trainings, and an evaluation of each model; a report for each."""
     one, models = job.price(subject.config), 1 + subject.seeds
-    # of several workers each evaluates equally many samples
     workers = job.placement(subject.config).workers
-    evaluations = models * -(-job.task.holdout_size // workers) * workers * one.forward_flops
+    evaluations = models * evaluation_flops(one.forward_flops, job.task.holdout_size, workers)
     return replace(
         one,
         train_flops=subject.seeds * one.train_flops + evaluations,

@@ -67,6 +67,11 @@ def _require(name: str, value: object, holds: bool, demand: str) -> None:
         raise ValueError(f"{name} must be {demand}, not {value!r}")
 
 
+def evaluation_flops(forward_flops: int, holdout_size: int, workers: int) -> int:
+    """Return the FLOPs of one evaluation of one model by workers, each of equally many samples."""
+    return -(-holdout_size // workers) * workers * forward_flops
+
+
 def flops_after(
     epochs: int, cost: Cost, training: Training, holdout_size: int, *, latency: bool = False, workers: int = 1
 ) -> int:
@@ -76,7 +81,7 @@ def flops_after(
     `latency` adds the forwards that are timed at the end of the last epoch, of one member, by each of the
     workers; these evaluate equally many samples each, a few of them twice.
     """
-    evaluation = -(-holdout_size // workers) * workers * cost.forward_flops
+    evaluation = evaluation_flops(cost.forward_flops, holdout_size, workers)
     timed = workers * LATENCY_FORWARDS * cost.forward_flops if latency and epochs >= training.epochs else 0
     epoch = training.steps_per_epoch * cost.train_step_flops + evaluation
     return training.members.count * epochs * epoch + timed
