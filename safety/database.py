@@ -40,8 +40,7 @@ def open_database(url: str) -> sa.Engine:
         configure, begin, columns = _SETTINGS[engine.dialect.name]
         sa.event.listen(engine, "connect", configure)
         sa.event.listen(engine, "begin", begin)
-        with engine.begin() as connection:
-            older = _complete(connection, columns)
+        older = _completed(engine, columns)
     # ImportError: the database's driver is not installed
     except (sa.exc.SQLAlchemyError, OSError, ImportError) as error:
         cause = str(getattr(error, "orig", None) or error).splitlines()[0]
@@ -67,6 +66,16 @@ def _make_folder_of(file: Path) -> None:
             "on, or a PostgreSQL URL"
         )
     file.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _completed(engine: sa.Engine, columns: str) -> list[str]:
+    """As `_complete`; where it fails, no connection stays open, which would keep all later ones read-only."""
+    try:
+        with engine.begin() as connection:
+            return _complete(connection, columns)
+    except BaseException:
+        engine.dispose()
+        raise
 
 
 def _complete(connection: sa.Connection, columns: str) -> list[str]:

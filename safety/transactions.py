@@ -42,8 +42,6 @@ class Transactions:
         self._passing: tuple[type[Exception], ...] = (driver.OperationalError, driver.InternalError)
         self._reader = database.for_reading(self._engine)
         self._shared = _Shared()
-        # of connections: those before it were opened read-only, or beside one that was
-        self._generation = 0
 
     def close(self) -> None:
         """Give the connections back."""
@@ -71,14 +69,8 @@ class Transactions:
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """One state of the database, to read from; it keeps no writer waiting."""
-        with self._told(), self._reader.connect() as connection:
-            opened = self._generation
-            try:
-                with connection.begin():
-                    yield connection
-            finally:
-                if opened != self._generation:  # it would stay open in a pool that nobody uses
-                    connection.invalidate()
+        with self._told(), self._connected(self._reader) as connection, connection.begin():
+            yield connection
 
     @contextmanager
     def one(self) -> Iterator[sa.Connection]:
@@ -95,13 +87,22 @@ class Transactions:
 
     @contextmanager
     def _begun(self) -> Iterator[sa.Connection]:
-        connected = self._engine.connect
-        with self._told(), connected() as connection, self._renewed(connection), connection.begin():
+        with self._told(), self._connected(self._engine) as connection, self._renewed(), connection.begin():
             self._shared.broken = ""
             yield connection
 
     @contextmanager
-    def _renewed(self, connection: sa.Connection) -> Iterator[None]:
+    def _connected(self, engine: sa.Engine) -> Iterator[sa.Connection]:
+        pool = engine.pool
+        try:
+            with engine.connect() as connection:
+                yield connection
+        finally:
+            if pool is not engine.pool:  # nobody uses it any more, and it would keep this connection open
+                pool.dispose()
+
+    @contextmanager
+    def _renewed(self) -> Iterator[None]:
         """Open no more of the connections that were opened read-only: they stay so, and keep others so."""
         try:
             with self._told():
@@ -109,9 +110,9 @@ class Transactions:
         finally:
             if self._shared.stale:
                 self._shared.stale = False
-                connection.invalidate()
-                self._generation += 1
+                pool = self._engine.pool
                 self._engine.dispose()
+                pool.dispose()  # of what another thread has given back meanwhile
 
     @contextmanager
     def _alone(self, connection: sa.Connection) -> Iterator[None]:

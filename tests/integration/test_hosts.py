@@ -78,13 +78,14 @@ class Hosts(Sweeps):
 
     def hold_is_spent(self, worker: Worker) -> Lease:
         """What a dead worker's lease held is held until its deadline and grace are over, then spent whole."""
-        looked, lease = time.monotonic(), self.lease_of(worker)
-        held = self.held_by(lease)
-        while lease.state == "active":
-            assert self.budget("train_gflop").held >= held
+        held, in_budget = self.held_by(self.lease_of(worker)), self.budget("train_gflop").held
+        # the lease is looked at after its budget: the governor may end it between the two
+        while (lease := self.lease_of(worker)).state == "active":
+            assert in_budget >= held
             with self.opened() as ledger:
                 ledger.reap()
-            looked, lease = time.monotonic(), self.lease_of(worker)
+            in_budget = self.budget("train_gflop").held
+        looked = time.monotonic()
         assert lease.state == "forfeited"
         assert looked * 1000 >= lease.deadline_ms + GRACE * 1000
         assert self.spent_of(lease) == held

@@ -19,6 +19,7 @@ from safety import (
     schema,
 )
 from safety.endings import SWEEP_SILENCE_MS
+from safety.errors import LedgerUnavailable
 from tests.safety.databases import deafen, lock, raw
 from tests.safety.fakes import GFLOP, amounts, claim, kinds, limits, request
 
@@ -855,6 +856,42 @@ def test_a_connection_that_was_read_from_as_all_were_opened_anew_is_closed_after
         assert connection.scalar(sa.select(schema.sweeps.c.name)) == "s"
     with pytest.raises(sqlite3.ProgrammingError, match="closed database"):
         plain.execute("SELECT 1")
+
+
+@pytest.mark.sqlite
+def test_a_connection_that_was_written_with_as_all_were_opened_anew_is_closed_after_it(ledger, monkeypatch):
+    monkeypatch.setattr("safety.database.BUSY_TIMEOUT_MS", 50)
+
+    def reconnect():
+        ledger.reconnect()
+        with pytest.raises(LedgerUnavailable, match="database is locked"):
+            ledger.pulse("s")
+
+    with ledger._transaction() as connection:
+        plain = connection.connection.driver_connection
+        other = threading.Thread(target=reconnect)
+        other.start()
+        other.join()
+        assert connection.scalar(sa.select(schema.sweeps.c.name)) == "s"
+    with pytest.raises(sqlite3.ProgrammingError, match="closed database"):
+        plain.execute("SELECT 1")
+
+
+def test_a_ledger_that_could_not_be_opened_leaves_no_connection_open(tmp_path, reader, monkeypatch):
+    monkeypatch.setattr("safety.database.BUSY_TIMEOUT_MS", 50)
+    made = []
+    connect = sqlite3.connect
+    monkeypatch.setattr(
+        "sqlite3.dbapi2.connect", lambda *given, **named: made.append(connect(*given, **named)) or made[-1]
+    )
+    monkeypatch.setattr("safety.database._write_ahead", lambda connection: None)
+    reader.rollback()
+    reader.execute("BEGIN IMMEDIATE")
+    with pytest.raises(LedgerUnavailable, match="database is locked"):
+        database.open_database(f"sqlite:///{tmp_path / 'new.db'}")
+    (left,) = made
+    with pytest.raises(sqlite3.ProgrammingError, match="closed database"):
+        left.execute("SELECT 1")
 
 
 def test_a_ledger_of_another_version_is_refused_and_left_as_it_is(tmp_path):
