@@ -15,7 +15,7 @@ from safety.errors import SafetyError
 from safety.governance import REFUSED, Governance, lease_of, usage_of
 from safety.lease import DIED, FAILED, LOST
 from safety.search import ENDING_RULES, HOLD_SECONDS
-from safety.trials import Without, as_it_is, changes_arrivals, failure_of, gpus_of
+from safety.trials import Starting, Without, as_it_is, changes_arrivals, failure_of, gpus_of
 from safety.verdict import Allow, Deny, Hold, Verdict
 
 # with paused trials alone and none chosen for so long, nobody will resume them
@@ -54,6 +54,7 @@ class GovernedScheduler(TrialScheduler):
         self._admitted: dict[str, tuple[object, object]] = {}
         self._failed: dict[str, Verdict] = {}
         self._idle_since: float | None = None
+        self._starting = Starting()
         # whether the inner scheduler's choice must wait
         self._waits = False
 
@@ -136,7 +137,7 @@ class GovernedScheduler(TrialScheduler):
         chosen = chosen or self._inner_choice(tune_controller)
         self._recheck_pending(tune_controller)
         self._end_stalled(tune_controller, chosen)
-        return chosen
+        return self._starting.spared(chosen, tune_controller.get_live_trials())
 
     def _admit_held(self, tune_controller: Any) -> Trial | None:
         while self._held:

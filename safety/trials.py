@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,25 @@ class Without:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._controller, name)
+
+
+class Starting:
+    """Trials for which Tune has asked for a worker, since they waited for one when it chose last."""
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+
+    def spared(self, chosen: Trial | None, live: Iterable[Trial]) -> Trial | None:
+        """One that has just come, instead of the chosen one where a worker is being started for that.
+
+        Tune gives the chosen trial a worker that is free, and stops the one that was being started for it:
+        where trials are shorter than such a start takes, workers were started for ever, and never worked.
+        """
+        waiting = [trial for trial in live if trial.status == Trial.PENDING]
+        come = [trial for trial in waiting if trial.trial_id not in self._known]
+        starts = chosen in waiting and chosen not in come
+        self._known = {trial.trial_id for trial in waiting}
+        return come[0] if starts and come else chosen
 
 
 def changes_arrivals(inner: TrialScheduler) -> bool:

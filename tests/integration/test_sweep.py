@@ -261,6 +261,31 @@ def test_a_candidate_whose_worker_is_killed_goes_on_in_its_trial_and_is_not_coun
     assert not (plan.folder / STATES).exists()
 
 
+def kill_one_of_two(plan: Plan) -> None:
+    """Kill the process of a candidate when both workers are at work."""
+    while len(working := [lease for lease in open_leases(plan) if lease.state == "active"]) < 2:
+        time.sleep(0.02)
+    os.kill(int(working[0].holder.partition("@")[0]), signal.SIGKILL)
+
+
+def test_a_worker_that_is_lost_is_replaced_though_trials_are_shorter_than_the_start_of_one(make_sweep: Maker):
+    bounds = {"max_params": 10**7, "max_flops": 10**9, "max_memory": 10**9}
+    roomy = {"bounds": bounds, "lease_seconds": 3, "grace_seconds": 1}
+    job = BehavingJob(seconds=0.1, space=WidthSpace(widths=(1, 3000)))
+    plan = make_sweep(job, limits=roomy, trials=60, concurrent=2)
+    killer = threading.Thread(target=kill_one_of_two, args=(plan,), daemon=True)
+    killer.start()
+    result = run_sweep(plan)
+    killer.join()
+    assert (result.table["verdict"] == Verdict.MEASURED).sum() == 60
+    ledger = sa.create_engine(plan.ledger_url)
+    with ledger.begin() as connection:
+        holders = connection.scalars(sa.text("SELECT DISTINCT holder FROM leases WHERE holder != ''")).all()
+    ledger.dispose()
+    # a third did work; one that is started and stopped for ever would not
+    assert len(holders) == 3
+
+
 def forfeit(plan: Plan, reports: int) -> None:
     """End the lease of a candidate that has told so many reports as if nobody had renewed it."""
     while not any(f'"{REPORTS_HEARD}": {reports}' in lease.told for lease in open_leases(plan)):

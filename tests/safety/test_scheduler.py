@@ -204,6 +204,44 @@ def test_a_pending_trial_whose_resources_are_admitted_starts(scheduler, running,
     assert second.status == Trial.PENDING
 
 
+def arrived(scheduler, controller, name):
+    trial = FakeTrial(name)
+    controller.trials.append(trial)
+    scheduler.on_trial_add(controller, trial)
+    return trial
+
+
+def test_a_worker_that_is_free_goes_to_a_trial_that_has_just_come_not_to_one_whose_own_is_being_started(
+    scheduler, running
+):
+    second = arrived(scheduler, running, "t2")
+    assert scheduler.choose_trial_to_run(running) is second
+    third = arrived(scheduler, running, "t3")
+    assert scheduler.choose_trial_to_run(running) is third
+    # nobody has come: better an idle worker than none yet
+    assert scheduler.choose_trial_to_run(running) is second
+
+
+def test_a_trial_that_waits_again_after_it_ran_counts_as_one_that_has_just_come(scheduler, running):
+    second = arrived(scheduler, running, "t2")
+    scheduler.choose_trial_to_run(running)
+    second.status = Trial.RUNNING
+    third = arrived(scheduler, running, "t3")
+    assert scheduler.choose_trial_to_run(running) is third
+    second.status = Trial.PENDING  # its worker was lost
+    assert scheduler.choose_trial_to_run(running) is second
+
+
+def test_a_paused_trial_that_the_inner_scheduler_resumes_goes_before_one_that_has_just_come(
+    scheduler, running
+):
+    (first,) = running.trials
+    scheduler.on_trial_result(running, first, RESULT)
+    first.status = Trial.PAUSED
+    arrived(scheduler, running, "t2")
+    assert scheduler.choose_trial_to_run(running) is first
+
+
 def test_a_trial_that_failed_and_is_tried_again_is_held_through_the_controller(scheduler, running, authority):
     (trial,) = running.trials
     told = []
