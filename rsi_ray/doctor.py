@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from rsi_ray.cluster_facts import Access, Node, Watch
+
 # the lease's clock is the governor's alone; a driver's only dates rows and folders
 CLOCK_MS = 1_000
 FREE_BYTES, FREE_SHARE = 5 * 10**9, 0.05
@@ -37,85 +39,6 @@ class Finding:
     about: str
     told: str
     to_do: str = ""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Gpu:
-    """A GPU, by its driver's tool.
-
-    Attributes:
-        name: of its model.
-        total_bytes, used_bytes: of its memory.
-        driver: version.
-    """
-
-    name: str
-    total_bytes: int
-    used_bytes: int
-    driver: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Node:
-    """What a node says of itself.
-
-    Attributes:
-        address: of the node.
-        failed: why nothing of this project runs there; "" where it does.
-        versions: of Python and the libraries.
-        clock_ms: how far its clock is ahead of this one, and how far that may be wrong.
-        free: bytes that are free of how many, by folder.
-        storage: "" where what this process has put into the storage is there too; else what is wrong.
-        artifacts: "" where it reads and writes the artifact store, or none is asked for; else what is wrong.
-        gpus: that its driver tells of.
-        gpus_of_ray: that Ray gives to trials there.
-    """
-
-    address: str
-    failed: str = ""
-    versions: Mapping[str, str]
-    clock_ms: tuple[float, float] = (0.0, 0.0)
-    free: Mapping[str, tuple[int, int]]
-    storage: str = ""
-    artifacts: str = ""
-    gpus: Sequence[Gpu] = ()
-    gpus_of_ray: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Access:
-    """Who may speak to a cluster.
-
-    Attributes:
-        dashboard: its address; "" where there is none.
-        asks_for_token: whether it lets nobody in without one; None where that is not known.
-        public: the node's address at which it answers besides the head's own; "" where it doesn't.
-    """
-
-    dashboard: str
-    asks_for_token: bool | None
-    public: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Watch:
-    """Governor and ledger.
-
-    Attributes:
-        ledger: URL, without a password; "" where no governor runs yet.
-        fault: why the governor gives no answer; "" where it gives one.
-        drilled_ms: when the kill switch was last drilled; None for never.
-        missed: how that drill failed; "" where it passed.
-        killed: why the switch is thrown; None where it isn't.
-        frozen: lineages that were shut down and not released.
-    """
-
-    ledger: str
-    fault: str = ""
-    drilled_ms: int | None = None
-    missed: str = ""
-    killed: str | None = None
-    frozen: Sequence[str] = ()
 
 
 def findings(

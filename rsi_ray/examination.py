@@ -21,7 +21,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rsi_ray.artifact_store import ArtifactStore
-from rsi_ray.doctor import Access, Gpu, Node, Watch
+from rsi_ray.cluster_facts import Access, Gpu, Node, Watch
 from rsi_ray.errors import ArtifactStoreError
 from rsi_ray.ledgers import sqlite_path
 from rsi_ray.printable import one_line

@@ -15,11 +15,8 @@ from safety.errors import SafetyError
 from safety.governance import REFUSED, Governance, lease_of, usage_of
 from safety.lease import DIED, FAILED, LOST
 from safety.search import ENDING_RULES, HOLD_SECONDS
-from safety.trials import Starting, Without, as_it_is, changes_arrivals, failure_of, gpus_of
+from safety.trials import Stall, Starting, Without, as_it_is, changes_arrivals, failure_of, gpus_of
 from safety.verdict import Allow, Deny, Hold, Verdict
-
-# with paused trials alone and none chosen for so long, nobody will resume them
-STALL_SECONDS = 5.0
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +50,7 @@ class GovernedScheduler(TrialScheduler):
         # what was admitted of each trial, as objects: Tune replaces them when it changes a trial
         self._admitted: dict[str, tuple[object, object]] = {}
         self._failed: dict[str, Verdict] = {}
-        self._idle_since: float | None = None
-        self._starting = Starting()
+        self._starting, self._stall = Starting(), Stall()
         # whether the inner scheduler's choice must wait
         self._waits = False
 
@@ -199,19 +195,12 @@ class GovernedScheduler(TrialScheduler):
             tune_controller.stop_trial(trial)
 
     def _end_stalled(self, tune_controller: Any, chosen: Trial | None) -> None:
-        """Stop what waits for one that was refused: HyperBand halves a bracket when all of it reported."""
         live = [trial for trial in tune_controller.get_live_trials() if not trial.is_finished()]
-        alone = all(trial.status == Trial.PAUSED for trial in live)
-        waits = chosen or self._held or self._waits
-        if waits or not live or not alone or not tune_controller.search_alg.is_finished():
-            self._idle_since = None
-            return
-        now = time.monotonic()
-        self._idle_since = self._idle_since or now
-        if now - self._idle_since >= STALL_SECONDS:
-            logger.warning("%s: stopped, its scheduler resumes it no more", live[0])
-            tune_controller.stop_trial(live[0])
-            self._idle_since = None
+        goes_on = chosen or self._held or self._waits or not tune_controller.search_alg.is_finished()
+        stalled = self._stall.first_of([] if goes_on else live, time.monotonic())
+        if stalled:
+            logger.warning("%s: stopped, its scheduler resumes it no more", stalled)
+            tune_controller.stop_trial(stalled)
 
     # --- results and ends
 

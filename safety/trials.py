@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from ray.tune.schedulers import PopulationBasedTraining, PopulationBasedTraining
 
 from safety.lease import DIED
 
+# with paused trials alone and none chosen for so long, nobody will resume them
+STALL_SECONDS = 5.0
 # Tune heads each failure of a trial so, in the one file that it has for all of them
 _FAILURE = "Failure # "
 # what Ray says where a worker or its node is gone, or can't be reached, and what a trial of several
@@ -75,6 +77,29 @@ class Starting:
         starts = chosen in waiting and chosen not in come
         self._known = {trial.trial_id for trial in waiting}
         return come[0] if starts and come else chosen
+
+
+class Stall:
+    """Paused trials that wait for one that was refused: HyperBand halves a bracket of which all reported."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def first_of(self, live: Sequence[Trial], now: float) -> Trial | None:
+        """One of these that nobody will resume any more; None as long as somebody may.
+
+        Args:
+            live: trials that are not over; none where something goes on.
+            now: seconds, monotonic.
+        """
+        if not live or any(trial.status != Trial.PAUSED for trial in live):
+            self._since = None
+            return None
+        self._since = now if self._since is None else self._since
+        if now - self._since < STALL_SECONDS:
+            return None
+        self._since = None
+        return live[0]
 
 
 def changes_arrivals(inner: TrialScheduler) -> bool:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from rsi_ray.doctor import DAY_MS, Access, Finding, Gpu, Level, Node, Watch, findings, lines
+from rsi_ray.cluster_facts import Access, Gpu, Node, Watch
+from rsi_ray.doctor import DAY_MS, Finding, Level, findings, lines
 
 HERE = {"python": "3.11.7", "ray": "2.60.0"}
 NODE = Node(address="10.0.0.2", versions=HERE, free={"/tmp": (10**11, 10**12)})

@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import RayError
 
 from rsi_ray import examination
-from rsi_ray.doctor import Gpu
+from rsi_ray.cluster_facts import Gpu
 
 
 def told(text: str) -> Any:

@@ -52,21 +52,19 @@ def azure():
         server = subprocess.Popen(words, env={**os.environ, "AZURITE_ACCOUNTS": f"{ACCOUNT}:{key}"})
         try:
             uri = f"abfs://{ACCOUNT}@127.0.0.1:{port}/{BUCKET}?enable_tls=false"
-            make_container(with_key(fs.FileSystem.from_uri(uri)[0], key))
+            wait_for(port)
+            with_key(fs.FileSystem.from_uri(uri)[0], key).create_dir(BUCKET)
             yield uri.replace(f"/{BUCKET}", f"/{BUCKET}/runs")
         finally:
             server.kill()
             server.wait()
 
 
-def make_container(files):
+def wait_for(port):
     until = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            return files.create_dir(BUCKET)
-        except OSError:  # it doesn't listen yet
-            if time.monotonic() > until:
-                raise
+    with socket.socket() as probe:
+        while probe.connect_ex(("127.0.0.1", port)):
+            assert time.monotonic() < until, "the server does not listen"
             time.sleep(0.1)
 
 

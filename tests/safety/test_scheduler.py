@@ -10,6 +10,7 @@ from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
 from safety import Allow, Deny, GovernorUnreachable, Hold, LedgerError, Usage
 from safety import scheduler as gate_2
 from safety.lease import DIED, OVERTIME
+from safety.trials import STALL_SECONDS
 from safety.tune import Governance, GovernedScheduler, GovernedStopper
 from tests.safety.fakes import FakeAuthority, claim
 from tests.safety.test_tune_plugins import LEASE, RESULT, FakeController, FakeTrial, Recording
@@ -422,7 +423,7 @@ def test_paused_trials_that_nobody_resumes_end_after_a_while(scheduler, inner, r
     assert trial.status == Trial.PAUSED  # more trials may come
     running.search_alg.finished = True
     scheduler.choose_trial_to_run(running)
-    now[0] += gate_2.STALL_SECONDS
+    now[0] += STALL_SECONDS
     scheduler.choose_trial_to_run(running)
     assert trial.status == Trial.TERMINATED
 
@@ -447,7 +448,7 @@ def test_paused_trials_that_wait_for_the_governor_are_not_ended(
     for _ in range(4):
         authority.admits = [WAIT, WAIT]
         assert scheduler.choose_trial_to_run(running) is None
-        now[0] += gate_2.STALL_SECONDS
+        now[0] += STALL_SECONDS
     assert [trial.status for trial in running.trials] == [Trial.PAUSED] * 2
     assert scheduler.choose_trial_to_run(running) is running.trials[0]
 
@@ -460,7 +461,7 @@ def test_after_one_stalled_trial_was_ended_the_others_have_their_time_again(
     now = [50.0]
     monkeypatch.setattr(gate_2.time, "monotonic", lambda: now[0])
     scheduler.choose_trial_to_run(running)
-    now[0] += gate_2.STALL_SECONDS
+    now[0] += STALL_SECONDS
     for _ in range(3):
         scheduler.choose_trial_to_run(running)
         now[0] += 0.1

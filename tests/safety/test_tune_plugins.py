@@ -659,7 +659,7 @@ def test_no_plugin_holds_a_limit(governance, plugin):
     assert b"Limits" not in cloudpickle.dumps(made)
     assert set(vars(made)) - {"_governance", "_inner", "_metric", "_mode"} <= {
         "_max_refusals", "_complete", "_refusals", "_without_room", "_waiting", "_proposed_as", "_pulsed",
-        "_held", "_denied", "_strangers", "_starting", "_admitted", "_failed", "_idle_since", "_waits", "_judged",
+        "_held", "_denied", "_strangers", "_starting", "_admitted", "_failed", "_stall", "_waits", "_judged",
             "_counted",
     }  # fmt: skip
 
