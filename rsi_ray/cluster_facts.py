@@ -70,7 +70,7 @@ class Watch:
 
     Attributes:
         ledger: URL, without a password; "" where no governor runs yet.
-        fault: why the governor gives no answer; "" where it gives one.
+        fault: why the governor gives no answer, or none could open the ledger; "" where it does, or could.
         drilled_ms: when the kill switch was last drilled; None for never.
         missed: how that drill failed; "" where it passed.
         killed: why the switch is thrown; None where it isn't.

@@ -53,7 +53,7 @@ def doctor(
     with import_module("rsi_ray.connection").local_ray() as dashboard:
         watch = look.watch(url, storage)
         found = findings(
-            look.nodes(storage.absolute(), sqlite_path(watch.ledger), artifacts or ""),
+            look.nodes(storage.absolute(), sqlite_path(watch.ledger or url), artifacts or ""),
             look.access(dashboard),
             watch,
             versions_here(),

@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from rsi_ray.printable import one_line
 from rsi_ray.versions import versions_here
 from safety import Ledger, SafetyError
 from safety.actor import connect, connect_to_any
-from safety.database import without_password
+from safety.database import problem_of, without_password
 from safety.governor_process import NAME, NAMESPACE
 
 # for a node to start a process, and to answer
@@ -223,13 +224,15 @@ def _answers(host: str, port: int) -> bool:
 
 
 def asks_for_token(url: str) -> bool | None:
-    """Whether somebody who shows none is sent away."""
+    """Whether somebody who shows none is sent away; None where it isn't known."""
+    # a proxy that the environment names would answer for itself
+    asker = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with urllib.request.urlopen(url, timeout=ANSWER_SECONDS):
+        with asker.open(url, timeout=ANSWER_SECONDS):
             return False
     except urllib.error.HTTPError as error:
         return True if error.code in (401, 403) else None
-    except OSError:
+    except (OSError, HTTPException):
         return None
 
 
@@ -243,7 +246,7 @@ def watch(ledger: str, storage: Path) -> Watch:
     try:
         ray.get_actor(NAME, namespace=NAMESPACE)
     except ValueError:
-        return Watch(ledger="")
+        return Watch(ledger="", fault=problem_of(ledger) if ledger else "")
     try:
         state = storage.absolute()
         governor = connect(ledger, state=state) if ledger else connect_to_any(ledger, state=state)

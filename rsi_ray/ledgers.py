@@ -16,7 +16,7 @@ def sqlite_path(url: str) -> Path | None:
     """The file of a SQLite URL; None for any other database, and for one in memory."""
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # ValueError: its port is no number
         return None
     plain = parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:")
     return Path(str(parsed.database)) if plain else None

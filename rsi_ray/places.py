@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 from rsi_ray.artifact_store import SCHEMES, ArtifactStore, store_uri
 from rsi_ray.ledgers import sqlite_path
+from safety import LedgerError
+from safety.database import parsed_url
 
 
 def problems_of_places(storage: str | Path, artifacts: str | None, ledger: str | None) -> Iterator[str]:
@@ -28,12 +30,19 @@ def problems_of_places(storage: str | Path, artifacts: str | None, ledger: str |
 
 
 def _problems_of_ledger(ledger: str | None) -> Iterator[str]:
-    file = sqlite_path(ledger) if ledger else None
-    if ledger and (_names_a_store(ledger) or (file is not None and _names_a_store(str(file)))):
+    if not ledger:
+        return
+    file = sqlite_path(ledger)
+    if _names_a_store(ledger) or (file is not None and _names_a_store(str(file))):
         yield (
             f"ledger: {_shown(ledger)}: an object store has no locks, and a ledger is never in one; expected "
             "a file of a local disk, or PostgreSQL"
         )
+        return
+    try:
+        parsed_url(ledger)
+    except LedgerError as error:
+        yield str(error)
 
 
 def _problems_of_folder(artifacts: Path, storage: Path, ledger: str | None) -> Iterator[str]:

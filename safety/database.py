@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from pathlib import Path
@@ -15,6 +16,8 @@ from safety.file_system import network_under
 from safety.schema import metadata
 
 BUSY_TIMEOUT_MS = 30_000
+# how long a server that is only tried is waited for
+ANSWER_SECONDS = 10
 # the number of the lock under which every transaction of a PostgreSQL database runs
 LOCK = 7_241_093
 # option of a connection that writes nothing
@@ -27,8 +30,8 @@ def open_database(url: str) -> sa.Engine:
     Raises:
         LedgerError: the URL is not understood, the database can't be opened, or its file is a network's.
     """
+    parsed = parsed_url(url)
     try:
-        parsed = make_url(url)
         plain = parsed.database and not parsed.database.startswith("file:")
         if parsed.get_backend_name() == "sqlite" and plain:
             _make_folder_of(Path(str(parsed.database)).absolute())
@@ -43,15 +46,36 @@ def open_database(url: str) -> sa.Engine:
         older = _completed(engine, columns)
     # ImportError: the database's driver is not installed
     except (sa.exc.SQLAlchemyError, OSError, ImportError) as error:
-        cause = str(getattr(error, "orig", None) or error).splitlines()[0]
         kind = LedgerUnavailable if isinstance(error, sa.exc.OperationalError) else LedgerError
-        raise kind(f"ledger {without_password(url)}: cannot be opened: {cause}") from None
+        raise kind(f"ledger {without_password(url)}: cannot be opened: {_cause(error)}") from None
     if older:
+        engine.dispose()
         raise LedgerError(
             f"ledger {without_password(url)}: made by another version ({older[0]} is missing); "
             "keep it for its audit, and name a new one"
         )
     return engine
+
+
+def problem_of(url: str) -> str:
+    """Why no ledger could be opened there; "" where one could. Nothing is made there."""
+    try:
+        parsed = parsed_url(url)
+        if file := file_of(url):
+            _require_own_disk(file)
+            _require_writable(file)
+        else:
+            waits = {"connect_timeout": ANSWER_SECONDS} if "postgresql" in parsed.drivername else {}
+            sa.create_engine(parsed, poolclass=sa.NullPool, connect_args=waits).connect().close()
+    except LedgerError as error:
+        return str(error)
+    except (sa.exc.SQLAlchemyError, OSError, ImportError) as error:
+        return f"ledger {without_password(url)}: cannot be opened: {_cause(error)}"
+    return ""
+
+
+def _cause(error: Exception) -> str:
+    return (str(getattr(error, "orig", None) or error) or type(error).__name__).splitlines()[0]
 
 
 def _make_folder_of(file: Path) -> None:
@@ -60,12 +84,22 @@ def _make_folder_of(file: Path) -> None:
     Raises:
         OSError: it can't be made, or lies where several hosts reach it.
     """
+    _require_own_disk(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _require_own_disk(file: Path) -> None:
     if network := network_under(file):
         raise OSError(
             f"lies on {network}, where locks don't hold; expected a disk of the host that the governor runs "
             "on, or a PostgreSQL URL"
         )
-    file.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _require_writable(file: Path) -> None:
+    there = next(path for path in (file, *file.parents) if path.exists())
+    if not os.access(there, os.W_OK):
+        raise OSError(f"{there} can't be written")
 
 
 def _completed(engine: sa.Engine, columns: str) -> list[str]:
@@ -88,12 +122,34 @@ def _complete(connection: sa.Connection, columns: str) -> list[str]:
     return [str(column) for column in ours if (column.table.name, column.name) not in known]
 
 
+def parsed_url(url: str) -> sa.URL:
+    """A database's URL in its parts.
+
+    Raises:
+        LedgerError: it isn't one; what is shown of it holds no password.
+    """
+    try:
+        return make_url(url)
+    except (sa.exc.ArgumentError, ValueError):  # ValueError: the port is no number
+        raise LedgerError(
+            f"ledger {_shown(url)}: not a database URL; expected sqlite:///PATH or "
+            "postgresql+psycopg://USER:PASSWORD@HOST/NAME, with @ : / of a password as %40 %3A %2F"
+        ) from None
+
+
 def without_password(url: str) -> str:
     """A database's URL as messages may show it."""
     try:
-        return make_url(url).render_as_string(hide_password=True)
-    except sa.exc.ArgumentError:
-        return url if "@" not in url else "(a URL that can't be parsed)"
+        parsed = make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
+        return _shown(url)
+    hidden = {name: "hidden" for name in parsed.query if "pass" in name}
+    return parsed.update_query_dict(hidden).render_as_string(hide_password=True)
+
+
+def _shown(url: str) -> str:
+    """Of what can't be parsed nobody knows where a password is."""
+    return "(a URL that can't be parsed)" if "@" in url or "pass" in url else url
 
 
 def state_folder(url: str, otherwise: Path) -> Path:
@@ -103,8 +159,12 @@ def state_folder(url: str, otherwise: Path) -> Path:
 
 
 def file_of(url: str) -> Path | None:
-    """The file of a SQLite database; None where a server keeps it."""
-    parsed = make_url(url)
+    """The file of a SQLite database; None where a server keeps it.
+
+    Raises:
+        LedgerError: the URL is not understood.
+    """
+    parsed = parsed_url(url)
     is_file = parsed.get_backend_name() == "sqlite" and parsed.database
     return Path(str(parsed.database)).absolute() if is_file else None
 
@@ -115,10 +175,7 @@ def database_name(url: str) -> str:
     Raises:
         LedgerError: the URL is not understood.
     """
-    try:
-        return Path(make_url(url).database or "ledger").name
-    except sa.exc.ArgumentError:
-        raise LedgerError(f"ledger {without_password(url)}: not a database URL") from None
+    return Path(parsed_url(url).database or "ledger").name
 
 
 def _configure_sqlite(connection: Any, _record: object) -> None:

@@ -133,7 +133,7 @@ class GovernedScheduler(TrialScheduler):
         chosen = chosen or self._inner_choice(tune_controller)
         self._recheck_pending(tune_controller)
         self._end_stalled(tune_controller, chosen)
-        return self._starting.spared(chosen, tune_controller.get_live_trials())
+        return self._starting.spared(chosen, tune_controller.get_live_trials(), time.monotonic())
 
     def _admit_held(self, tune_controller: Any) -> Trial | None:
         while self._held:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
@@ -12,6 +13,8 @@ from ray.tune.schedulers import PopulationBasedTraining, PopulationBasedTraining
 
 from safety.lease import DIED
 
+# a worker that did not start within so long may never
+START_SECONDS = 60.0
 # with paused trials alone and none chosen for so long, nobody will resume them
 STALL_SECONDS = 5.0
 # Tune heads each failure of a trial so, in the one file that it has for all of them
@@ -61,22 +64,33 @@ class Without:
 
 
 class Starting:
-    """Trials for which Tune has asked for a worker, since they waited for one when it chose last."""
+    """Trials for which Tune is starting a worker, as far as can be told: those that waited when it chose."""
 
     def __init__(self) -> None:
-        self._known: set[str] = set()
+        # since when, by their ids
+        self._known: dict[str, float] = {}
 
-    def spared(self, chosen: Trial | None, live: Iterable[Trial]) -> Trial | None:
+    def spared(self, chosen: Trial | None, live: Iterable[Trial], now: float) -> Trial | None:
         """One that has just come, instead of the chosen one where a worker is being started for that.
 
         Tune gives the chosen trial a worker that is free, and stops the one that was being started for it:
         where trials are shorter than such a start takes, workers were started for ever, and never worked.
+
+        Args:
+            chosen: by the scheduler.
+            live: trials that are not over.
+            now: seconds, monotonic.
         """
-        waiting = [trial for trial in live if trial.status == Trial.PENDING]
-        come = [trial for trial in waiting if trial.trial_id not in self._known]
-        starts = chosen in waiting and chosen not in come
-        self._known = {trial.trial_id for trial in waiting}
-        return come[0] if starts and come else chosen
+        waiting = {trial.trial_id: trial for trial in live if trial.status == Trial.PENDING}
+        come = sorted(waiting.keys() - self._known.keys())
+        if chosen is not None:
+            since = self._known.get(chosen.trial_id, -math.inf)
+            # one whose worker doesn't come, since no node has room for it, takes what is free in the end
+            if come and chosen.trial_id in waiting and now - since < START_SECONDS:
+                chosen = waiting[come[0]]
+            waiting[chosen.trial_id] = chosen
+        self._known = {name: self._known.get(name, now) for name in waiting}
+        return chosen
 
 
 class Stall:

@@ -67,6 +67,26 @@ def test_whether_a_cluster_asks_for_a_token_is_tried(status: int, asks: bool | N
     assert examination.asks_for_token(url) is None
 
 
+def test_a_proxy_does_not_answer_for_a_cluster(monkeypatch: pytest.MonkeyPatch):
+    with served(200) as cluster, served(403) as proxy:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy)
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        assert examination.asks_for_token(cluster) is False
+
+
+def test_a_ledger_is_looked_at_before_there_is_a_governor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def nobody(*named: object, **options: object) -> object:
+        raise ValueError("there is none")
+
+    monkeypatch.setattr(ray, "get_actor", nobody)
+    assert examination.watch("", tmp_path).fault == ""
+    assert examination.watch(f"sqlite:///{tmp_path}/ledger.db", tmp_path).fault == ""
+    assert "not a database URL" in examination.watch("garbage", tmp_path).fault
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_node_that_sees_another_storage_says_so(tmp_path: Path):
     probe = examination.Probe()
     (tmp_path / "mark").write_text("mark")

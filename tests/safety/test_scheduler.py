@@ -10,7 +10,7 @@ from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
 from safety import Allow, Deny, GovernorUnreachable, Hold, LedgerError, Usage
 from safety import scheduler as gate_2
 from safety.lease import DIED, OVERTIME
-from safety.trials import STALL_SECONDS
+from safety.trials import STALL_SECONDS, START_SECONDS
 from safety.tune import Governance, GovernedScheduler, GovernedStopper
 from tests.safety.fakes import FakeAuthority, claim
 from tests.safety.test_tune_plugins import LEASE, RESULT, FakeController, FakeTrial, Recording
@@ -230,6 +230,30 @@ def test_a_trial_that_waits_again_after_it_ran_counts_as_one_that_has_just_come(
     third = arrived(scheduler, running, "t3")
     assert scheduler.choose_trial_to_run(running) is third
     second.status = Trial.PENDING  # its worker was lost
+    assert scheduler.choose_trial_to_run(running) is second
+
+
+def test_a_trial_whose_own_worker_does_not_come_takes_a_free_one_in_the_end(scheduler, running, monkeypatch):
+    now = [50.0]
+    monkeypatch.setattr(gate_2.time, "monotonic", lambda: now[0])
+    second = arrived(scheduler, running, "t2")
+    scheduler.choose_trial_to_run(running)
+    for number in range(3, 6):
+        latest = arrived(scheduler, running, f"t{number}")
+        assert scheduler.choose_trial_to_run(running) is latest
+        latest.status = Trial.RUNNING
+    now[0] += START_SECONDS
+    arrived(scheduler, running, "t6")
+    assert scheduler.choose_trial_to_run(running) is second
+
+
+def test_a_paused_trial_that_was_resumed_has_a_worker_started_for_it_too(scheduler, running):
+    (first,) = running.trials
+    scheduler.on_trial_result(running, first, RESULT)
+    first.status = Trial.PAUSED
+    assert scheduler.choose_trial_to_run(running) is first
+    first.status = Trial.PENDING
+    second = arrived(scheduler, running, "t2")
     assert scheduler.choose_trial_to_run(running) is second
 
 
