@@ -14,6 +14,7 @@ from rsi_ray.cluster_token import show_token
 from rsi_ray.errors import UsageError
 from rsi_ray.printable import printable
 from safety import DocumentError, SafetyError
+from safety.errors import LedgerUrlError
 
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130
 
@@ -34,7 +35,7 @@ def main() -> None:
         show_token(os.environ, Path(os.path.expanduser("~")))
     try:
         app()()
-    except (DocumentError, UsageError) as error:
+    except (DocumentError, LedgerUrlError, UsageError) as error:
         print(f"rsi-ray: {printable(str(error))}", file=sys.stderr)
         sys.exit(USAGE)
     except (SafetyError, OSError) as error:

@@ -57,11 +57,13 @@ class Access:
         dashboard: its address; "" where there is none.
         asks_for_token: whether it lets nobody in without one; None where that is not known.
         public: the node's address at which it answers besides the head's own; "" where it doesn't.
+        in_pod: whether it is a pod's, which a network policy can shield: there it answers to all by need.
     """
 
     dashboard: str
     asks_for_token: bool | None
     public: str
+    in_pod: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -120,7 +120,11 @@ def _access(access: Access) -> Iterator[Finding]:
     else:
         told = "off: whoever reaches the cluster runs what they like on it"
         yield Finding(level=Level.FAIL, about="authentication", told=told, to_do=token)
-    if access.public:
+    if access.public and access.in_pod and access.asks_for_token:
+        told = f"answers at {access.public}, to whom the network policy lets in"
+        to_do = "see that deploy/kuberay's NetworkPolicy is there, and that the cluster's network enforces it"
+        yield Finding(level=Level.WARN, about="dashboard", told=told, to_do=to_do)
+    elif access.public:
         told = f"answers at {access.public}, to other hosts too"
         to_do = "start the head with --dashboard-host=127.0.0.1, and reach it by `ray dashboard` or ssh -L"
         yield Finding(level=Level.FAIL, about="dashboard", told=told, to_do=to_do)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import socket
@@ -212,6 +213,7 @@ def access(dashboard: str) -> Access:
         dashboard=dashboard,
         asks_for_token=asks_for_token(f"http://{dashboard}/api/jobs/"),
         public=public if loopback else dashboard,
+        in_pod="KUBERNETES_SERVICE_HOST" in os.environ,
     )
 
 

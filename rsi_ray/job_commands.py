@@ -8,19 +8,22 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import import_module
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rsi_ray.errors import SweepError
+from rsi_ray.errors import RunError, SweepError
 from rsi_ray.ledgers import RUNS, from_anywhere
 from rsi_ray.oversight import app, this_user
 from rsi_ray.parcel import NOT_CARRIED, Parcel, parcel_of
 from rsi_ray.printable import printable
 from safety import Document, read_yaml
+from safety.database import parsed_url
 from safety.names import plain_name
 from safety.report import utc
 
@@ -34,7 +37,20 @@ Address = Annotated[
     str | None,
     typer.Option(help="URL of the cluster's dashboard; RAY_API_SERVER_ADDRESS or the one here if left out"),
 ]
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="its id, as `submit` has told it")]
+
+
+def an_id(id: str) -> str:
+    """A job's id, which is a part of URLs.
+
+    Raises:
+        RunError: it is none.
+    """
+    if not id.strip(".") or set(id) & set("/?#%"):
+        raise RunError(f"job {id!r}: expected an id, as `submit` has told it")
+    return id
+
+
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="its id, as `submit` has told it", callback=an_id)]
 
 
 def jobs_at(address: str | None) -> Jobs:
@@ -65,6 +81,8 @@ def submit(
     document = read_yaml(config)
     parcel = parcel_of(document, here=Path.cwd(), further=ship or [])
     given, name, artifacts = _checked(document, parcel)
+    if further := _artifacts_among(options or []):
+        _require_no_key(further, "--artifacts")
     # a run that is resumed may be in the store alone, and its file with it
     resumed = ["--resume", str(resume), *(["--artifacts", artifacts] if artifacts else [])]
     words = [python, "-m", "rsi_ray", "run", *(resumed if resume else [config.name])]
@@ -88,29 +106,47 @@ def _checked(document: Document, parcel: Parcel) -> tuple[str, str, str]:
 
     Raises:
         DocumentError: it is wrong.
+        LedgerUrlError: its ledger is none.
         SweepError: its ledger would be lost with the job's folder, or there is a key in its artifacts.
     """
     data = document.data if isinstance(document.data, dict) else {}
     ledger = data.get("ledger")
-    if isinstance(ledger, str) and from_anywhere(ledger) != ledger:
+    if isinstance(ledger, str) and parsed_url(ledger) and from_anywhere(ledger) != ledger:
         raise SweepError(
             f"{document.where(('ledger',))}: ledger: {ledger} would lie in the job's own folder, which is "
             "gone with it; expected an absolute path on the cluster"
         )
     artifacts = str(data.get("artifacts") or "")
     if artifacts:
-        try:  # before a key in it is told to the cluster
-            import_module("rsi_ray.artifact_store").store_uri(artifacts)
-        except ValueError as error:
-            raise SweepError(f"{document.where(('artifacts',))}: artifacts: {error}") from None
+        _require_no_key(artifacts, f"{document.where(('artifacts',))}: artifacts")
+    if parcel.left:
+        left = printable(", ".join(parcel.left))
+        typer.echo(f"Not carried, since its path is absolute; the cluster's own is used: {left}")
     if parcel.elsewhere:
         missing = printable(", ".join(parcel.elsewhere))
         typer.echo(f"Not checked here, since it is not on this machine: {missing}")
-        return str(data.get("storage", RUNS)), _name(data.get("name")), artifacts
+        return str(data.get("storage") or RUNS), _name(data.get("name") or "sweep"), artifacts
     commands = import_module("rsi_ray.commands")
     commands.find_own_classes(Path(document.source).parent)
     parsed = import_module("rsi_ray.config").load_config(Path(document.source))
     return parsed.storage, parsed.name, artifacts
+
+
+def _artifacts_among(options: Sequence[str]) -> str:
+    """The URI of a store that options of `rsi-ray run` name; "" where they name none."""
+    for one, following in zip_longest(options, options[1:], fillvalue=""):
+        if one == "--artifacts":
+            return following
+        if one.startswith("--artifacts="):
+            return one.partition("=")[2]
+    return ""
+
+
+def _require_no_key(artifacts: str, where: str) -> None:
+    try:  # before a key in it is told to the cluster
+        import_module("rsi_ray.artifact_store").store_uri(artifacts)
+    except ValueError as error:
+        raise SweepError(f"{where}: {error}") from None
 
 
 def _name(given: object) -> str:
@@ -125,7 +161,8 @@ def _place(storage: str) -> str:
     """A folder on the cluster, for its shell: a relative one would be lost with the job's own folder."""
     if storage.startswith("/"):
         return shlex.quote(storage)
-    return f'"$HOME"/{shlex.quote(storage.removeprefix("~/"))}'
+    below = storage.removeprefix("~").lstrip("/") if storage == "~" or storage.startswith("~/") else storage
+    return f'"$HOME"/{shlex.quote(below)}' if below else '"$HOME"'
 
 
 def _packages(folder: Path) -> list[Path]:
@@ -159,7 +196,7 @@ def stop(job: JobId, address: Address = None) -> None:
 
 def show(id: str, address: str | None, *, as_json: bool) -> None:
     """Show what is known of a job."""
-    job = jobs_at(address).job(id)
+    job = jobs_at(address).job(an_id(id))
     typer.echo(json.dumps(asdict(job), sort_keys=True) if as_json else line_of(job))
 
 

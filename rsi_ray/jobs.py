@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 from ray.exceptions import RayError
@@ -24,6 +26,8 @@ from safety.errors import ClusterUnreachable
 
 # an API server that doesn't answer for so long is given up
 AWAY_SECONDS = 60.0
+# a connection over which nothing came for so long may be gone without a word: another one is made
+SILENT_SECONDS = 60.0
 POLL_SECONDS = 0.5
 # a driver that is stopped ends its sweep: Ray's own 3 s would leave leases to be reaped
 STOP_SECONDS = 60
@@ -65,10 +69,14 @@ class Jobs:
             one here.
 
     Raises:
+        RunError: it isn't an address of one.
         ClusterUnreachable: nothing answers there, or nobody is let in.
     """
 
     def __init__(self, address: str | None) -> None:
+        address = None if address == "auto" else address
+        if address is not None and not (re.match("https?://", address) and _host_of(address)):
+            raise RunError(f"address {address}: expected the URL of a dashboard, as http://127.0.0.1:8265")
         # they tell of packages that are packed and sockets that are closed
         for talker in ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
             logging.getLogger(talker).setLevel(logging.WARNING)
@@ -77,7 +85,7 @@ class Jobs:
         try:
             with environment(named):
                 self._client = JobSubmissionClient(address)
-        except (RayError, RuntimeError, OSError, ValueError, AssertionError) as error:
+        except (RayError, RuntimeError, OSError, ValueError, KeyError, AssertionError) as error:
             raise ClusterUnreachable(f"cluster {address or 'here'}: {one_line(error)}") from None
 
     def submit(
@@ -152,7 +160,8 @@ class Jobs:
         while True:
             before = log.told
             try:
-                asyncio.run(self._tail(id, log))
+                with suppress(asyncio.TimeoutError):  # a job may have nothing to say
+                    asyncio.run(self._tail(id, log))
                 job = self.job(id)
                 if job.is_over:
                     return job
@@ -169,8 +178,10 @@ class Jobs:
 
     async def _tail(self, id: str, log: Once) -> None:
         log.begin()
-        async for chunk in self._client.tail_job_logs(id):
-            log.take(chunk)
+        chunks = self._client.tail_job_logs(id)
+        with suppress(StopAsyncIteration):
+            while True:
+                log.take(await asyncio.wait_for(anext(chunks), SILENT_SECONDS))
 
 
 class Once:
@@ -200,6 +211,14 @@ class Once:
             self._tell(new)
 
 
+def _host_of(address: str) -> str | None:
+    try:
+        parts = urlsplit(address)
+        return parts.hostname if parts.port is None or parts.port else None
+    except ValueError:  # no port is so large
+        return None
+
+
 def _job(id: str, told: JobInfo | JobDetails) -> Job:
     return Job(
         id=id,
@@ -217,6 +236,6 @@ def _one_line(what: str) -> Iterator[None]:
     """What the API server, or the way there, objects to."""
     try:
         yield
-    except (RayError, RuntimeError, OSError, ValueError) as error:
+    except (RayError, RuntimeError, OSError, ValueError, KeyError, TypeError) as error:
         said = one_line(error).removeprefix("Request failed with status code 404: ")
         raise RunError(f"{what}: {said}") from None

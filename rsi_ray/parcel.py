@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,10 +28,12 @@ class Parcel:
     Attributes:
         files: where each lies here, by its place in the job's folder.
         elsewhere: absolute paths in the sweep's file that are not on this machine: the cluster's, perhaps.
+        left: absolute paths in it that are on this machine, and are not carried.
     """
 
     files: Mapping[str, Path]
     elsewhere: tuple[str, ...]
+    left: tuple[str, ...] = ()
 
     def put(self, folder: Path) -> None:
         """Copy it into a folder."""
@@ -61,8 +64,10 @@ def parcel_of(document: Document, *, here: Path, further: Sequence[Path] = ()) -
     for module in _modules(_strings(data)):
         files |= _module(module, (beside, here))
     files |= {_place(path, (beside, here)): path for path in further}
-    absolute = {name for name in named if name.startswith("/") and not Path(name).exists()}
-    return Parcel(files=files, elsewhere=tuple(sorted(absolute)))
+    absolute = sorted({name for name in named if name.startswith("/")})
+    here_too = [name for name in absolute if os.path.exists(name)]
+    elsewhere = tuple(name for name in absolute if name not in here_too)
+    return Parcel(files=files, elsewhere=elsewhere, left=tuple(here_too))
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -88,6 +93,8 @@ def _is_beside(name: str, beside: Path, file: str) -> bool:
             return False
         path = (beside / name).resolve()
         out = [one for one in (path, *path.rglob("*")) if not one.resolve().is_relative_to(beside.resolve())]
+    except RuntimeError:  # until Python 3.12
+        raise SweepError(f"{file}: {name} holds a link that leads to itself") from None
     except OSError:  # too long for a name, or not to be read
         return False
     if out or ".." in Path(name).parts:

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
-from safety.errors import LedgerError, LedgerUnavailable
+from safety.errors import LedgerError, LedgerUnavailable, LedgerUrlError
 from safety.file_system import network_under
 from safety.schema import metadata
 
@@ -126,12 +126,12 @@ def parsed_url(url: str) -> sa.URL:
     """A database's URL in its parts.
 
     Raises:
-        LedgerError: it isn't one; what is shown of it holds no password.
+        LedgerUrlError: it isn't one; what is shown of it holds no password.
     """
     try:
         return make_url(url)
     except (sa.exc.ArgumentError, ValueError):  # ValueError: the port is no number
-        raise LedgerError(
+        raise LedgerUrlError(
             f"ledger {_shown(url)}: not a database URL; expected sqlite:///PATH or "
             "postgresql+psycopg://USER:PASSWORD@HOST/NAME, with @ : / of a password as %40 %3A %2F"
         ) from None
@@ -162,7 +162,7 @@ def file_of(url: str) -> Path | None:
     """The file of a SQLite database; None where a server keeps it.
 
     Raises:
-        LedgerError: the URL is not understood.
+        LedgerUrlError: the URL is not understood.
     """
     parsed = parsed_url(url)
     is_file = parsed.get_backend_name() == "sqlite" and parsed.database
@@ -173,7 +173,7 @@ def database_name(url: str) -> str:
     """What a ledger's files elsewhere are called by: the name of its database, without its folder.
 
     Raises:
-        LedgerError: the URL is not understood.
+        LedgerUrlError: the URL is not understood.
     """
     return Path(parsed_url(url).database or "ledger").name
 
@@ -181,13 +181,17 @@ def database_name(url: str) -> str:
 def _configure_sqlite(connection: Any, _record: object) -> None:
     # the driver must not begin transactions by itself: it would begin them deferred
     connection.isolation_level = None
-    for pragma in (
-        f"busy_timeout = {BUSY_TIMEOUT_MS}",
-        "synchronous = FULL",
-        "foreign_keys = ON",
-    ):
-        connection.execute(f"PRAGMA {pragma}")
-    _write_ahead(connection)
+    try:
+        for pragma in (
+            f"busy_timeout = {BUSY_TIMEOUT_MS}",
+            "synchronous = FULL",
+            "foreign_keys = ON",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+        _write_ahead(connection)
+    except sqlite3.Error:
+        connection.close()  # not every SQLAlchemy does
+        raise
 
 
 def _write_ahead(connection: Any) -> None:

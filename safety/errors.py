@@ -14,6 +14,7 @@ SafetyError
 │   │   ├── LeaseDenied    a report of its own ended it: its process may end as it should until its deadline
 │   │   └── LeaseSettled   it ended as it should: somebody has settled it
 │   ├── LedgerUnavailable  its database is locked, read-only, full or gone: the same question may do later
+│   ├── LedgerUrlError     what should say where a ledger is doesn't (a usage error)
 │   └── LooserLimits       a cap above the one in force was asked for; that takes an approval
 ├── GovernorUnreachable    no answer from the governor; silence denies
 ├── IdentityError          a key can't be used, or an answer isn't signed by the one that was pinned
@@ -76,6 +77,10 @@ class LeaseSettled(LeaseLost):
 
 class LedgerUnavailable(LedgerError):
     """The database doesn't answer now; nothing was changed."""
+
+
+class LedgerUrlError(LedgerError):
+    """What should be the URL of a ledger's database is none."""
 
 
 class LooserLimits(LedgerError):

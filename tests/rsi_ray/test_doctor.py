@@ -94,11 +94,17 @@ def test_two_drivers_are_a_problem():
         ({"asks_for_token": False}, "authentication", "FAIL"),
         ({"asks_for_token": None}, "authentication", "warn"),
         ({"public": "10.0.0.1:8265"}, "dashboard", "FAIL"),
+        ({"public": "10.0.0.1:8265", "in_pod": True}, "dashboard", "warn"),
     ],
 )
 def test_who_may_speak_to_the_cluster(changes: dict[str, Any], about: str, level: str):
     ((found, how, _),) = bad(judged(access=replace(ACCESS, **changes)))
     assert (found, how) == (about, level)
+
+
+def test_a_pod_that_lets_in_whoever_reaches_it_is_no_better_than_a_host():
+    found = bad(judged(access=replace(ACCESS, public="10.0.0.1:8265", in_pod=True, asks_for_token=False)))
+    assert [(about, how) for about, how, _ in found] == [("authentication", "FAIL"), ("dashboard", "FAIL")]
 
 
 @pytest.mark.parametrize(

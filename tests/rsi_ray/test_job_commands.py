@@ -77,6 +77,7 @@ def submit(folder: Path, command_here: Command, *words: str, **changes: Any) -> 
     [
         ((), {}, "python3 -m rsi_ray run 'my sweep.yaml' --storage \"$HOME\"/rsi_results"),
         (("--storage", "~/runs"), {}, "python3 -m rsi_ray run 'my sweep.yaml' --storage \"$HOME\"/runs"),
+        (("--storage", "~"), {}, "python3 -m rsi_ray run 'my sweep.yaml' --storage \"$HOME\""),
         (("--storage", "/data/a b"), {}, "python3 -m rsi_ray run 'my sweep.yaml' --storage '/data/a b'"),
         ((), {"storage": "/data/runs"}, "python3 -m rsi_ray run 'my sweep.yaml' --storage /data/runs"),
         (
@@ -116,6 +117,26 @@ def test_a_key_in_the_artifacts_is_told_to_nobody(tmp_path: Path, command_here: 
     assert (code, jobs.submitted) == (2, [])
     assert "my sweep.yaml:1: artifacts: s3://bucket/x: there is a key in it" in err
     assert "HIDDEN" not in out + err
+
+
+@pytest.mark.parametrize("words", [("--artifacts", "s3://K:HIDDEN@b"), ("--artifacts=s3://K:HIDDEN@b",)])
+def test_a_key_among_the_options_is_told_to_nobody(
+    tmp_path: Path, command_here: Command, jobs: FakeJobs, words: tuple[str, ...]
+):
+    code, out, err = submit(tmp_path, command_here, "--", "--trials", "3", *words)
+    assert (code, jobs.submitted) == (2, [])
+    assert "--artifacts: s3://b: there is a key in it" in err
+    assert "HIDDEN" not in out + err
+
+
+@pytest.mark.parametrize("words", [("status",), ("stop",), ("logs",), ("logs", "--follow")])
+@pytest.mark.parametrize("id", ["", "..", "a/b", "a?b", "a#b"])
+def test_what_is_no_jobs_id_is_refused(
+    command_here: Command, jobs: FakeJobs, words: tuple[str, ...], id: str
+):
+    code, _, err = command_here(*words, id)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "expected an id, as `submit` has told it" in err
 
 
 @pytest.mark.parametrize(
@@ -166,11 +187,34 @@ def test_data_that_is_the_clusters_alone_is_not_asked_for_here(
     assert len(jobs.submitted) == 1
 
 
+def test_a_file_that_leaves_out_what_has_a_default_is_called_as_its_sweep_is_there(
+    tmp_path: Path, command_here: Command, jobs: FakeJobs
+):
+    far = {"kind": "text_files", "paths": ["/no/such/data"]}
+    assert submit(tmp_path, command_here, task=far, name=None, storage=None)[0] == 0
+    (one,) = jobs.submitted
+    assert one["id"].startswith("sweep-")
+    assert one["entrypoint"].endswith('--storage "$HOME"/rsi_results')
+
+
+def test_a_file_with_an_absolute_path_that_is_here_too_is_told_not_to_be_carried(
+    tmp_path: Path, command_here: Command, jobs: FakeJobs
+):
+    (tmp_path / "text.txt").write_text("some text " * 100)
+    task = {"kind": "text_files", "paths": [str(tmp_path / "text.txt"), "/no/such/data"]}
+    out = submit(tmp_path, command_here, task=task)[1]
+    assert f"Not carried, since its path is absolute; the cluster's own is used: {tmp_path}/text.txt" in out
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
         ({"trials": -1}, "my sweep.yaml:"),
         ({"ledger": "sqlite:///ledger.db"}, "would lie in the job's own folder"),
+        (
+            {"ledger": "postgresql://u:p@ss:word@h/db"},
+            "ledger (a URL that can't be parsed): not a database URL",
+        ),
         ({"task": {"kind": "text_files", "paths": ["missing.txt"]}}, "missing.txt"),
     ],
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 from ray.job_submission import JobInfo, JobStatus
 
+from rsi_ray.errors import RunError
 from rsi_ray.jobs import AWAY_SECONDS, Jobs, Once
 from safety.errors import ClusterUnreachable
 
@@ -35,6 +37,9 @@ class Server:
     async def tail_job_logs(self, id: str) -> AsyncIterator[str]:
         if not self.connections:
             raise RuntimeError("WebSocket connection closed unexpectedly")
+        if self.connections[0] == ["silence"]:
+            self.connections.pop(0)
+            await asyncio.sleep(3600)
         for chunk in self.connections.pop(0):
             self.now += 2 * AWAY_SECONDS  # a job's whole life goes by
             yield chunk
@@ -64,3 +69,36 @@ def test_a_cluster_that_stays_away_is_given_up_and_the_job_may_go_on():
     with pytest.raises(ClusterUnreachable, match=r"nothing is heard of it for 60 s .* it may go on"):
         followed(server)
     assert server.now >= 3 * AWAY_SECONDS
+
+
+def test_a_connection_over_which_nothing_comes_is_given_up_for_another(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("rsi_ray.jobs.SILENT_SECONDS", 0.05)
+    server = Server([["one "], ["silence"], ["one ", "two"]])
+    assert followed(server) == "one two"
+
+
+def test_a_job_that_ended_while_its_connection_was_silent_is_over(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("rsi_ray.jobs.SILENT_SECONDS", 0.05)
+    assert followed(Server([["silence"]])) == ""
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:8265", "ftp://host", "http://", "http://:8265", "http://host:99999999"]
+)
+def test_what_is_no_url_of_a_dashboard_is_refused_at_once(address: str):
+    with pytest.raises(RunError, match="expected the URL of a dashboard, as http://127"):
+        Jobs(address)
+
+
+class Stranger:
+    """A server that answers what no cluster does."""
+
+    def get_job_info(self, id: str) -> JobInfo:
+        raise KeyError("ray_version")
+
+
+def test_an_answer_that_is_no_clusters_is_told_in_a_line():
+    jobs = Jobs.__new__(Jobs)
+    jobs._client = Stranger()  # type: ignore[assignment]
+    with pytest.raises(RunError, match=r"^job some: .*ray_version"):
+        jobs.job("some")

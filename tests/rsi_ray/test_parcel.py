@@ -97,6 +97,13 @@ def test_what_leads_out_of_the_files_folder_is_refused(tmp_path: Path):
         parcel(tmp_path / "here", limits="../here/limits.yaml")
 
 
+def test_a_link_that_leads_to_itself_is_refused_in_a_line(tmp_path: Path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "round").symlink_to("round")
+    with pytest.raises(SweepError, match=r"sweep.yaml: data "):
+        parcel(tmp_path, task={"path": "data"})
+
+
 def test_data_that_an_ignore_file_names_are_carried_without_it(tmp_path: Path):
     (tmp_path / "here" / "data").mkdir(parents=True)
     for name in (".gitignore", ".rayignore", "a.csv"):
@@ -121,4 +128,4 @@ def test_an_absolute_path_is_the_clusters_and_told_where_it_is_not_here(tmp_path
     (tmp_path / "here.csv").touch()
     given = parcel(tmp_path, task={"paths": [str(tmp_path / "here.csv"), "/no/such/data"]})
     assert set(given.files) == {"sweep.yaml"}
-    assert given.elsewhere == ("/no/such/data",)
+    assert (given.elsewhere, given.left) == (("/no/such/data",), (str(tmp_path / "here.csv"),))

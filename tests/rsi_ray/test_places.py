@@ -17,6 +17,8 @@ from rsi_ray.places import problems_of_places
         ("runs", "foo://x/y", None, "artifacts: foo://x/y: expected a URI of"),
         ("runs", None, "sqlite:///s3://bucket/ledger.db", "an object store has no locks"),
         ("runs", None, "s3://KEY:SECRET@bucket/ledger.db", "ledger: s3://bucket/ledger.db: an object store"),
+        ("runs", None, "garbage", "ledger garbage: not a database URL; expected sqlite:///PATH"),
+        ("runs", None, "postgresql://u:SE@CR:ET@h/db", "not a database URL; expected sqlite:///PATH"),
         ("/mnt/runs", "file:///mnt/runs", None, "lie in one another"),
         ("/mnt/runs", "file:///mnt/runs/store", None, "lie in one another"),
         ("/mnt/runs", "file:///mnt", None, "lie in one another"),

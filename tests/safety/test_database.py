@@ -3,7 +3,8 @@
 import pytest
 import sqlalchemy as sa
 
-from safety import LedgerError, database
+from safety import database
+from safety.errors import LedgerUrlError
 
 SERVER = "postgresql+psycopg://me:secret@host/safety"
 
@@ -90,7 +91,7 @@ def test_a_governors_state_lies_beside_a_file_and_elsewhere_for_a_server(tmp_pat
 @pytest.mark.parametrize("url", ["garbage", "postgresql://me:se@cr:et@host/safety"])
 def test_what_is_no_url_of_a_database_is_told_in_a_line_without_what_may_be_a_password(url):
     for read in (database.parsed_url, database.open_database, database.file_of, database.database_name):
-        with pytest.raises(LedgerError, match=r"not a database URL; expected sqlite:///PATH or") as told:
+        with pytest.raises(LedgerUrlError, match=r"not a database URL; expected sqlite:///PATH or") as told:
             read(url)
         assert "cr" not in str(told.value).partition(";")[0]
 
