@@ -78,7 +78,7 @@ def config(folder: Path, **changes: object) -> Path:
         ("name: ../x\n", "sweep.yaml:1: name: "),
         ("limits: {bounds: {max_params: 1.5, max_flops: 1, max_memory: 1}}\n", "limits.bounds.max_params"),
         ("seed: 5000000000\n", "sweep.yaml:1: seed: "),
-        ("ledger: nonsense\n", "ledger nonsense: cannot be opened"),
+        ("ledger: nonsense\n", "ledger nonsense: not a database URL"),
         (
             "space: {depth: [1, 1000000], widths: [1000000], head_sizes: [1000]}\n",
             "none of 1000 random specs is under every ceiling",

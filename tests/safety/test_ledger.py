@@ -753,11 +753,11 @@ def test_reaping_without_audit_changes_nothing(ledger, deaf, clock):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("nonsense", "ledger nonsense: cannot be opened"),
+        ("nonsense", "ledger nonsense: not a database URL"),
         ("nosuch://x/y", "ledger nosuch://x/y: cannot be opened"),
         ("sqlite:////proc/none/ledger.db", "ledger sqlite:////proc/none/ledger.db: cannot be opened"),
         ("oracle://me:secret@host/db", r"ledger oracle://me:\*\*\*@host/db: cannot be opened"),
-        ("me:secret@host", r"ledger \(a URL that can't be parsed\): cannot be opened"),
+        ("me:secret@host", r"ledger \(a URL that can't be parsed\): not a database URL"),
     ],
 )
 def test_a_database_that_can_not_be_opened_is_told_in_one_line_without_its_password(given, message):
