@@ -127,11 +127,13 @@ class Jobs:
         with _one_line(f"job {id}"):
             self._client.stop_job(id)
         until = time.monotonic() + STOP_SECONDS + AWAY_SECONDS
-        while not (job := self.job(id)).is_over:
-            if time.monotonic() > until:
-                raise RunError(f"job {id}: it is asked to end, and still runs; see `rsi-ray logs {id}`")
+        while time.monotonic() < until:
+            with suppress(RunError):  # the way there may be away for a moment
+                job = self.job(id)
+                if job.is_over:
+                    return job
             time.sleep(POLL_SECONDS)
-        return job
+        raise RunError(f"job {id}: it is asked to end, and isn't known to have; see `rsi-ray logs {id}`")
 
     def log(self, id: str) -> str:
         """All that it has printed.

@@ -102,3 +102,38 @@ def test_an_answer_that_is_no_clusters_is_told_in_a_line():
     jobs._client = Stranger()  # type: ignore[assignment]
     with pytest.raises(RunError, match=r"^job some: .*ray_version"):
         jobs.job("some")
+
+
+class Stopping:
+    """A server that answers every second question, and says at the fourth that the job has ended."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def stop_job(self, id: str) -> bool:
+        return True
+
+    def get_job_info(self, id: str) -> JobInfo:
+        self.asked += 1
+        if self.asked % 2:
+            raise RuntimeError("Request failed with status code 500")
+        state = JobStatus.STOPPED if self.asked == 4 else JobStatus.RUNNING
+        return JobInfo(status=state, entrypoint="run")
+
+
+def test_a_job_that_is_stopped_is_waited_for_over_a_server_that_is_away_for_a_moment(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("rsi_ray.jobs.POLL_SECONDS", 0.0)
+    jobs = Jobs.__new__(Jobs)
+    jobs._client = Stopping()  # type: ignore[assignment]
+    assert jobs.stop("some").state == "STOPPED"
+
+
+def test_a_job_that_does_not_end_is_told(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("rsi_ray.jobs.POLL_SECONDS", 0.0)
+    monkeypatch.setattr("rsi_ray.jobs.STOP_SECONDS", -AWAY_SECONDS)
+    jobs = Jobs.__new__(Jobs)
+    jobs._client = Stopping()  # type: ignore[assignment]
+    with pytest.raises(RunError, match="it is asked to end, and isn't known to have"):
+        jobs.stop("some")
