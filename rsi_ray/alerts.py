@@ -15,12 +15,13 @@ from pydantic import BeforeValidator, Field
 
 from rsi_ray.durable import write_durably
 from safety import Deny, Document, DocumentError, SafetyError, StrictModel, validate
-from safety.alert import Command, Log, Pace, Sink, Webhook, sound, webhook_url
+from safety.alert import Command, Log, Pace, Sink, Webhook, sound
 from safety.emergency import Incident, Step
+from safety.http_url import http_url
 from safety.report import utc
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
-WebhookUrl = Annotated[str, BeforeValidator(webhook_url)]
+WebhookUrl = Annotated[str, BeforeValidator(http_url)]
 
 
 class AlertsConfig(StrictModel):

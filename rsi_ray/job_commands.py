@@ -8,10 +8,10 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib import import_module
-from itertools import zip_longest
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -81,7 +81,7 @@ def submit(
     document = read_yaml(config)
     parcel = parcel_of(document, here=Path.cwd(), further=ship or [])
     given, name, artifacts = _checked(document, parcel)
-    if further := _artifacts_among(options or []):
+    for further in _artifacts_among(options or []):
         _require_no_key(further, "--artifacts")
     # a run that is resumed may be in the store alone, and its file with it
     resumed = ["--resume", str(resume), *(["--artifacts", artifacts] if artifacts else [])]
@@ -125,21 +125,20 @@ def _checked(document: Document, parcel: Parcel) -> tuple[str, str, str]:
     if parcel.elsewhere:
         missing = printable(", ".join(parcel.elsewhere))
         typer.echo(f"Not checked here, since it is not on this machine: {missing}")
-        return str(data.get("storage") or RUNS), _name(data.get("name") or "sweep"), artifacts
+        return str(data.get("storage") or RUNS), _name(data.get("name")), artifacts
     commands = import_module("rsi_ray.commands")
     commands.find_own_classes(Path(document.source).parent)
     parsed = import_module("rsi_ray.config").load_config(Path(document.source))
     return parsed.storage, parsed.name, artifacts
 
 
-def _artifacts_among(options: Sequence[str]) -> str:
-    """The URI of a store that options of `rsi-ray run` name; "" where they name none."""
-    for one, following in zip_longest(options, options[1:], fillvalue=""):
-        if one == "--artifacts":
-            return following
-        if one.startswith("--artifacts="):
-            return one.partition("=")[2]
-    return ""
+def _artifacts_among(options: Sequence[str]) -> Iterator[str]:
+    """The URIs of stores that options of `rsi-ray run` name."""
+    for before, one in pairwise(["", *options]):
+        if before == "--artifacts":
+            yield one
+        elif one.startswith("--artifacts="):
+            yield one.partition("=")[2]
 
 
 def _require_no_key(artifacts: str, where: str) -> None:
@@ -152,7 +151,7 @@ def _require_no_key(artifacts: str, where: str) -> None:
 def _name(given: object) -> str:
     """For the job's id; whether the sweep may be called so is found there."""
     try:
-        return plain_name(str(given))
+        return plain_name(str(given or ""))
     except ValueError:
         return "sweep"
 
@@ -161,7 +160,7 @@ def _place(storage: str) -> str:
     """A folder on the cluster, for its shell: a relative one would be lost with the job's own folder."""
     if storage.startswith("/"):
         return shlex.quote(storage)
-    below = storage.removeprefix("~").lstrip("/") if storage == "~" or storage.startswith("~/") else storage
+    below = "" if storage == "~" else storage.removeprefix("~/")
     return f'"$HOME"/{shlex.quote(below)}' if below else '"$HOME"'
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +12,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
 from ray.exceptions import RayError
@@ -23,6 +21,7 @@ from rsi_ray.errors import RunError
 from rsi_ray.printable import one_line
 from safety.environment import environment
 from safety.errors import ClusterUnreachable
+from safety.http_url import http_url
 
 # an API server that doesn't answer for so long is given up
 AWAY_SECONDS = 60.0
@@ -74,9 +73,7 @@ class Jobs:
     """
 
     def __init__(self, address: str | None) -> None:
-        address = None if address == "auto" else address
-        if address is not None and not (re.match("https?://", address) and _host_of(address)):
-            raise RunError(f"address {address}: expected the URL of a dashboard, as http://127.0.0.1:8265")
+        address = None if address is None or address == "auto" else _dashboard(address)
         # they tell of packages that are packed and sockets that are closed
         for talker in ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
             logging.getLogger(talker).setLevel(logging.WARNING)
@@ -213,12 +210,13 @@ class Once:
             self._tell(new)
 
 
-def _host_of(address: str) -> str | None:
+def _dashboard(address: str) -> str:
     try:
-        parts = urlsplit(address)
-        return parts.hostname if parts.port is None or parts.port else None
-    except ValueError:  # no port is so large
-        return None
+        return http_url(address)
+    except ValueError:
+        raise RunError(
+            f"address {address}: expected the URL of a dashboard, as http://127.0.0.1:8265"
+        ) from None
 
 
 def _job(id: str, told: JobInfo | JobDetails) -> Job:

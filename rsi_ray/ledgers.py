@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
+from safety.database import parsed_url
+from safety.errors import LedgerUrlError
 
 LEDGER_FILE = "ledger.db"
 # folder of all runs, if nobody says otherwise
@@ -15,8 +15,8 @@ RUNS = "rsi_results"
 def sqlite_path(url: str) -> Path | None:
     """The file of a SQLite URL; None for any other database, and for one in memory."""
     try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):  # ValueError: its port is no number
+        parsed = parsed_url(url)
+    except LedgerUrlError:
         return None
     plain = parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:")
     return Path(str(parsed.database)) if plain else None

@@ -64,10 +64,9 @@ def parcel_of(document: Document, *, here: Path, further: Sequence[Path] = ()) -
     for module in _modules(_strings(data)):
         files |= _module(module, (beside, here))
     files |= {_place(path, (beside, here)): path for path in further}
-    absolute = sorted({name for name in named if name.startswith("/")})
-    here_too = [name for name in absolute if os.path.exists(name)]
-    elsewhere = tuple(name for name in absolute if name not in here_too)
-    return Parcel(files=files, elsewhere=elsewhere, left=tuple(here_too))
+    absolute = {name for name in named if name.startswith("/")}
+    left = set(filter(os.path.exists, absolute))
+    return Parcel(files=files, elsewhere=tuple(sorted(absolute - left)), left=tuple(sorted(left)))
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from random import Random
 from typing import Any, ClassVar, Protocol
-from urllib.parse import urlsplit
 
 from safety.errors import AlertError
+from safety.http_url import http_url
 
 _log = logging.getLogger(__name__)
 
@@ -42,23 +42,6 @@ class Sink(Protocol):
         ...
 
 
-def webhook_url(url: object) -> str:
-    """A URL that an alert may be posted to.
-
-    Raises:
-        ValueError: it is none.
-    """
-    text = url if isinstance(url, str) else ""
-    try:
-        parts = urlsplit(text)
-        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # of a port that is none
-        fits = False
-    if not fits or not (text.isascii() and text.isprintable()) or " " in text:
-        raise ValueError("expected a URL that begins with http:// or https://")
-    return text
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Webhook:
     """Posts an alert as JSON; any answer of 200 to 299 takes it, and a redirection doesn't.
@@ -74,7 +57,7 @@ class Webhook:
 
     def __post_init__(self) -> None:
         """Refuse a URL of any other kind: `file:` would be one for `urllib`."""
-        webhook_url(self.url)
+        http_url(self.url)
 
     def send(self, alert: Mapping[str, Any]) -> None:
         """Post it; see `Sink.send`."""

@@ -43,17 +43,11 @@ def open_database(url: str) -> sa.Engine:
         configure, begin, columns = _SETTINGS[engine.dialect.name]
         sa.event.listen(engine, "connect", configure)
         sa.event.listen(engine, "begin", begin)
-        older = _completed(engine, columns)
+        _complete(engine, columns, url)
     # ImportError: the database's driver is not installed
     except (sa.exc.SQLAlchemyError, OSError, ImportError) as error:
         kind = LedgerUnavailable if isinstance(error, sa.exc.OperationalError) else LedgerError
         raise kind(f"ledger {without_password(url)}: cannot be opened: {_cause(error)}") from None
-    if older:
-        engine.dispose()
-        raise LedgerError(
-            f"ledger {without_password(url)}: made by another version ({older[0]} is missing); "
-            "keep it for its audit, and name a new one"
-        )
     return engine
 
 
@@ -102,17 +96,28 @@ def _require_writable(file: Path) -> None:
         raise OSError(f"{there} can't be written")
 
 
-def _completed(engine: sa.Engine, columns: str) -> list[str]:
-    """As `_complete`; where it fails, no connection stays open, which would keep all later ones read-only."""
+def _complete(engine: sa.Engine, columns: str, url: str) -> None:
+    """Make the tables that are missing.
+
+    Where that fails no connection stays open: one that was opened read-only would keep all later ones so.
+
+    Raises:
+        LedgerError: those that were there are another version's.
+    """
     try:
         with engine.begin() as connection:
-            return _complete(connection, columns)
+            older = _made(connection, columns)
+        if older:
+            raise LedgerError(
+                f"ledger {without_password(url)}: made by another version ({older[0]} is missing); "
+                "keep it for its audit, and name a new one"
+            )
     except BaseException:
         engine.dispose()
         raise
 
 
-def _complete(connection: sa.Connection, columns: str) -> list[str]:
+def _made(connection: sa.Connection, columns: str) -> list[str]:
     """Make the tables that are missing; columns of ours that those which were there already lack."""
     known = set(map(tuple, connection.exec_driver_sql(columns)))
     tables = {table for table, _ in known}
@@ -140,8 +145,8 @@ def parsed_url(url: str) -> sa.URL:
 def without_password(url: str) -> str:
     """A database's URL as messages may show it."""
     try:
-        parsed = make_url(url)
-    except (sa.exc.ArgumentError, ValueError):
+        parsed = parsed_url(url)
+    except LedgerUrlError:
         return _shown(url)
     hidden = {name: "hidden" for name in parsed.query if "pass" in name}
     return parsed.update_query_dict(hidden).render_as_string(hide_password=True)

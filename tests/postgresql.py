@@ -3,7 +3,6 @@
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +12,8 @@ from urllib.parse import quote
 
 import psycopg
 import pytest
+
+from tests.ports import free_port
 
 # Debian's folder for programs that only the server's owner runs
 DEBIAN = "/usr/lib/postgresql/*/bin"
@@ -30,12 +31,6 @@ def _as_owner() -> list[str]:
     return ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def server() -> Iterator[str]:
     """Run a server; gives its URL. Skips where PostgreSQL is not installed."""
@@ -44,7 +39,7 @@ def server() -> Iterator[str]:
         pytest.skip("PostgreSQL is not installed: no initdb was found")
     # not in pytest's folder, whose parents are this user's alone
     folder = Path(tempfile.mkdtemp(prefix="rsi-ray-pg-"))
-    data, port, owner = folder / "data", _free_port(), _as_owner()
+    data, port, owner = folder / "data", free_port(), _as_owner()
     if owner:
         os.chown(folder, pwd.getpwnam("postgres").pw_uid, -1)
     quiet = {"check": True, "stdout": subprocess.DEVNULL, "stdin": subprocess.DEVNULL}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import socket
 import time
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +17,7 @@ from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
 from rsi_ray.training import Training
 from rsi_ray.training_job import TrainingJob
 from search_spaces import MLPSpace
+from tests.ports import free_port
 
 # neither is a multiple of two
 ROWS, HOLDOUT = 9, 33
@@ -37,11 +37,6 @@ def job(workers: int = 2, strategy: Strategy = "auto", epochs: int = 3) -> Train
         trial_seconds=120,
         resources=Resources(workers=workers, strategy=strategy),
     )
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def meet(rank: int, workers: int, port: int) -> None:

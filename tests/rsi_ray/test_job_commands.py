@@ -119,7 +119,14 @@ def test_a_key_in_the_artifacts_is_told_to_nobody(tmp_path: Path, command_here: 
     assert "HIDDEN" not in out + err
 
 
-@pytest.mark.parametrize("words", [("--artifacts", "s3://K:HIDDEN@b"), ("--artifacts=s3://K:HIDDEN@b",)])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--artifacts", "s3://K:HIDDEN@b"),
+        ("--artifacts=s3://K:HIDDEN@b",),
+        ("--artifacts", "s3://b", "--artifacts", "s3://K:HIDDEN@b"),
+    ],
+)
 def test_a_key_among_the_options_is_told_to_nobody(
     tmp_path: Path, command_here: Command, jobs: FakeJobs, words: tuple[str, ...]
 ):

@@ -17,14 +17,10 @@ from rsi_ray.artifact_store import AZURE_KEY, ArtifactStore, with_key
 from rsi_ray.errors import ArtifactStoreError
 from rsi_ray.states import Kept, kept_in
 from rsi_ray.stored_weights import bring_weights, export_weights, prune_stored
+from tests.ports import free_port
 
 BUCKET, ACCOUNT = "bucket", "account"
 START_SECONDS = 60
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,9 @@ from random import Random
 
 import pytest
 
-from safety.alert import Command, Log, Pace, Webhook, sound, webhook_url
+from safety.alert import Command, Log, Pace, Webhook, sound
 from safety.errors import AlertError
+from safety.http_url import http_url
 
 ALERT = {"incident": 1, "reason": "it ran away"}
 
@@ -111,7 +112,7 @@ def test_an_answer_that_trickles_is_given_up_too():
 )
 def test_a_webhook_is_a_url_of_http_or_https_and_no_other(url):
     with pytest.raises(ValueError, match="expected a URL that begins with http:// or https://"):
-        webhook_url(url)
+        http_url(url)
     with pytest.raises(ValueError, match="expected a URL"):
         Webhook(url=url)
 
