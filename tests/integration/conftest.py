@@ -80,21 +80,31 @@ def on_shared_ray(fresh_governor: None, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
 
 
-def workers() -> list[psutil.Process]:
+def workers(called: str = "") -> list[psutil.Process]:
     """What trains or evaluates on any Ray that this test, or a command of its, has started."""
-    return [one for one in psutil.Process().children(recursive=True) if _is_worker(one)]
+    names = ((one, _name(one)) for one in psutil.Process().children(recursive=True))
+    return [one for one, name in names if called in name and _is_worker(name)]
 
 
 # what Ray, and Ray Train beside its trainings, keep running
 IDLE = ("Agent", "IDLE", "PlacementGroupCleaner", "_AutoscalingCoordinatorActor", "DatasetManager")
 
 
-def _is_worker(process: psutil.Process) -> bool:
+def _name(process: psutil.Process) -> str:
+    """Empty where it has ended meanwhile."""
     try:
-        name = process.name()
+        return process.name()
     except psutil.NoSuchProcess:
-        return False
+        return ""
+
+
+def _is_worker(name: str) -> bool:
     return name.startswith("ray::") and not name.endswith(IDLE) and "Governor" not in name
+
+
+def gone(processes: list[psutil.Process], seconds: float) -> bool:
+    _, alive = psutil.wait_procs(processes, timeout=seconds)
+    return not alive
 
 
 Maker = Callable[..., Plan]

@@ -21,7 +21,7 @@ import yaml
 
 from safety import Ledger
 from tests.conftest import Command
-from tests.integration.conftest import workers
+from tests.integration.conftest import gone, workers
 
 Refused = Callable[..., str]
 
@@ -180,13 +180,12 @@ def test_an_interrupt_ends_it_within_seconds_and_keeps_what_was_measured(
     with out.open("w") as file:
         process = subprocess.Popen(command("run", path), cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT)
     wait_for(lambda: "measured" in out.read_text(), 120)
-    workers = psutil.Process(process.pid).children(recursive=True)
+    children = psutil.Process(process.pid).children(recursive=True)
     started = time.monotonic()
     process.send_signal(number)
     assert process.wait(timeout=40) == 130
     assert time.monotonic() - started < 15
-    _, alive = psutil.wait_procs(workers, timeout=10)
-    assert alive == []
+    assert gone(children, 10)
     assert f"interrupted by {number.name}" in out.read_text()
     assert results(tmp_path)["score"].notna().any()
     ledger = Ledger(f"sqlite:///{tmp_path}/rsi_results/ledger.db")
@@ -210,7 +209,7 @@ def test_a_kill_ends_a_sweep_and_none_goes_on_until_it_is_lifted(
     assert command_here("kill", "--reason", "a fire", "--by", "ann")[0] == 0
     # the longest lease and its grace
     assert process.wait(timeout=20) == 1
-    assert psutil.wait_procs(training_now, timeout=10)[1] == []
+    assert gone(training_now, 10)
     assert "The sweep ended early: killed: a fire" in out.read_text()
     ledger = Ledger(f"sqlite:///{tmp_path}/rsi_results/ledger.db")
     run = next(tmp_path.glob("rsi_results/*/run.json")).parent.name

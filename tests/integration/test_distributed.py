@@ -27,7 +27,7 @@ from safety import Allow, Ledger, artifact_digest, limits_from_dict
 from safety.actor import connect
 from safety.cluster import cluster_at
 from safety.ungoverned import ungoverned
-from tests.integration.conftest import CPUS, audit_kinds, ledger_url, open_leases, workers
+from tests.integration.conftest import CPUS, audit_kinds, gone, ledger_url, open_leases, workers
 from tests.integration.crew_jobs import waiting_job
 from tests.rsi_ray.crews import CONFIG, job
 
@@ -62,12 +62,7 @@ def plan(tmp_path: Path, fresh_governor: None) -> Callable[..., Plan]:
 
 def crew_processes() -> list[psutil.Process]:
     """The processes of the candidate's workers."""
-    return [process for process in workers() if "RayTrainWorker" in process.name()]
-
-
-def gone(processes: list[psutil.Process], seconds: float) -> bool:
-    _, alive = psutil.wait_procs(processes, timeout=seconds)
-    return not alive
+    return workers("RayTrainWorker")
 
 
 def is_free(seconds: float) -> bool:

@@ -19,7 +19,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import yaml
 
@@ -31,7 +30,7 @@ from rsi_ray.recursion import Outcome, run_recursion
 from safety import Decision, Ledger, Promoted
 from tests.conftest import Command
 from tests.integration import rising
-from tests.integration.conftest import end_governor, workers
+from tests.integration.conftest import end_governor, gone, workers
 
 pytestmark = pytest.mark.ray
 
@@ -103,7 +102,7 @@ def caught(folder: Path, process: subprocess.Popen[bytes], where: str, number: s
     assert busy
     process.send_signal(number)
     process.wait(timeout=60)
-    assert psutil.wait_procs(busy, timeout=20)[1] == []
+    assert gone(busy, 20)
     return (folder / "out").read_text()
 
 

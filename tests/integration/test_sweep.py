@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-import psutil
 import pytest
 import sqlalchemy as sa
 
@@ -25,7 +24,7 @@ from rsi_ray.sweep import run_sweep
 from safety import Allow, Hold
 from safety.checkpoints import CheckpointFile
 from safety.lease import REPORTS as REPORTS_HEARD
-from tests.integration.conftest import Maker, audit_kinds, budgets, open_leases
+from tests.integration.conftest import Maker, audit_kinds, budgets, gone, open_leases, workers
 from tests.integration.jobs import NO_SCORES, REPORTS, BehavingJob, WidthSpace
 from tests.integration.test_oversight import pid_of_governor
 
@@ -97,7 +96,7 @@ def test_a_trainable_that_never_reports_again_dies_at_its_time_limit(make_sweep:
     assert result.best is None
     assert result.table["reason"].dropna().str.contains("time limit").any()
     assert open_leases(sweep) == []
-    assert not hanging_workers()
+    assert gone(workers(), 20)
 
 
 def test_a_trainable_that_takes_more_memory_than_it_reserved_is_killed_and_told_of(make_sweep: Maker):
@@ -108,12 +107,7 @@ def test_a_trainable_that_takes_more_memory_than_it_reserved_is_killed_and_told_
     assert kinds.index("incident") < kinds.index("revoke")
     assert result.table["rule"].dropna().eq("within_memory").any()
     assert open_leases(sweep) == []
-    assert not hanging_workers()
-
-
-def hanging_workers() -> list[psutil.Process]:
-    mine = psutil.Process(os.getpid()).children(recursive=True)
-    return [process for process in mine if "Candidate" in " ".join(process.cmdline())]
+    assert gone(workers(), 20)
 
 
 def test_a_capability_over_its_ceiling_stops_the_candidate(make_sweep: Maker):

@@ -251,9 +251,16 @@ def test_however_a_worker_ends_its_children_end_with_it(tmp_path, end, leads):
 def ended(pids: Path) -> None:
     children = [int(pid) for pid in pids.read_text().split()]
     until = time.monotonic() + 5
-    while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in children):
+    while any(runs(pid) for pid in children):
         assert time.monotonic() < until
         time.sleep(0.01)
+
+
+def runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @in_a_process_of_its_own
