@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import secrets
 import socket
 import threading
@@ -69,6 +70,12 @@ class Launched(Protocol):
 
 
 Launch = Callable[[Assignment], Launched]
+
+
+def ray_train() -> Launch:
+    """Ray Train; it takes seconds to load, and one process alone never needs it."""
+    launch: Launch = importlib.import_module("rsi_ray.crew_launch").Training
+    return launch
 
 
 class Crew:

@@ -21,30 +21,24 @@ from safety import ArtifactError
 Led = Callable[[TrainingJob], AbstractContextManager[Crew]]
 
 
-@contextmanager
-def leading(
-    launch: Launch, assignment: Assignment, *, host: str, elapsed_ms: Callable[[], int]
-) -> Iterator[Crew]:
-    """Workers that have built a candidate; they are gone at the end.
+def leading_under(launch: Launch, assignment: Assignment, *, host: str, elapsed_ms: Callable[[], int]) -> Led:
+    """Workers that have built a job's candidate, of one job after the other under one lease.
 
     Args:
         launch, host, elapsed_ms: see `Crew.begin`.
-        assignment: what they are told.
-
-    Raises:
-        TrainingError: one of them fails, there or later.
+        assignment: what they are told; each time with another job.
     """
-    crew = Crew()
-    try:
-        crew.begin(launch, assignment, host=host, elapsed_ms=elapsed_ms)
-        yield crew
-    finally:
-        crew.end()
 
+    @contextmanager
+    def led(job: TrainingJob) -> Iterator[Crew]:
+        crew = Crew()
+        try:
+            crew.begin(launch, replace(assignment, job=job), host=host, elapsed_ms=elapsed_ms)
+            yield crew
+        finally:
+            crew.end()
 
-def leading_under(launch: Launch, assignment: Assignment, *, host: str, elapsed_ms: Callable[[], int]) -> Led:
-    """`leading` for each job of an evaluation, one after the other under its one lease."""
-    return lambda job: leading(launch, replace(assignment, job=job), host=host, elapsed_ms=elapsed_ms)
+    return led
 
 
 def measurements_together(job: TrainingJob, subject: Subject, led: Led) -> Iterator[Measurement]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,7 +9,7 @@ from typing import Any, Protocol
 
 import ray
 
-from rsi_ray.crew import Assignment
+from rsi_ray.crew import Assignment, ray_train
 from rsi_ray.crew_evaluation import leading_under, measurements_together
 from rsi_ray.errors import EvaluationError, TrainingError, WorkerLost
 from rsi_ray.evaluation import Subject, evaluation_claim, evidence_of, measurements
@@ -206,8 +205,6 @@ def _scoring(
     placement = job.placement(subject.config)
     if placement.workers == 1:
         return measurements(job, subject)
-    # Ray Train takes seconds to load, and one process alone never needs it
-    launch = importlib.import_module("rsi_ray.crew_launch").Training
     sweep, _, trial = key.rpartition("/")
     assignment = Assignment(
         job=job,
@@ -220,7 +217,7 @@ def _scoring(
     )
     host = ray.util.get_node_ip_address()
     return measurements_together(
-        job, subject, leading_under(launch, assignment, host=host, elapsed_ms=keeper.elapsed_ms)
+        job, subject, leading_under(ray_train(), assignment, host=host, elapsed_ms=keeper.elapsed_ms)
     )
 
 

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from rsi_ray.connection import local_ray
 from rsi_ray.description import Json, describe
 from rsi_ray.disk import nothing_empty
 from rsi_ray.durable import write_durably
-from rsi_ray.errors import ChampionError, SweepError
+from rsi_ray.emergency_ports import ports_of
+from rsi_ray.errors import SweepError
 from rsi_ray.governed_loop import GovernedLoop, standing_of
 from rsi_ray.loop import Ending, Event, Standing, Terms, Why, improve
 from rsi_ray.mirror import LOOP_FILE, Mirror, bring_back, mirrored, of_loop
@@ -32,7 +33,6 @@ from rsi_ray.runs import new_folder, read_about, run_folder
 from rsi_ray.search_engine import ArchitectureSearchEngine
 from rsi_ray.self_modification import SelfModificationEngine, evidence_of
 from rsi_ray.sweep import governor_of, quiet_tune
-from rsi_ray.versions import versions_here
 from rsi_ray.view import dashboard_text
 from safety import SafetyError
 from safety.actor import GovernorClient
@@ -154,7 +154,7 @@ def _begin(
     keep(plan.folder.parent / emergency.FOLDER, lineage, plan.alerts)
     standing = governor.standing_incident(lineage)
     if standing:  # of a process that died in the middle, or one that nobody has released yet
-        finish_shutdown(recursion, plan, governor, store, standing.reason)
+        _finish_shutdown(recursion, plan, governor, store, standing.reason)
         raise SweepError(
             f"lineage {lineage}: shut down ({standing.reason}); `rsi-ray incidents show {standing.number}` "
             "says what is left to do before it may go on"
@@ -181,7 +181,7 @@ def _begin(
         seeds=recursion.seeds,
         space=recursion.space or describe(sweep.job().space),
         proxies=recursion.proxies,
-        after_shutdown=lambda reason: finish_shutdown(recursion, plan, governor, store, reason),
+        after_shutdown=lambda reason: _finish_shutdown(recursion, plan, governor, store, reason),
     )
 
 
@@ -256,45 +256,12 @@ def _first_generation(folder: Path, following: int, recursion: Recursion) -> int
     return following
 
 
-def finish_shutdown(
+def _finish_shutdown(
     recursion: Recursion, plan: Plan, governor: GovernorClient, store: ChampionStore, reason: str
-) -> emergency.Shutdown:
-    """Stop, save, revert and alert, whatever of it is left to do.
-
-    Raises:
-        SafetyError: the ledger can't be asked.
-    """
-    ports = ports_of(recursion, plan, governor, governor.ledger_url(), store)
-    return emergency.shut_down(ports, store.lineage, reason)
-
-
-def ports_of(
-    recursion: Recursion, plan: Plan, authority: emergency.Authority, ledger: str, store: ChampionStore
-) -> emergency.Ports:
-    """What an emergency shutdown of a lineage works on."""
-
-    def weights() -> Path | None:
-        try:
-            version = store.current()
-        except ChampionError:  # a damaged champion must not keep a lineage from being taken back
-            return None
-        return version.path if version else None
-
-    def reverted(_artifact: str) -> Path | None:
-        return store.settle().path if store.current() else None
-
-    return emergency.Ports(
-        authority=authority,
-        ledger=without_password(ledger),
-        folder=plan.folder.parent / emergency.FOLDER,
-        alerts=plan.alerts,
-        weights=weights,
-        revert=reverted,
-        history=lambda: [asdict(one) for one in store.history()],
-        log=recursion.log,
-        versions=versions_here,
-        by=this_user(),
-    )
+) -> None:
+    """Stop, save, revert and alert, whatever of it is left to do."""
+    ports = ports_of(plan, governor, governor.ledger_url(), store, recursion.log)
+    emergency.shut_down(ports, store.lineage, reason)
 
 
 def _outcome(folder: Path, store: ChampionStore, ending: Ending) -> Outcome:

@@ -16,12 +16,13 @@ from rsi_ray.api import Sweep
 from rsi_ray.approvers import Approver, local_signer, with_approver
 from rsi_ray.champion import FOLDER as CHAMPIONS
 from rsi_ray.champion import ChampionStore
+from rsi_ray.emergency_ports import ports_of
 from rsi_ray.errors import SweepError
 from rsi_ray.loop import Event, Why
 from rsi_ray.loop_view import lines_of, whoever_is_here
 from rsi_ray.modification import Modification
 from rsi_ray.oversight import this_user
-from rsi_ray.recursion import Outcome, Recursion, ports_of, run_recursion
+from rsi_ray.recursion import Outcome, Recursion, run_recursion
 from rsi_ray.search_engine import ArchitectureSearchEngine
 from rsi_ray.self_modification import SelfModificationEngine
 from rsi_ray.tasks import built_in_task
@@ -138,7 +139,7 @@ class RecursiveSelfImprovement:
         with suppress(LedgerError):  # it is in the ledger, and frozen already
             self._ledger.open_sweep(lineage, self.limits, lineage)
         plan = self.recursion.sweep.checked_plan()
-        ports = ports_of(self.recursion, plan, self._ledger, plan.ledger_url, self._store)
+        ports = ports_of(plan, self._ledger, plan.ledger_url, self._store, self.recursion.log)
         emergency.shut_down(ports, lineage, "runaway: the last modifications gain faster and faster")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 from contextlib import suppress
@@ -13,7 +12,7 @@ import torch
 from ray.tune import Trainable
 
 from rsi_ray.artifact_store import Place
-from rsi_ray.crew import Assignment, Crew
+from rsi_ray.crew import Assignment, Crew, ray_train
 from rsi_ray.cuda_memory import CudaMemory, OutOfMemory, give_back
 from rsi_ray.cuda_memory import told as told_out_of_memory
 from rsi_ray.device_metrics import ToldMemory
@@ -158,8 +157,6 @@ class Candidate(Trainable):
         placement = self._job.placement(self.config)
         if placement.workers == 1:
             return None
-        # Ray Train takes seconds to load, and one process alone never needs it
-        launch = importlib.import_module("rsi_ray.crew_launch").Training
         assignment = Assignment(
             job=self._job,
             config=self.config,
@@ -170,7 +167,7 @@ class Candidate(Trainable):
             trial=self.trial_id,
         )
         host, elapsed_ms = self._local_ip, self._keeper.elapsed_ms
-        self._crew.begin(launch, assignment, host=host, elapsed_ms=elapsed_ms)
+        self._crew.begin(ray_train(), assignment, host=host, elapsed_ms=elapsed_ms)
         return self._crew
 
     def _go_on_from_state(self) -> None:

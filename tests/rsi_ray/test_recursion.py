@@ -16,6 +16,7 @@ from rsi_ray import recursion as module
 from rsi_ray.alerts import AlertsConfig
 from rsi_ray.champion import ChampionStore
 from rsi_ray.disk import nothing_empty
+from rsi_ray.emergency_ports import ports_of
 from rsi_ray.errors import RunError
 from rsi_ray.loop import Ending, Why
 from rsi_ray.observer import terminated_as_interrupted
@@ -25,7 +26,6 @@ from rsi_ray.recursion import (
     _first_generation,
     _outcome,
     _run_to_its_end,
-    ports_of,
 )
 from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
 from safety import Ledger, SafetyError, artifact_digest
@@ -112,8 +112,7 @@ def test_an_outcome_names_the_champions_that_stand_the_base_first(tmp_path, stor
 
 def test_a_shutdown_works_on_the_champions_on_disk(tmp_path, store, ledger):
     plan = recursion(tmp_path).sweep.checked_plan()
-    loop = recursion(tmp_path, log=lambda: ["a line"])
-    ports = ports_of(loop, plan, ledger, "postgresql://ann:secret@host/db", store)
+    ports = ports_of(plan, ledger, "postgresql://ann:secret@host/db", store, lambda: ["a line"])
     assert (ports.weights(), ports.revert("")) == (None, None)
     base = store.adopt_base(measured(0, 0.5, inherits=False))
     first = store.stage(measured(1, 0.6))
