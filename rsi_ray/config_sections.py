@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator
 
 from rsi_ray.approvers import Policy
 from rsi_ray.compilation import Compile
-from rsi_ray.placement import MOST_GPUS, MOST_WORKERS, Strategy
+from rsi_ray.placement import BY_WORKERS, MOST_GPUS, MOST_WORKERS, Strategy
 from rsi_ray.sections import Whole
 from rsi_ray.training import Schedule
 from safety import StrictModel
@@ -116,7 +116,8 @@ class ResourcesConfig(StrictModel):
     cpu: Count = Field(default=1, description="CPU cores, and threads, of a trial")
     gpu: Annotated[float, Field(ge=0, le=MOST_GPUS)] | Literal["auto"] = Field(
         default=0.0,
-        description="GPUs of a trial; 0.5 packs two on one, auto as many as their own memory lets on one",
+        description="of a GPU, for each process that trains; 0.5 packs two trials on one, auto as many as "
+        f"their own memory lets on one; {BY_WORKERS}",
     )
     gpu_memory: Bytes | None = Field(
         default=None,
@@ -132,3 +133,10 @@ class ResourcesConfig(StrictModel):
         description="of several workers: ddp, each has the whole model; fsdp2, each has a share of it; auto, "
         "ddp where that fits on a GPU",
     )
+
+    @field_validator("gpu", mode="before")
+    @classmethod
+    def _of_one_process(cls, gpu: Any) -> Any:
+        if isinstance(gpu, int | float) and gpu > MOST_GPUS:
+            raise ValueError(f"expected a number up to {MOST_GPUS} or 'auto' ({BY_WORKERS})")
+        return gpu

@@ -11,8 +11,12 @@ Gpus = float | Literal["auto"]
 Workers = int | Literal["auto"]
 Strategy = Literal["auto", "ddp", "fsdp2"]
 AUTO: Literal["auto"] = "auto"
-MOST_GPUS = 64
 MOST_WORKERS = 64
+
+MOST_GPUS = 1
+"""Of each process that trains a task: it uses no second one. A job that isn't ours may."""
+
+BY_WORKERS = "several GPUs train one candidate by several workers"
 
 CONTEXT_BYTES = 640 * 2**20
 """What CUDA takes of a GPU for each process that uses it: its context, and the kernels that are loaded."""
@@ -42,13 +46,16 @@ class Resources:
 
     Attributes:
         cpus: cores of a trial.
-        gpus: GPUs of a trial, or a fraction of one; `auto` for the share that its own memory needs.
+        gpus: of each process: a fraction of one, or whole ones; `auto` for the share that its memory needs.
         gpu_memory: bytes of the smallest GPU; 0 where it isn't known: `auto` is a whole GPU, and one worker,
             then.
         workers: processes that train a trial together, each with these cores and GPUs; `auto` for as many as
             its memory needs.
         strategy: of several workers: each has the whole model (ddp), or a share of it (fsdp2); `auto` for
             ddp where that fits on a GPU.
+
+    Raises:
+        ValueError: a number of GPUs that Ray can't give.
     """
 
     cpus: int = 1
@@ -56,6 +63,10 @@ class Resources:
     gpu_memory: int = 0
     workers: Workers = 1
     strategy: Strategy = "auto"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.gpus, int | float) and self.gpus > 1 and self.gpus != int(self.gpus):
+            raise ValueError(f"gpus: {self.gpus}, expected a fraction of one, or whole ones")
 
     @property
     def asks_for_gpu_memory(self) -> bool:
@@ -93,7 +104,7 @@ class Resources:
             return tried[0]
         for placement in tried:
             each = placement.worker_bytes(memory_bytes, params=params, rows=rows, whole=whole)
-            if needed_bytes(each) <= known * max(1.0, gpus):
+            if needed_bytes(each) <= known * min(1.0, gpus):
                 return placement if placement.workers > 1 else replace(placement, gpus=self._share(each))
         raise TooLarge(
             f"it needs {needed_bytes(memory_bytes):,} bytes of one GPU, and too much of each of "

@@ -15,7 +15,7 @@ from ray.tune.schedulers import TrialScheduler
 from rsi_ray.artifact_store import ArtifactStore
 from rsi_ray.ledgers import LEDGER_FILE, from_anywhere
 from rsi_ray.objectives import problems_of_objectives
-from rsi_ray.placement import AUTO, MOST_GPUS, MOST_WORKERS
+from rsi_ray.placement import AUTO, BY_WORKERS, MOST_GPUS, MOST_WORKERS
 from rsi_ray.places import problems_of_places
 from rsi_ray.plan import Plan
 from rsi_ray.runs import circumstances, earlier_of
@@ -54,7 +54,8 @@ def problems_of(sweep: Sweep) -> list[str]:
 def _problems_of_resources(sweep: Sweep) -> list[str]:
     problems = []
     if sweep.gpus != AUTO and not (isinstance(sweep.gpus, int | float) and 0 <= sweep.gpus <= MOST_GPUS):
-        problems.append(f"gpus: {sweep.gpus!r}, expected a number from 0 to {MOST_GPUS}, or {AUTO}")
+        expected = f"expected a number from 0 to {MOST_GPUS}, or {AUTO} ({BY_WORKERS})"
+        problems.append(f"gpus: {sweep.gpus!r}, {expected}")
     if sweep.workers != AUTO and sweep.workers not in range(1, MOST_WORKERS + 1):
         problems.append(f"workers: {sweep.workers!r}, expected 1 to {MOST_WORKERS}, or {AUTO}")
     if sweep.workers != 1 and isinstance(sweep.gpus, int | float) and 0 < sweep.gpus < 1:

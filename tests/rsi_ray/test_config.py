@@ -119,7 +119,9 @@ def test_a_trial_may_ask_for_the_share_of_a_gpu_that_it_needs():
     ("text", "message"),
     [
         ("gpu: all", "resources.gpu: expected a number or 'auto', found 'all'"),
-        ("gpu: 65", "resources.gpu: expected a number up to 64.0 or 'auto', found 65"),
+        ("gpu: 2", "resources.gpu: expected a number up to 1 or 'auto' .*by several workers.*, found 2"),
+        ("gpu: 1.5", "resources.gpu: expected a number up to 1 or 'auto' .*by several workers.*, found 1.5"),
+        ("gpu: -1", "resources.gpu: expected a number from 0.0 or 'auto', found -1"),
         ("gpu_memory: 0", "resources.gpu_memory: expected a number from 1, found 0"),
         ("gpu_memory: 8 GB", "resources.gpu_memory: expected a whole number from 0 to 2\\^62, found '8 GB'"),
     ],
@@ -129,7 +131,7 @@ def test_what_a_trial_can_not_ask_for_is_told_in_one_line(text, message):
         parse(f"resources: {{{text}}}\n")
 
 
-@pytest.mark.parametrize("changes", [{"gpus": "all"}, {"gpus": -1}, {"gpus": 65}, {"gpu_memory": 0.5}])
+@pytest.mark.parametrize("changes", [{"gpus": "all"}, {"gpus": -1}, {"gpus": 2}, {"gpu_memory": 0.5}])
 def test_the_same_in_python(changes):
     with pytest.raises(SweepError, match=f"{next(iter(changes))}: .*expected"):
         Sweep(

@@ -60,6 +60,12 @@ def test_a_number_of_gpus_stays_what_it_is():
     assert Resources(gpus=0.5, gpu_memory=10).placement(10**12) == Placement(cpus=1, gpus=0.5)
 
 
+def test_a_process_that_is_given_several_gpus_has_whole_ones():
+    assert Resources(gpus=2).placement(1) == Placement(cpus=1, gpus=2)
+    with pytest.raises(ValueError, match=r"gpus: 1\.5, expected a fraction of one, or whole ones"):
+        Resources(gpus=1.5)
+
+
 def test_auto_asks_for_a_share_and_for_a_whole_gpu_where_nobody_knows_how_large_one_is():
     assert auto(10**9) == Placement(cpus=2, gpus=1 / 16)
     assert auto(10**12, gpu_memory=0) == Placement(cpus=2, gpus=1.0)
@@ -120,6 +126,12 @@ def test_a_number_of_workers_is_sharded_only_where_replicas_do_not_fit_or_it_is_
     assert workers(2, "fsdp2", memory=10**9, params=10**6).sharded
     assert workers(4, memory=6 * 16 * 10**9, params=6 * 10**9).sharded
     assert not workers(2, gpus=0).sharded  # nobody knows what a CPU's memory has room for
+
+
+@pytest.mark.parametrize(("gpus", "memory"), [(2, 70 * 10**9), (1 / 2, 35 * 10**9)])
+def test_a_worker_holds_no_more_than_one_gpu_does_or_its_share(gpus, memory):
+    assert workers("auto", gpus=gpus, memory=memory, params=10**6).workers == 1
+    assert workers("auto", gpus=gpus, memory=2 * memory, params=10**6).workers > 1
 
 
 def test_a_candidate_that_no_number_of_workers_can_hold_is_refused():
