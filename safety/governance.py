@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
@@ -23,6 +24,8 @@ REFUSED = "lease_refused"
 # Tune gives some of its plugins a flat result
 _FLAT = f"{LEASE}/"
 _MARKER = "Governed("
+# a sweep's plain name has no slash: whatever text a worker says behind its marker can't lend it another sweep
+_MARKED = re.compile(re.escape(_MARKER) + r"(.+?)/[^/)]*\)")
 
 Price = Callable[[Mapping[str, Any]], Claim]
 Metric = str | Sequence[str] | None
@@ -127,9 +130,9 @@ def marker(sweep: str, trial: str) -> str:
 
 
 def sweep_of_marker(says: str) -> str | None:
-    """The sweep that a worker says it works for; None where it says none."""
-    sweep, slash, _ = says.removeprefix(_MARKER).rpartition("/")
-    return sweep if slash and says.startswith(_MARKER) else None
+    """The sweep that a worker says it works for, whatever follows its marker; None where it says none."""
+    found = _MARKED.match(says)
+    return found[1] if found else None
 
 
 def told(grant: Grant, usage: Usage) -> dict[str, Any]:

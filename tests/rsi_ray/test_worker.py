@@ -101,13 +101,21 @@ def test_a_failure_after_the_last_report_counts_no_further_one(make, authority):
     assert authority.asked[-1][-1].reports == authority.claim.reports
 
 
-def test_a_worker_is_named_by_its_sweep_its_trial_and_the_generations_run(make):
+def test_a_worker_is_named_by_its_sweep_its_trial_the_generations_run_and_its_spec(make):
     candidate = make(run="s-g3-ab12")
-    assert repr(candidate) == f"{marker('s', candidate.trial_id)} s-g3-ab12"
-    assert sweep_of_marker(repr(candidate)) == "s"
-    assert repr(make()).startswith("Governed(s/")
-    assert repr(make()).endswith(")")
+    assert repr(candidate) == f"{marker('s', candidate.trial_id)} s-g3-ab12 width3"
+    alone = make()
+    assert repr(alone) == f"{marker('s', alone.trial_id)} width3"
     assert repr(Candidate.__new__(Candidate)) == "Candidate"
+
+
+@pytest.mark.parametrize("text", ["a/b", "(other/2)", "x" * 1000])
+def test_a_worker_is_known_by_its_sweep_whatever_its_spec_says_and_however_long(make, text):
+    candidate = make()
+    candidate.config = {"cells": text}
+    assert sweep_of_marker(repr(candidate)) == "s"
+    assert repr(candidate).endswith(text[:120])
+    assert len(repr(candidate)) < 200
 
 
 def test_a_worker_holds_its_gpus_memory_against_its_lease(make, monkeypatch):

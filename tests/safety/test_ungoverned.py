@@ -15,6 +15,11 @@ def test_a_marker_names_its_sweep(sweep):
     assert sweep_of_marker(marker(sweep, "1f2_00001")) == sweep
 
 
+@pytest.mark.parametrize("text", ["s-g3-ab12 depth1 gelu", "a/b", "(other/2)", "Governed(other/2)", "x/y)"])
+def test_a_text_behind_a_marker_gives_it_no_other_sweep(text):
+    assert sweep_of_marker(f"{marker('s', '1f2_00001')} {text}") == "s"
+
+
 @pytest.mark.parametrize("says", ["", "train", "Governed(", "Governed(s)", "s/1", "xGoverned(s/1)"])
 def test_what_is_no_marker_names_none(says):
     assert sweep_of_marker(says) is None
