@@ -54,7 +54,9 @@ class TrainingConfig(StrictModel):
     weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.01, description="AdamW's, on matrices")
     compile: Compile = Field(
         default="auto",
-        description="whether steps are compiled by torch; auto where it pays: on a GPU, in long trainings",
+        description="whether steps are compiled by torch; auto where it pays, on a GPU in long trainings, "
+        "and where the node has a C compiler and Python.h; a candidate of several workers isn't compiled, "
+        "and members that are trained as one batch aren't",
     )
     members: MembersConfig = Field(
         default_factory=MembersConfig, description="what of a candidate is trained side by side"

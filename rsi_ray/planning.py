@@ -62,6 +62,8 @@ def _problems_of_resources(sweep: Sweep) -> list[str]:
         problems.append(f"workers: each takes whole GPUs, not {sweep.gpus} of one")
     if sweep.training.members.count > 1 and sweep.workers != 1:
         problems.append("workers: members of a candidate are trained by one")
+    if sweep.training.compile == "always" and sweep.workers != 1:
+        problems.append("training.compile: always, which takes workers: 1; several are never compiled")
     if isinstance(sweep.space, TabularSpace) and sweep.workers != 1:
         problems.append("workers: a table's look-up takes one")
     return problems

@@ -61,6 +61,12 @@ def test_this_project_is_installed_from_its_wheel_with_the_tested_versions(name:
     assert config["setup_commands"] == told("cluster.yaml")["setup_commands"]
 
 
+@pytest.mark.parametrize("name", CLOUDS)
+def test_nodes_have_what_torch_compiles_with(name: str):
+    (install,) = [one for one in told(name)["initialization_commands"] if " install" in one]
+    assert {"gcc", "libc6-dev", "python3-dev"} <= set(install.split())
+
+
 def test_nothing_trains_beside_the_ledger(name: str):
     assert "--num-cpus=0" in starts(told(name)["head_start_ray_commands"])
 
@@ -169,6 +175,11 @@ def test_every_file_names_the_version_of_ray_that_the_tests_passed_with():
     version = pin.partition("==")[2].partition(";")[0]
     assert of_kind("RayCluster")["spec"]["rayVersion"] == version
     assert f"FROM rayproject/ray:{version}-" in (KUBERAY / "Dockerfile").read_text()
+
+
+def test_kuberays_image_has_what_torch_compiles_with():
+    said = (KUBERAY / "Dockerfile").read_text().split()
+    assert {"gcc", "libc6-dev"} <= set(said)
 
 
 def test_ray_refuses_a_key_that_it_does_not_know():

@@ -1,16 +1,19 @@
 """When steps are compiled, and that what is compiled trains the same."""
 
+import re
 import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 
-from rsi_ray import compilation, train
+from rsi_ray import Sweep, compilation, train
 from rsi_ray.compilation import PAYING_FLOPS, PAYING_STEPS, pays
+from rsi_ray.errors import SweepError, TrainingError
 from rsi_ray.training import Training
 from tests.rsi_ray.test_training_job import CONFIG, TRAINING, job
 
+SHELL = shutil.which("sh")
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
@@ -25,8 +28,74 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
         ("never", GPU, 10**24, 10**9, False),
     ],
 )
-def test_steps_are_compiled_where_it_is_asked_for_or_where_it_pays(choice, device, flops, steps, expected):
+def test_steps_are_compiled_where_it_is_asked_for_or_where_it_pays(
+    choice, device, flops, steps, expected, monkeypatch
+):
+    monkeypatch.setattr(compilation, "lacking", lambda _device: "")
     assert pays(choice, device, flops=flops, steps=steps) is expected
+
+
+@pytest.fixture
+def path(tmp_path, monkeypatch):
+    """The folder of all programs there are."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in ("CC", "CXX"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def compiler_in(folder, name, *, status=0):
+    program = folder / name
+    program.write_text(f"#!{SHELL}\nexit {status}\n")
+    program.chmod(0o755)
+    return str(program)
+
+
+@pytest.mark.parametrize(
+    ("device", "name", "told"),
+    [
+        ("cuda", "gcc", r"no compiler \(CC, gcc or clang\): install gcc, libc6-dev and python3-dev"),
+        ("cuda", "clang", "install gcc"),
+        ("cpu", "g++", r"no compiler \(CXX, g\+\+\): install g\+\+, libc6-dev and python3-dev"),
+    ],
+)
+def test_a_host_without_a_compiler_is_told_what_to_install(device, name, told, path):
+    assert re.search(told, compilation.lacking(device))
+    compiler_in(path, name)
+    assert compilation.lacking(device) == ""
+
+
+def test_a_compiler_that_the_environment_names_is_the_one_that_counts(path, monkeypatch):
+    compiler_in(path, "gcc")
+    monkeypatch.setenv("CC", "/nowhere/cc")
+    assert "/nowhere/cc finds no Python.h" in compilation.lacking("cuda")
+    monkeypatch.setenv("CC", compiler_in(path, "mine"))
+    (path / "gcc").unlink()
+    assert compilation.lacking("cuda") == ""
+
+
+@pytest.mark.skipif(not shutil.which("gcc"), reason="no gcc here")
+def test_a_compiler_without_the_headers_of_python_is_none(monkeypatch):
+    assert compilation.lacking("cuda") == ""
+    monkeypatch.setattr(compilation.sysconfig, "get_path", lambda *_asked: "/nowhere")
+    assert "gcc finds no Python.h in /nowhere" in compilation.lacking("cuda")
+
+
+def test_where_a_host_can_not_compile_auto_says_so_once_and_always_is_refused(path, caplog):
+    compilation._warn_once.cache_clear()
+    for _ in range(2):
+        assert not pays("auto", GPU, flops=PAYING_FLOPS, steps=1)
+    (said,) = caplog.messages
+    assert said.startswith("steps are not compiled: there is no compiler")
+    with pytest.raises(TrainingError, match=r"^training\.compile: always, and there is no .*install g"):
+        pays("always", GPU, flops=1, steps=1)
+    assert not pays("never", GPU, flops=PAYING_FLOPS, steps=1)
+
+
+def test_what_is_always_compiled_is_trained_by_one_worker(tmp_path):
+    sweep = Sweep(None, None, {}, training=replace(TRAINING, compile="always"), workers=2, storage=tmp_path)
+    with pytest.raises(SweepError, match=r"training\.compile: always, which takes workers: 1"):
+        sweep.checked_plan()
 
 
 def test_a_choice_that_is_none_is_refused():
