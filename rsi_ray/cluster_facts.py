@@ -23,6 +23,19 @@ class Gpu:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Torch:
+    """What torch makes of a GPU, in a process that Ray has given it to.
+
+    Attributes:
+        fault: why it can't use it; "" where it can.
+        has_driver: whether the node has a GPU's driver at all; without one Ray was told of GPUs by hand.
+    """
+
+    fault: str = ""
+    has_driver: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Node:
     """What a node says of itself.
 
@@ -36,6 +49,7 @@ class Node:
         artifacts: "" where it reads and writes the artifact store, or none is asked for; else what is wrong.
         gpus: that its driver tells of.
         gpus_of_ray: that Ray gives to trials there.
+        torch: what it makes of them; None where there are none, or none was free to ask it by.
     """
 
     address: str
@@ -47,6 +61,7 @@ class Node:
     artifacts: str = ""
     gpus: Sequence[Gpu] = ()
     gpus_of_ray: float = 0.0
+    torch: Torch | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

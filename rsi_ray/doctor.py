@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from rsi_ray.cluster_facts import Access, Node, Watch
+from rsi_ray.cluster_facts import Access, Gpu, Node, Watch
 
 # the lease's clock is the governor's alone; a driver's only dates rows and folders
 CLOCK_MS = 1_000
@@ -178,13 +178,34 @@ def _artifacts(nodes: Sequence[Node], uri: str) -> Iterator[Finding]:
 
 
 def _gpus(nodes: Sequence[Node]) -> Iterator[Finding]:
-    found = [finding for node in nodes for finding in _gpus_of(node)]
+    found = [
+        *_kinds([gpu for node in nodes for gpu in node.gpus]),
+        *(finding for node in nodes for finding in _gpus_of(node)),
+        *_torch(nodes),
+    ]
     drivers = {gpu.driver for node in nodes for gpu in node.gpus}
     if len(drivers) > 1:
         told, to_do = f"drivers {', '.join(sorted(drivers))}", "install one driver on every node"
         found.append(Finding(level=Level.WARN, about="GPUs", told=told, to_do=to_do))
-    count = sum(len(node.gpus) for node in nodes)
-    yield from _judged("GPUs", found, f"{count}, free, of one driver" if count else "none")
+    yield from _judged("GPUs", found, "none")
+
+
+def _kinds(gpus: Sequence[Gpu]) -> Iterator[Finding]:
+    """A line for each kind of GPU."""
+    kinds: dict[tuple[str, int, str], list[Gpu]] = {}
+    for gpu in gpus:
+        kinds.setdefault((gpu.name, gpu.total_bytes, gpu.driver), []).append(gpu)
+    for (name, total, driver), alike in sorted(kinds.items()):
+        # memory that is shared with the host isn't told
+        memory = f"{total / 1e9:.0f} GB{' each' if len(alike) > 1 else ''}" if total else "memory not told"
+        used = sum(map(_is_in_use, alike))
+        state = f"{used} in use" if used else "free"
+        told = f"{len(alike)} {name}, {memory}, driver {driver}, {state}"
+        yield Finding(level=Level.OK, about="GPUs", told=told)
+
+
+def _is_in_use(gpu: Gpu) -> bool:
+    return gpu.used_bytes > GPU_IN_USE * gpu.total_bytes
 
 
 def _gpus_of(node: Node) -> Iterator[Finding]:
@@ -193,13 +214,31 @@ def _gpus_of(node: Node) -> Iterator[Finding]:
         to_do = "start Ray there with --num-gpus as many as nvidia-smi lists"
         yield Finding(level=Level.WARN, about="GPUs", told=told, to_do=to_do)
     for number, gpu in enumerate(node.gpus):
-        if gpu.used_bytes > GPU_IN_USE * gpu.total_bytes:
+        if _is_in_use(gpu):
             told = (
                 f"{node.address}: {gpu.name} {number} has {gpu.used_bytes / 1e9:.1f} of "
                 f"{gpu.total_bytes / 1e9:.0f} GB in use"
             )
             to_do = "see `nvidia-smi` there for whose it is; trials may run out of memory"
             yield Finding(level=Level.WARN, about="GPUs", told=told, to_do=to_do)
+
+
+def _torch(nodes: Sequence[Node]) -> Iterator[Finding]:
+    # without a driver Ray was told of GPUs by hand: trials say so, and train on the CPU
+    asked = [node for node in nodes if node.gpus_of_ray and (node.torch is None or node.torch.has_driver)]
+    for node in asked:
+        if node.torch is None:
+            told, to_do = "all in use: torch was not asked", "run the doctor when no trial runs there"
+            level = Level.WARN
+        elif node.torch.fault:
+            told = f"torch can't use them: {node.torch.fault}"
+            to_do = "install a build of torch there that fits the driver, or a newer driver"
+            level = Level.FAIL
+        else:
+            continue
+        yield Finding(level=level, about="GPUs", told=f"{node.address}: {told}", to_do=to_do)
+    if asked and all(node.torch and not node.torch.fault for node in asked):
+        yield Finding(level=Level.OK, about="GPUs", told="torch computes on them, on every node")
 
 
 def _watch(watch: Watch, now_ms: int) -> Iterator[Finding]:

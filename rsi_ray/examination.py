@@ -25,6 +25,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rsi_ray.artifact_store import ArtifactStore
 from rsi_ray.cluster_facts import Access, Gpu, Node, Watch
 from rsi_ray.errors import ArtifactStoreError
+from rsi_ray.gpu_probe import torch_on
 from rsi_ray.ledgers import sqlite_path
 from rsi_ray.printable import one_line
 from rsi_ray.versions import versions_here
@@ -159,7 +160,13 @@ def nodes(storage: Path, ledger: Path | None, artifacts: str = "") -> list[Node]
         found.append(replace(told, storage=fault) if fault and told.storage else told)
     for left in storage.glob(f"{mark}*"):
         left.unlink(missing_ok=True)
-    return found
+    return _with_torch({node["NodeID"]: told for node, told in zip(alive, found, strict=True)})
+
+
+def _with_torch(nodes: dict[str, Node]) -> list[Node]:
+    """The nodes, with what torch makes of their GPUs."""
+    torch = torch_on([name for name, node in nodes.items() if node.gpus_of_ray])
+    return [replace(node, torch=torch.get(name)) for name, node in nodes.items()]
 
 
 def _probe(node: str) -> Any:

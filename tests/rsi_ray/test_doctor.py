@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rsi_ray.cluster_facts import Access, Gpu, Node, Watch
+from rsi_ray.cluster_facts import Access, Gpu, Node, Torch, Watch
 from rsi_ray.doctor import DAY_MS, Finding, Level, findings, lines
 
 HERE = {"python": "3.11.7", "ray": "2.60.0"}
@@ -16,6 +16,9 @@ ACCESS = Access(dashboard="127.0.0.1:8265", asks_for_token=True, public="")
 NOW = 100 * DAY_MS
 WATCH = Watch(ledger="sqlite:////ledger.db", drilled_ms=NOW - DAY_MS)
 GPU = Gpu(name="H100", total_bytes=80 * 10**9, used_bytes=0, driver="570.1")
+COMPUTES = Torch()
+TOO_OLD = Torch(fault="torch 2.9.0+cu128, for CUDA 12.8: the driver is too old")
+NO_DRIVER = Torch(fault="torch 2.9.0+cu128, for CUDA 12.8: found no driver", has_driver=False)
 
 
 def judged(*nodes: Node, access: Access = ACCESS, watch: Watch = WATCH) -> list[Finding]:
@@ -43,12 +46,13 @@ def test_every_problem_comes_with_what_to_do():
         free={"/tmp": (1, 10**12)},
         storage="/x is not the storage of the head",
         gpus=[replace(GPU, used_bytes=40 * 10**9)],
-        gpus_of_ray=0.0,
+        gpus_of_ray=2.0,
+        torch=TOO_OLD,
     )
     access = Access(dashboard="0.0.0.0:8265", asks_for_token=False, public="10.0.0.1:8265")
     watch = replace(WATCH, missed="one lived", killed="fire", frozen=["main"])
     found = judged(worst, access=access, watch=watch)
-    assert {one.about for one in found if one.level == Level.OK} == {"nodes", "governor"}
+    assert {one.about for one in found if one.level == Level.OK} == {"nodes", "GPUs", "governor"}
     assert all(one.to_do for one in found if one.level != Level.OK)
     assert all(one.to_do in line for one, line in zip(found, lines(found), strict=True))
 
@@ -73,8 +77,19 @@ def test_every_problem_comes_with_what_to_do():
         ),
         # of a small disk a twentieth will do
         ({"free": {"/data": (4 * 10**9, 8 * 10**9)}}, []),
-        ({"gpus": [GPU], "gpus_of_ray": 1.0}, []),
-        ({"gpus_of_ray": 2.0}, [("GPUs", "warn", "10.0.0.3: Ray gives out 2, the driver knows 0")]),
+        ({"gpus": [GPU], "gpus_of_ray": 1.0, "torch": COMPUTES}, []),
+        (
+            {"gpus_of_ray": 2.0, "torch": NO_DRIVER},
+            [("GPUs", "warn", "10.0.0.3: Ray gives out 2, the driver knows 0")],
+        ),
+        (
+            {"gpus": [GPU], "gpus_of_ray": 1.0, "torch": TOO_OLD},
+            [("GPUs", "FAIL", f"10.0.0.3: torch can't use them: {TOO_OLD.fault}")],
+        ),
+        (
+            {"gpus": [GPU], "gpus_of_ray": 1.0},
+            [("GPUs", "warn", "10.0.0.3: all in use: torch was not asked")],
+        ),
     ],
 )
 def test_a_nodes_problem_is_told_with_its_address(changes: dict[str, Any], expected: list[Any]):
@@ -83,9 +98,38 @@ def test_a_nodes_problem_is_told_with_its_address(changes: dict[str, Any], expec
 
 
 def test_two_drivers_are_a_problem():
-    one = replace(NODE, gpus=[GPU], gpus_of_ray=1.0)
+    one = replace(NODE, gpus=[GPU], gpus_of_ray=1.0, torch=COMPUTES)
     other = replace(one, gpus=[replace(GPU, driver="550.9")])
-    assert ("GPUs", "warn", "drivers 550.9, 570.1") in bad(judged(one, other))
+    assert bad(judged(one, other)) == [("GPUs", "warn", "drivers 550.9, 570.1")]
+
+
+def of_gpus(*nodes: Node) -> list[str]:
+    return [one.told for one in judged(*nodes) if one.about == "GPUs" and one.level == Level.OK]
+
+
+def test_gpus_are_told_by_kind_with_memory_driver_and_how_many_are_in_use():
+    eight = replace(NODE, gpus=[GPU] * 8, gpus_of_ray=8.0, torch=COMPUTES)
+    assert of_gpus(eight) == [
+        "8 H100, 80 GB each, driver 570.1, free",
+        "torch computes on them, on every node",
+    ]
+    shared = Gpu(name="GB10", total_bytes=0, used_bytes=0, driver="570.1")
+    busy = replace(GPU, used_bytes=70 * 10**9)
+    others = replace(eight, gpus=[shared, busy], gpus_of_ray=2.0)
+    assert of_gpus(eight, others) == [
+        "1 GB10, memory not told, driver 570.1, free",
+        "9 H100, 80 GB each, driver 570.1, 1 in use",
+        "torch computes on them, on every node",
+    ]
+    old = replace(eight, gpus=[replace(GPU, driver="550.9")], gpus_of_ray=1.0)
+    assert "1 H100, 80 GB, driver 550.9, free" in of_gpus(eight, old)
+
+
+@pytest.mark.parametrize("torch", [TOO_OLD, None])
+def test_torch_computes_nowhere_unless_it_does_on_every_node(torch: Torch | None):
+    well = replace(NODE, gpus=[GPU], gpus_of_ray=1.0, torch=COMPUTES)
+    assert "torch" not in str(of_gpus(well, replace(well, torch=torch)))
+    assert of_gpus(NODE) == ["none"]
 
 
 @pytest.mark.parametrize(
