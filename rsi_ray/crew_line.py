@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import queue
+import shutil
 import socket
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from multiprocessing.connection import Client, Connection, answer_challenge, deliver_challenge
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 PULSE_SECONDS = 1.0
 # without a pulse, a worker no longer counts as led: less than what is left of any lease when it is renewed
@@ -58,9 +60,14 @@ class Line:
 
     def send_file(self, path: Path) -> None:
         """Send a file's bytes."""
-        with path.open("rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                self._send(_CHUNK + chunk)
+        with path.open("rb") as file, self.sending_file() as sent:
+            shutil.copyfileobj(file, sent, CHUNK_BYTES)
+
+    @contextmanager
+    def sending_file(self) -> Iterator[BinaryIO]:
+        """What is written within is sent as a file's bytes; where that fails, its end is never sent."""
+        with io.BufferedWriter(_Chunks(self._send), CHUNK_BYTES) as file:
+            yield file
         self._send(_CHUNK)
 
     def hear(self) -> tuple[bytes, bytes]:
@@ -94,6 +101,21 @@ class Line:
     def _send(self, content: bytes) -> None:
         with self._lock:
             self._connection.send_bytes(content)
+
+
+class _Chunks(io.RawIOBase):
+    """A file that is sent while it is written."""
+
+    def __init__(self, send: Callable[[bytes], None]) -> None:
+        self._send = send
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        chunk = bytes(memoryview(content)[:CHUNK_BYTES])
+        self._send(_CHUNK + chunk)
+        return len(chunk)
 
 
 def accept(server: socket.socket, secret: bytes) -> Line | None:
@@ -169,9 +191,9 @@ class Orders:
         """Answer an order."""
         self._line.tell(**message)
 
-    def send_file(self, path: Path) -> None:
-        """Send a file, before an answer."""
-        self._line.send_file(path)
+    def sending_file(self) -> AbstractContextManager[BinaryIO]:
+        """What is written within is sent as a file's bytes, before an answer."""
+        return self._line.sending_file()
 
     def receive_file(self, path: Path) -> None:
         """Write the file that comes after an order, up to its empty chunk."""

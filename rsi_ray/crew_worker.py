@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -85,19 +85,19 @@ def _train(run: TrainingRun, _orders: Orders, rank: int) -> dict[str, Any]:
 
 
 def _save(run: TrainingRun, orders: Orders, rank: int) -> dict[str, Any]:
-    return _send(run.save, orders, rank)
+    return _send(run.write_state, orders, rank)
 
 
 def _export(run: TrainingRun, orders: Orders, rank: int) -> dict[str, Any]:
-    return _send(run.export, orders, rank)
+    return _send(run.write_weights, orders, rank)
 
 
-def _send(write: Callable[[Path], None], orders: Orders, rank: int) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "file"
-        write(path)  # all of them gather, each writes, the first one's counts
-        if rank == 0:
-            orders.send_file(path)
+def _send(write: Callable[[BinaryIO | None], None], orders: Orders, rank: int) -> dict[str, Any]:
+    if rank:
+        write(None)  # all of them gather, the first one sends
+    else:
+        with orders.sending_file() as file:
+            write(file)
     return {}
 
 

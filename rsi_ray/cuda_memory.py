@@ -57,6 +57,8 @@ def hold_to(reserved: int, device: torch.device) -> None:
     if device.type != "cuda":
         return
     torch.cuda.empty_cache()
+    # a device without a number is the one that Ray Train has chosen, or the only one
+    device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
     present, (_, total) = torch.cuda.memory_allocated(device), torch.cuda.mem_get_info(device)
     torch.cuda.set_per_process_memory_fraction(allocator_fraction(reserved, present, total), device)
 

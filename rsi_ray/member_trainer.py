@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rsi_ray.members import Members, choose, chosen_of
 from rsi_ray.stacked import run_epoch_stacked
+from rsi_ray.tensor_file import Under
 from rsi_ray.train import Report, Trainer
 
 CHOSEN = "chosen"
@@ -59,11 +60,15 @@ class MemberTrainer:
         return trainer.timed(report) if self._latency and self.epoch >= trainer.training.epochs else report
 
     def weights(self) -> dict[str, Tensor]:
-        """Return a copy of the tensors of that model."""
+        """Return the tensors of that model."""
         return self._trainers[self._chosen].weights()
 
+    def whole(self, tensor: Tensor) -> Tensor:
+        """All of a tensor, which one process alone has."""
+        return tensor
+
     def state(self) -> dict[str, Tensor]:
-        """Return a copy of all that changes while training, of every member, as flat and unshared tensors."""
+        """Return the tensors themselves that change while training, of every member, by name."""
         states = {
             f"{index}.{name}": tensor
             for index, trainer in enumerate(self._trainers)
@@ -84,10 +89,7 @@ class MemberTrainer:
                 f"another training"
             )
         for index, trainer in enumerate(self._trainers):
-            prefix = f"{index}."
-            trainer.load_state(
-                {name.removeprefix(prefix): one for name, one in state.items() if name.startswith(prefix)}
-            )
+            trainer.load_state(Under(state, f"{index}."))
         self._chosen = int(state[CHOSEN])
 
     def _reports(self) -> list[Report]:

@@ -26,6 +26,7 @@ from rsi_ray.scoring import (
     scores,
 )
 from rsi_ray.tasks.task import Batch, Task, sealed_part
+from rsi_ray.tensor_file import Under
 from rsi_ray.training import Training, flops_after, learning_rate_at, planned_flops
 from rsi_ray.training_group import ALONE, TrainingGroup
 from rsi_ray.weights import put_weights
@@ -165,8 +166,12 @@ class Trainer:
         return replace(report, flops=flops, latency_ms=latency)
 
     def weights(self) -> dict[str, Tensor]:
-        """Return a copy of the model's tensors, whole and unshared."""
-        return {name: self._group.whole(tensor) for name, tensor in distinct(self.model)}
+        """Return the model's tensors themselves, by name; tied ones once."""
+        return {name: tensor.detach() for name, tensor in distinct(self.model)}
+
+    def whole(self, tensor: Tensor) -> Tensor:
+        """All of a tensor of `weights` or `state`, of which this process may have a part."""
+        return self._group.whole(tensor)
 
     def sealed_scores(self) -> dict[str, Scored]:
         """Score every domain on the sealed part of the task.
@@ -188,28 +193,29 @@ class Trainer:
         put_weights(self.model, weights, self._group.part)
 
     def state(self) -> dict[str, Tensor]:
-        """Return a copy of all that changes while training, as flat and unshared tensors."""
-        tensors = {f"model.{name}": tensor for name, tensor in distinct(self.model)}
+        """Return the tensors themselves that change while training, by name: a copy may have no room."""
+        tensors = {f"model.{name}": tensor for name, tensor in self.weights().items()}
         for name, parameter in self.model.named_parameters():
             moments = self.optimizer.state[parameter]
             tensors |= {f"optimizer.{name}.{moment}": tensor for moment, tensor in moments.items()}
-        copies = {name: self._group.whole(tensor) for name, tensor in tensors.items()}
-        return copies | {"epoch": torch.tensor(self.epoch)}
+        return tensors | {"epoch": torch.tensor(self.epoch)}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from a `state` of the same model and training.
+        """Continue from a `state` of the same model and training, of which each tensor is copied by itself.
 
         Raises:
             ValueError: the tensors are not those of this model; nothing is changed.
         """
         if "epoch" not in state:
             raise ValueError("the saved state has no epoch: it belongs to another architecture")
+        self.optimizer.zero_grad()  # each tensor comes beside what is there
         try:
-            put_weights(self.model, _part(state, "model."), self._group.part)
+            put_weights(self.model, Under(state, "model."), self._group.part)
         except ValueError as error:
             raise ValueError(f"the saved state belongs to another architecture: {error}") from None
+        self.optimizer.state.clear()
         for name, parameter in self.model.named_parameters():
-            moments = _part(state, f"optimizer.{name}.")
+            moments = Under(state, f"optimizer.{name}.")
             self.optimizer.state[parameter] = {
                 moment: self._group.part(tensor.to(self.device, copy=True), parameter)
                 for moment, tensor in moments.items()
@@ -269,8 +275,3 @@ def _optimizer(model: nn.Module, training: Training) -> torch.optim.AdamW:
     ]
     groups = [group for group in groups if group["params"]]
     return torch.optim.AdamW(groups, lr=training.learning_rate, betas=BETAS, fused=True)
-
-
-def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the tensors whose name starts with the prefix, without it."""
-    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

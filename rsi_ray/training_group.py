@@ -84,10 +84,8 @@ class TrainingGroup:
         return whole
 
     def whole(self, tensor: Tensor) -> Tensor:
-        """A copy of a tensor, contiguous; of one that is shared out all of it, on the CPU."""
-        if self.sharded:
-            tensor = _spreading().whole(tensor)
-        return tensor.detach().clone().contiguous()
+        """The tensor itself; of one that is shared out all of it, on the CPU."""
+        return _spreading().whole(tensor) if self.sharded else tensor
 
     def part(self, whole: Tensor, own: Tensor) -> Tensor:
         """What this process puts of a tensor into its own part of it; scalars aren't shared out."""

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
-
-from safetensors.torch import load, save_file
+from typing import Any, BinaryIO
 
 from rsi_ray.member_trainer import MemberTrainer
 from rsi_ray.scoring import Scored
+from rsi_ray.tensor_file import reading_tensors, write_tensors
 from rsi_ray.train import Trainer
-from safety import read_plain_file
 
 
 class TrainingRun:
@@ -36,7 +34,12 @@ class TrainingRun:
 
     def save(self, path: Path) -> None:
         """Weights, optimizer state and epoch."""
-        save_file(self._trainer.state(), path)
+        with path.open("wb") as file:
+            self.write_state(file)
+
+    def write_state(self, file: BinaryIO | None) -> None:
+        """The same; None where this process only has a part of it, and another one writes."""
+        write_tensors(self._trainer.state(), file, whole=self._trainer.whole)
 
     def restore(self, path: Path) -> None:
         """Continue from `save`.
@@ -45,7 +48,8 @@ class TrainingRun:
             ArtifactError: it is a link.
             SafetensorError: it is no safetensors file, such as a pickle, which is never loaded.
         """
-        self._trainer.load_state(load(read_plain_file(path)))
+        with reading_tensors(path) as state:
+            self._trainer.load_state(state)
 
     def give(self, path: Path) -> None:
         """Take weights alone, as `export` writes them.
@@ -53,7 +57,8 @@ class TrainingRun:
         Raises:
             ArtifactError, SafetensorError, ValueError: it isn't such a file.
         """
-        self._single.put(load(read_plain_file(path)))
+        with reading_tensors(path) as weights:
+            self._single.put(weights)
 
     def sealed_scores(self) -> dict[str, Scored]:
         """Score every domain on the sealed part; see `Trainer.sealed_scores`."""
@@ -67,7 +72,13 @@ class TrainingRun:
 
     def export(self, path: Path) -> None:
         """Weights alone, of one member, with the spec as metadata."""
-        save_file(self._trainer.weights(), path, metadata={"spec": json.dumps(_plain(self._spec))})
+        with path.open("wb") as file:
+            self.write_weights(file)
+
+    def write_weights(self, file: BinaryIO | None) -> None:
+        """The same; None as for `write_state`."""
+        metadata = {"spec": json.dumps(_plain(self._spec))}
+        write_tensors(self._trainer.weights(), file, whole=self._trainer.whole, metadata=metadata)
 
 
 def _plain(spec: Any) -> Any:

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from safety.approval import Act, Champion, Decision
-from safety.artifact import artifact_digest, read_artifact, read_plain_file, same_artifact
+from safety.artifact import artifact_digest, check_plain_file, read_artifact, read_plain_file, same_artifact
 from safety.budgets import Budget
 from safety.champions import Promoted
 from safety.claim import Claim, Measured, Usage
@@ -93,6 +93,7 @@ __all__ = [
     "Verdict",
     "Version",
     "artifact_digest",
+    "check_plain_file",
     "govern",
     "improvement",
     "judge",

@@ -6,6 +6,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from safety.errors import ArtifactError
@@ -55,15 +56,30 @@ def read_plain_file(path: Path) -> bytes:
     return b"".join(_chunks(path))
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
-    try:
+def check_plain_file(path: Path) -> None:
+    """Refuse what is no plain file, for who reads it by other means.
+
+    Raises:
+        ArtifactError: it is a symbolic link, no plain file, or can't be looked at.
+    """
+    with _told(path):
         mode = os.lstat(path).st_mode
-        if not stat.S_ISREG(mode):
-            found = "a symbolic link" if stat.S_ISLNK(mode) else "none"
-            raise ArtifactError(f"artifact {path}: expected a plain file, found {found}")
-        with open(path, "rb", opener=_open_no_link) as file:
-            while chunk := file.read(_CHUNK):
-                yield chunk
+    if not stat.S_ISREG(mode):
+        found = "a symbolic link" if stat.S_ISLNK(mode) else "none"
+        raise ArtifactError(f"artifact {path}: expected a plain file, found {found}")
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    check_plain_file(path)
+    with _told(path), open(path, "rb", opener=_open_no_link) as file:
+        while chunk := file.read(_CHUNK):
+            yield chunk
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL
         cause = getattr(error, "strerror", None) or error
         raise ArtifactError(f"artifact {str(path)!a}: cannot be read: {cause}") from None

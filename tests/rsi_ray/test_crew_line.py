@@ -62,7 +62,9 @@ def test_files_go_both_ways(connected, tmp_path, monkeypatch):
     orders.receive_file(tmp_path / "found")
     assert (tmp_path / "found").read_bytes() == b"0123456789"
     assert orders.next()["order"] == "next"
-    orders.send_file(tmp_path / "sent")
+    with orders.sending_file() as file:
+        file.write(b"012")
+        file.write(memoryview(b"3456789"))
     assert [line.message_or_chunk() for _ in range(5)] == [b"012", b"345", b"678", b"9", b""]
 
 

@@ -66,6 +66,20 @@ def test_each_candidate_gets_a_limit_of_its_own_after_the_one_before_gave_its_me
     assert allocator == ["empty", (shares[0], GPU), "empty", (shares[1], GPU)]
 
 
+def test_torch_itself_takes_the_limit_of_a_device_without_a_number(gpus, monkeypatch):
+    # only what talks to the driver is set by hand: torch refuses some devices before that
+    told = []
+    monkeypatch.setattr(torch.cuda.memory, "_lazy_init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: gpus[device.index][0])
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 10**10))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch._C, "_cuda_setMemoryFraction", lambda *given: told.append(given), raising=False)
+    hold_to(10**9, torch.device("cuda"))
+    hold_to(10**9, GPU)
+    assert told == [(allocator_fraction(10**9, 50, 10**10), 1), (allocator_fraction(10**9, 100, 10**10), 0)]
+
+
 def test_on_a_cpu_no_limit_is_set_and_nothing_is_given_back(allocator, monkeypatch):
     hold_to(10**9, torch.device("cpu"))
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)

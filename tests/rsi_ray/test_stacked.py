@@ -17,6 +17,7 @@ from rsi_ray.stacked import can_stack
 from search_spaces import MLPSpec
 from search_spaces.space import Sample
 from tests.rsi_ray.member_jobs import CASES, MEMBERS, MLP, job_of, trainers
+from tests.rsi_ray.test_train import copied
 
 TOLERANCE = 2e-5
 
@@ -34,7 +35,7 @@ def test_every_space_is_stacked_and_every_member_comes_out_as_alone(case: str) -
     together, alone = (trainers(case, stacked=stacked) for stacked in (True, False))
     assert together._stacked
     assert not alone._stacked
-    before = together.state()
+    before = copied(together.state())
     assert furthest(before, alone.state()) == 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # an operator that `vmap` has no rule for would be slow

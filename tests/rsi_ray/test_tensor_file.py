@@ -1,0 +1,137 @@
+"""Safetensors files by our own writer, held against the library's; and what they cost in memory."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, load_file, save_file
+
+from rsi_ray.tensor_file import DTYPES, Under, reading_tensors, write_tensors
+from safety import ArtifactError
+
+TENSORS = {
+    **{str(dtype): torch.ones(3, 2, dtype=dtype) for dtype in DTYPES},
+    "scalar": torch.tensor(2.5),
+    "empty": torch.empty(0, 4),
+    "turned": torch.arange(6.0).view(2, 3).T,
+    "trained": torch.ones(2, requires_grad=True),
+}
+
+
+def same(found, expected) -> bool:
+    return found.keys() == expected.keys() and all(
+        one.dtype == expected[name].dtype and torch.equal(one, expected[name]) for name, one in found.items()
+    )
+
+
+def test_what_is_written_is_read_by_the_library_and_no_longer_than_what_it_writes(tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    with ours.open("wb") as file:
+        write_tensors(TENSORS, file, metadata={"spec": "{}"})
+    assert same(load_file(ours), TENSORS)
+    with safe_open(ours, framework="pt") as opened:
+        assert opened.metadata() == {"spec": "{}"}
+    save_file({name: one.contiguous() for name, one in TENSORS.items()}, theirs, metadata={"spec": "{}"})
+    assert ours.stat().st_size == theirs.stat().st_size
+
+
+def test_what_the_library_writes_is_read_tensor_by_tensor(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    save_file({name: one.contiguous() for name, one in TENSORS.items()}, path)
+    with reading_tensors(path) as tensors:
+        assert same({**tensors}, TENSORS)
+        assert len(tensors) == len(TENSORS)
+
+
+def test_each_tensor_is_made_whole_once_in_the_same_order_whether_it_is_written_or_not() -> None:
+    orders: list[list[int]] = []
+    for file in (io.BytesIO(), None):
+        seen: list[int] = []
+
+        def whole(tensor: torch.Tensor, seen: list[int] = seen) -> torch.Tensor:
+            seen.append(id(tensor))
+            return tensor
+
+        write_tensors(dict(sorted(TENSORS.items(), reverse=file is None)), file, whole=whole)
+        orders.append(seen)
+    assert orders[0] == orders[1]
+    assert len({*orders[0]}) == len(TENSORS)
+
+
+def test_a_type_that_the_format_has_no_name_for_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^x: torch.complex128 can't be written"):
+        write_tensors({"x": torch.ones(1, dtype=torch.complex128)}, io.BytesIO())
+
+
+def test_a_link_a_pickle_and_a_torn_file_are_no_such_file(tmp_path: Path) -> None:
+    path, link, written = tmp_path / "file", tmp_path / "link", io.BytesIO()
+    write_tensors(TENSORS, written)
+    path.write_bytes(written.getvalue()[:-1])
+    link.symlink_to(path)
+    torch.save({"x": torch.ones(2)}, tmp_path / "pickle")
+    for bad, error in (
+        (link, ArtifactError),
+        (path, SafetensorError),
+        (tmp_path / "pickle", SafetensorError),
+    ):
+        with pytest.raises(error), reading_tensors(bad):
+            pass
+
+
+def test_a_part_of_the_names_is_found_without_the_prefix() -> None:
+    found = Under({"a.x": TENSORS["scalar"], "a.y": TENSORS["empty"], "b.x": TENSORS["turned"]}, "a.")
+    assert [*found] == ["x", "y"]
+    assert (found["x"] is TENSORS["scalar"], len(found), "b.x" in found) == (True, 2, False)
+
+
+GROWTH = """
+import sys, threading, time
+from pathlib import Path
+import torch
+from rsi_ray.placement import Resources
+from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
+from rsi_ray.training import Training
+from rsi_ray.training_job import TrainingJob
+from safety.resources import is_over, resident_bytes
+from search_spaces import MLPSpace
+
+torch.set_num_threads(1)
+task = breast_cancer_task(BreastCancerOptions(holdout_size=32))
+space = MLPSpace(heads=task.heads, batch_size=8, depth=(2, 2), widths=(6144,), dropouts=(0.0,))
+training = Training(epochs=2, steps_per_epoch=2, batch_size=8)
+job = TrainingJob(space=space, load_task=lambda: task, training=training, seed=3, trial_seconds=60)
+config = {"activation": "relu", "norm": "none", "residual": False}
+small = MLPSpace(heads=task.heads, batch_size=8, depth=(2, 2), widths=(16,), dropouts=(0.0,))
+TrainingJob(space=small, load_task=lambda: task, training=training, seed=3, trial_seconds=60).begin(
+    config).next_report()
+claim, before, peak, over = job.price(config), resident_bytes(), 0, threading.Event()
+
+def look():
+    global peak
+    while not over.wait(0.002):
+        peak = max(peak, resident_bytes() - before)
+
+threading.Thread(target=look).start()
+run, path = job.begin(config), Path(sys.argv[1])
+run.next_report()
+run.save(path)
+run.next_report()
+run.restore(path)
+run.next_report()
+run.export(path)
+over.set()
+assert peak > 16 * claim.params, "nothing was seen"
+assert claim.params > 30e6
+print(peak, claim.memory_bytes)
+assert not is_over(claim, peak), f"{peak:,} of {claim.memory_bytes:,}"
+"""
+
+
+def test_to_keep_and_to_restore_a_state_takes_no_more_than_was_claimed(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", GROWTH, str(tmp_path / "state")], check=True, timeout=240)
