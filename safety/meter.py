@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -48,8 +49,18 @@ class Meter(Protocol):
 
 def found_meters() -> tuple[tuple[str, str], ...]:
     """(library, `module:Class`) of every meter that is installed."""
-    points = [(point.name, point.value) for point in entry_points(group=GROUP)]
-    return tuple(points) or BUILT_IN
+    return installed(GROUP) or BUILT_IN
+
+
+def installed(group: str) -> tuple[tuple[str, str], ...]:
+    """(library, `module:Class`) of every entry point of a group."""
+    return tuple((point.name, point.value) for point in entry_points(group=group))
+
+
+def made_from(path: str) -> Any:
+    """An object of a class that is told as `module:Class`."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)()
 
 
 class Meters:
@@ -66,8 +77,7 @@ class Meters:
             when_imported(library, partial(self._add, path))
 
     def _add(self, path: str) -> None:
-        module, _, name = path.partition(":")
-        meter: Meter = getattr(importlib.import_module(module), name)()
+        meter: Meter = made_from(path)
         self._meters.append(meter)
         if self._judge:
             meter.begin(self._judge)
@@ -97,10 +107,11 @@ class _Watcher(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
+        del path, target
         if fullname != self._library:
             return None
         sys.meta_path.remove(self)
-        spec = PathFinder.find_spec(fullname, path, target)
+        spec = find_spec(fullname)  # by all who are left: others may wait for the same library
         if spec is not None and spec.loader is not None:
             spec.loader = _Calling(spec.loader, self._then)
         return spec

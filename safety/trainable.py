@@ -12,6 +12,7 @@ import ray
 from ray.tune import Trainable
 from ray.tune.result import RESULT_DUPLICATE
 
+from safety.device_memory import DeviceMemories
 from safety.errors import LeaseLost
 from safety.governance import REFUSED, marker, tellable
 from safety.governor import Authority
@@ -32,6 +33,8 @@ class Terms:
         digest: of a configuration, as it was asked for.
         meters: a meter, or (library, `module:Class`) of each; None for none.
         max_memory: ceiling of a candidate's memory: what a claim has whose memory nobody told.
+        device_memory: tells what a trial takes of its GPUs, or (library, `module:Class`) of each that does;
+            None for nobody.
     """
 
     authority: Authority
@@ -39,13 +42,18 @@ class Terms:
     digest: Callable[[Mapping[str, Any]], str]
     meters: Meter | tuple[tuple[str, str], ...] | None
     max_memory: int
+    device_memory: DeviceMemory | tuple[tuple[str, str], ...] | None = None
 
     def tenure(self) -> Tenure:
         """The worker's side, once for a process."""
         meter = Meters(self.meters) if isinstance(self.meters, tuple) else self.meters
-        memory = resident_bytes if is_own_process() else None
-        keeper = keeper_of_this_process(self.authority, memory=memory, untold=self.max_memory)
+        memory, device = (resident_bytes, self._device()) if is_own_process() else (None, None)
+        keeper = keeper_of_this_process(self.authority, memory, device, untold=self.max_memory)
         return Tenure(self.authority, keeper, meter)
+
+    def _device(self) -> DeviceMemory | None:
+        told = self.device_memory
+        return DeviceMemories(told) if isinstance(told, tuple) else told
 
 
 def is_own_process() -> bool:

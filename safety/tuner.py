@@ -9,20 +9,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import ray
 from ray.train.base_trainer import BaseTrainer
 from ray.train.constants import DEFAULT_STORAGE_PATH
 from ray.tune import ResultGrid, Trainable, Tuner
 from ray.tune.experiment import Experiment
 from ray.tune.registry import get_trainable_cls
-from ray.tune.search.variant_generator import generate_variants
 from ray.tune.trainable.function_trainable import wrap_function
 
 from safety.actor import GovernorClient, connect, connect_to_any
 from safety.claim import GPU_MS, TRAIN_GFLOP, WALL_MS
+from safety.device_memory import found_device_memories
 from safety.environment import environment
-from safety.errors import PriceError, SafetyError
+from safety.errors import SafetyError
+from safety.first_price import try_price
 from safety.governance import Governance, Heard
 from safety.lease import object_digest
 from safety.limits import Limits, limits_from_dict, limits_from_yaml
@@ -30,6 +30,7 @@ from safety.meter import Meter, found_meters
 from safety.names import MOST_OF_A_RUN, plain_name
 from safety.patience import Patient
 from safety.pricing import Cost, Pricing
+from safety.resources import DeviceMemory
 from safety.trainable import Terms, leased
 from safety.watch import watched
 from safety.wiring import governed, governed_stop, metric_of
@@ -54,6 +55,7 @@ def govern(
     trial_seconds: int | None = None,
     reports: int | None = None,
     meter: Meter | Literal["auto"] | None = "auto",
+    device_memory: DeviceMemory | Literal["auto"] | None = "auto",
 ) -> GovernedTuner:
     """The same Tuner, whose trials run only within limits.
 
@@ -71,8 +73,9 @@ def govern(
         limits: an object, a mapping, or the path of a YAML file.
         cost: gives the claim of a configuration, or a mapping of some of its fields; one that is left out
             is taken at its ceiling. A model whose FLOPs can't be counted runs only where forward_flops is
-            told, and under the ceiling. A trial without a GPU whose memory_bytes is told, and under the
-            ceiling, dies where its process grows by more than that and 256 MiB.
+            told, and under the ceiling. A trial whose memory_bytes is told, and under the ceiling, dies
+            where its process grows by more than that and 256 MiB; one with GPUs where what it takes of
+            them does, and the host's memory is not looked at then.
         ledger: SQLAlchemy URL; None for the ledger that the cluster's governor keeps, or, where there is
             none, one beside the run.
         governor_key: public key that the governor must prove; "" for the one beside the ledger, or else the
@@ -86,6 +89,8 @@ def govern(
         reports: that a trial makes. Where nobody tells, its whole claim is charged when it has begun.
         meter: counts the models that run and refuses those over a ceiling or over their price; None for
             nobody, "auto" for the installed ones.
+        device_memory: tells what a trial's own process takes of its GPUs; "auto" for what is installed,
+            which is of torch's tensors. With None nobody looks at the memory of a trial with GPUs.
 
     Raises:
         ValueError: the tuner can't be governed.
@@ -103,11 +108,12 @@ def govern(
         counted=_counted(limits),
     )
     internal: Any = tuner._local_tuner
-    _try(pricing, {} if cost is None else _sample(internal.param_space))
+    try_price(pricing, internal.param_space)
     folders = tuple(Path(folder).expanduser().absolute() for folder in checkpoints)
     home = Home(ledger=ledger, key=governor_key, checkpoints=folders)
+    watch: dict[str, Any] = {"meter": meter, "device_memory": device_memory}
     return GovernedTuner(
-        tuner, pricing=pricing, limits=limits, home=home, sweep=sweep, lineage=lineage, meter=meter
+        tuner, pricing=pricing, limits=limits, home=home, sweep=sweep, lineage=lineage, **watch
     )
 
 
@@ -150,10 +156,12 @@ class GovernedTuner(Tuner):
         sweep: str | None,
         lineage: str | None = None,
         meter: Meter | Literal["auto"] | None,
+        device_memory: DeviceMemory | Literal["auto"] | None = None,
     ) -> None:
         self._internal = _copied(tuner._local_tuner)
         super().__init__(_tuner_internal=self._internal)
-        self._pricing, self._limits, self._meter = pricing, limits, meter
+        self._pricing, self._limits = pricing, limits
+        self._meter, self._device_memory = meter, device_memory
         self._home = home
         self._trained = _class_of(self._internal.converted_trainable)
         self._trained_name = Experiment.get_trainable_name(self._internal.converted_trainable)
@@ -218,12 +226,14 @@ class GovernedTuner(Tuner):
         return grid
 
     def _terms(self, governor: GovernorClient, in_force: Limits) -> Terms:
+        device_memory = self._device_memory
         return Terms(
             authority=governor,
             sweep=self.sweep,
             digest=object_digest,
             meters=found_meters() if self._meter == "auto" else self._meter,
             max_memory=in_force.bounds.max_memory,
+            device_memory=found_device_memories() if device_memory == "auto" else device_memory,
         )
 
     def _close(self, governor: GovernorClient, heard: Heard) -> None:
@@ -272,29 +282,3 @@ def _class_of(trainable: Any) -> type[Trainable]:
     if isinstance(trainable, type) and issubclass(trainable, Trainable):
         return trainable
     return wrap_function(trainable)
-
-
-def _sample(param_space: dict[str, Any] | None) -> Mapping[str, Any] | None:
-    """One configuration of a space, drawn without touching anybody's random numbers; None if not possible."""
-    try:
-        variants = generate_variants(
-            {"config": copy.deepcopy(param_space)}, random_state=np.random.default_rng(0)
-        )
-        _, spec = next(iter(variants))
-    except Exception as error:  # spaces may hold functions that want a whole run around them
-        logger.debug("no sample of the space can be drawn: %s", error)
-        return None
-    config: Mapping[str, Any] | None = spec["config"]
-    return config
-
-
-def _try(pricing: Pricing, sample: Mapping[str, Any] | None) -> None:
-    """Better an error now than a sweep whose every trial is refused."""
-    if sample is None:
-        return
-    try:
-        pricing(sample)
-    except PriceError:
-        raise
-    except Exception as error:  # of this sample alone, perhaps: it would be refused
-        logger.warning("cost: raised %s: %s, for %r", type(error).__name__, error, sample)

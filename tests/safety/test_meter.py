@@ -1,11 +1,12 @@
 import sys
+from functools import partial
 
 import pytest
 
 from safety import meter
 from safety.meter import BUILT_IN, Counted, Meters, found_meters, when_imported
 
-LIBRARY, OTHER = "a_library_of_this_test", "another_one"
+LIBRARY, OTHER = "a_measured_library", "another_one"
 made = []
 
 
@@ -52,6 +53,15 @@ def test_a_library_is_told_of_when_it_has_run_and_works_as_ever():
     assert module.__spec__.loader.get_source(LIBRARY) == "ready = True"
     imports()
     assert heard == [True]
+
+
+def test_all_who_wait_for_a_library_are_told():
+    heard = []
+    for number in range(3):
+        when_imported(LIBRARY, partial(heard.append, number))
+    assert imports().ready
+    assert sorted(heard) == [0, 1, 2]
+    assert not [finder for finder in sys.meta_path if isinstance(finder, meter._Watcher)]
 
 
 def test_a_library_that_is_not_there_is_missing_as_ever(monkeypatch):

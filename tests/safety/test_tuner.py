@@ -12,6 +12,7 @@ from ray.tune.impl.tuner_internal import TunerInternal
 import safety
 from safety import Ledger, PriceError, audit
 from safety.actor import NAME, NAMESPACE, connect
+from safety.device_memory import found_device_memories
 from safety.tuner import _LENIENT, _class_of
 from tests.safety.fake_ray import governing
 from tests.safety.fakes import amounts, limits
@@ -205,3 +206,12 @@ def test_the_installed_meters_count_where_nobody_names_one(tuner, ray):
     governor = SimpleNamespace()
     assert govern(tuner, meter="auto")._terms(governor, limits()).meters == safety.meter.found_meters()
     assert govern(tuner)._terms(governor, limits()).meters is None
+
+
+def test_the_gpus_memory_is_told_by_what_is_installed_where_nobody_names_another(tuner, ray):
+    governor, own = SimpleNamespace(), SimpleNamespace()
+    told = [
+        govern(tuner, **options)._terms(governor, limits()).device_memory
+        for options in ({}, {"device_memory": "auto"}, {"device_memory": own}, {"device_memory": None})
+    ]
+    assert told == [found_device_memories(), found_device_memories(), own, None]
