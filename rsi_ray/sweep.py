@@ -10,13 +10,13 @@ from functools import partial
 from typing import Any
 
 import optuna
-import ray
 from optuna.trial import FrozenTrial
 from pyarrow.fs import PyFileSystem
 from ray import tune
 from ray.tune import TuneError
 from ray.tune.schedulers import TrialScheduler
 
+from rsi_ray.autoscaling import most_of_cluster
 from rsi_ray.connection import local_ray
 from rsi_ray.disk import (
     STATES,
@@ -96,7 +96,7 @@ def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
             stop_asked=stop,
             retries_failures=False,
         )
-        concurrent = plan.concurrent or fitting(plan, ray.cluster_resources())
+        concurrent = plan.concurrent or fitting(plan, most_of_cluster())
         stop.after(plan.seconds)
         # a generation of the loop is in the mirror of its run
         patterns = () if plan.sweep else of_sweep(plan.name)

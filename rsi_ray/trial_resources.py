@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -14,6 +15,10 @@ from rsi_ray.errors import SweepError
 from rsi_ray.placement import AUTO, Placement, Resources
 from rsi_ray.plan import Plan, check_plan
 from rsi_ray.training_job import TrainingJob
+
+log = logging.getLogger(__name__)
+
+SET_CONCURRENT = "where nodes are started when they are asked for, set `concurrent`"
 
 
 class TrialResources:
@@ -95,7 +100,7 @@ def fitting(plan: Plan, total: Mapping[str, float]) -> int | None:
 
     Args:
         plan: what each asks for.
-        total: of the cluster, by Ray's names.
+        total: of the cluster, by Ray's names, with the nodes that are known to come.
 
     Raises:
         SweepError: not one trial fits.
@@ -108,7 +113,12 @@ def fitting(plan: Plan, total: Mapping[str, float]) -> int | None:
         fits = min(fits, total.get("GPU", 0) // gpus)
     if fits < 1:
         raise SweepError(
-            f"resources: a trial asks for {cpus} CPUs and {gpus:g} GPUs, more than this cluster has"
+            f"resources: a trial asks for {cpus} CPUs and {gpus:g} GPUs, more than this cluster has; "
+            f"{SET_CONCURRENT}"
         )
     # a trial of several workers waits for them under its lease: no more of them than may find room
-    return None if asked.gpus == AUTO and asked.workers == 1 else int(fits)
+    if asked.gpus == AUTO and asked.workers == 1:
+        return None
+    if "CPU" not in total:
+        log.warning("no node has CPUs yet: one trial runs at a time; %s", SET_CONCURRENT)
+    return int(fits)

@@ -139,10 +139,22 @@ def test_as_many_trials_run_at_a_time_as_fit_or_as_ray_finds_room_for(resources:
     ],
 )
 def test_where_not_one_trial_fits_the_line_says_what_it_asks_for(resources: Resources):
-    with pytest.raises(SweepError, match="more than this cluster has"):
+    with pytest.raises(SweepError, match=r"more than this cluster has; where nodes are .* set `concurrent`"):
         fitting(plan_of(BehavingJob(), resources), TOTAL)
 
 
 def test_shares_of_a_cluster_without_a_gpu_fit_nowhere():
     with pytest.raises(SweepError, match="1 CPUs and 1 GPUs"):
         fitting(plan_of(BehavingJob(), SHARES), {"CPU": 8.0})
+
+
+def test_where_no_cpu_is_known_of_one_trial_runs_at_a_time_and_a_line_says_why(
+    caplog: pytest.LogCaptureFixture,
+):
+    assert fitting(plan_of(BehavingJob()), {"CPU": 1.0}) == 1
+    assert not caplog.messages
+    assert fitting(plan_of(BehavingJob()), {"memory": 10.0}) == 1
+    (said,) = caplog.messages
+    assert said.endswith(
+        "one trial runs at a time; where nodes are started when they are asked for, set `concurrent`"
+    )
