@@ -129,7 +129,7 @@ def run_recursion(recursion: Recursion, *, resume: str | None = None) -> Outcome
         with nothing_empty(folder), mirrored(plan.artifacts, storage, patterns) as mirror:
             recursion = replace(recursion, tell=_telling(recursion.tell, mirror))
             loop = _begin(recursion, sweep, plan, folder, governor)
-            first = _first_generation(folder, loop.next_generation(), recursion)
+            first = _first_generation(folder, loop.next_generation(), recursion, loop.engine)
             ending = _run_to_its_end(recursion, loop, first)
         return _outcome(folder, loop.store, ending)
 
@@ -246,12 +246,17 @@ def _require_comparable(loop: GovernedLoop) -> None:
         raise SweepError(f"space: lineage {loop.store.lineage}'s champion is none of it: {error}") from None
 
 
-def _first_generation(folder: Path, following: int, recursion: Recursion) -> int:
-    """Number of the first generation that this run could promote, as it was when it began."""
+def _first_generation(
+    folder: Path, following: int, recursion: Recursion, engine: ArchitectureSearchEngine
+) -> int:
+    """Number of the first generation that this run could promote; that and GPUs are as when it began."""
     path = folder / LOOP_FILE
     if path.is_file():
-        return int(read_about(folder, LOOP_FILE)["first_generation"])
-    told = {"first_generation": following, **(recursion.about or {})}
+        told = read_about(folder, LOOP_FILE)
+        engine.gpu_memory(found=int(told.get("gpu_memory", 0)))
+        return int(told["first_generation"])
+    gpus = {"gpu_memory": memory} if (memory := engine.gpu_memory()) else {}
+    told = {"first_generation": following, **gpus, **(recursion.about or {})}
     write_durably(path, json.dumps(told, indent=2).encode())
     return following
 

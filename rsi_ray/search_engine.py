@@ -27,7 +27,7 @@ from rsi_ray.runs import is_run, run_folder, study_of_run
 from rsi_ray.stored_weights import SUFFIX
 from rsi_ray.sweep import run_sweep
 from rsi_ray.training_job import TrainingJob
-from rsi_ray.trial_resources import on_gpus_here
+from rsi_ray.trial_resources import known_gpu_memory
 from safety import Allow, Claim, judge_claim, limits_from_dict
 from search_spaces.given_trial import spec_from
 from search_spaces.growth import relation
@@ -112,9 +112,29 @@ class ArchitectureSearchEngine:
         """What the candidates of a generation do, on the GPUs that this cluster has.
 
         Raises:
-            SweepError: nobody knows how large they are, where that matters.
+            SweepError: see `gpu_memory`.
         """
-        return on_gpus_here(self.generation_sweep(generation, parent).job(), smallest_gpu)
+        self.gpu_memory()
+        job: TrainingJob = self.generation_sweep(generation, parent).job()
+        return job
+
+    def gpu_memory(self, found: int = 0) -> int:
+        """Bytes of the smallest GPU, 0 where nothing depends on it.
+
+        The cluster is asked once: while people think about a promotion, its nodes with GPUs may go.
+
+        Args:
+            found: when it was asked before; 0 where it wasn't.
+
+        Raises:
+            SweepError: nobody knows, where that matters.
+        """
+        asked = self.sweep.resources
+        if not asked.asks_for_gpu_memory:
+            return 0
+        if not asked.gpu_memory:
+            self.sweep = replace(self.sweep, gpu_memory=found or known_gpu_memory(asked, smallest_gpu))
+        return self.sweep.resources.gpu_memory
 
     def has_begun(self, generation: int, parent: Parent) -> bool:
         """Whether a generation's run was begun, so that it is gone on with."""

@@ -68,24 +68,19 @@ def placed(plan: Plan, gpu_memory: Callable[[], int]) -> Plan:
     """
     if not plan.resources.asks_for_gpu_memory:
         return plan
-    known = _known(plan.resources, gpu_memory)
+    known = known_gpu_memory(plan.resources, gpu_memory)
     job = plan.job.on_gpus_of(known) if isinstance(plan.job, TrainingJob) else plan.job
     plan = replace(plan, resources=replace(plan.resources, gpu_memory=known), job=job)
     check_plan(plan)
     return plan
 
 
-def on_gpus_here(job: TrainingJob, gpu_memory: Callable[[], int]) -> TrainingJob:
-    """The job as `placed` has it, where it is no sweep's.
+def known_gpu_memory(resources: Resources, gpu_memory: Callable[[], int]) -> int:
+    """Bytes of the smallest GPU: as they are given, or as the cluster says.
 
     Raises:
-        SweepError: nobody knows how large a GPU is.
+        SweepError: nobody knows.
     """
-    asks = job.resources.asks_for_gpu_memory
-    return job.on_gpus_of(_known(job.resources, gpu_memory)) if asks else job
-
-
-def _known(resources: Resources, gpu_memory: Callable[[], int]) -> int:
     known = resources.gpu_memory or gpu_memory()
     if not known:
         raise SweepError(

@@ -6,6 +6,7 @@ import json
 import signal
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,6 +28,7 @@ from rsi_ray.recursion import (
     _outcome,
     _run_to_its_end,
 )
+from rsi_ray.search_engine import ArchitectureSearchEngine
 from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
 from safety import Ledger, SafetyError, artifact_digest
 from search_spaces import MLPSpace
@@ -56,17 +58,30 @@ def recursion(folder: Path, **changes):
     return Recursion(sweep=sweep, base={}, generations=2, **changes)
 
 
+def engine(folder: Path, **changes):
+    return ArchitectureSearchEngine(sweep=replace(recursion(folder).sweep, **changes), run="loop-1")
+
+
 def test_which_generation_a_run_may_promote_first_stays_as_it_was_when_it_began(tmp_path):
     loop = recursion(tmp_path, about={"config": {"name": "x"}})
-    assert _first_generation(tmp_path, 3, loop) == 3
+    assert _first_generation(tmp_path, 3, loop, engine(tmp_path)) == 3
     assert json.loads((tmp_path / LOOP_FILE).read_text()) == {"first_generation": 3, "config": {"name": "x"}}
-    assert _first_generation(tmp_path, 4, loop) == 3
+    assert _first_generation(tmp_path, 4, loop, engine(tmp_path)) == 3
+
+
+def test_a_run_that_is_gone_on_with_takes_gpus_to_be_as_when_it_began(tmp_path, monkeypatch):
+    monkeypatch.setattr("rsi_ray.search_engine.smallest_gpu", lambda: 10**12)
+    _first_generation(tmp_path, 1, recursion(tmp_path), engine(tmp_path, gpus="auto"))
+    monkeypatch.setattr("rsi_ray.search_engine.smallest_gpu", lambda: 0)
+    resumed = engine(tmp_path, gpus="auto")
+    _first_generation(tmp_path, 1, recursion(tmp_path), resumed)
+    assert resumed.sweep.resources.gpu_memory == 10**12
 
 
 def test_a_file_of_a_run_that_is_damaged_is_named(tmp_path):
     (tmp_path / LOOP_FILE).write_text("{")
     with pytest.raises(RunError, match=r"loop\.json can't be read"):
-        _first_generation(tmp_path, 1, recursion(tmp_path))
+        _first_generation(tmp_path, 1, recursion(tmp_path), engine(tmp_path))
 
 
 def test_a_run_that_never_began_leaves_no_empty_folder(tmp_path):

@@ -11,6 +11,7 @@ from optuna.trial import create_trial
 from rsi_ray import Sweep, search_engine
 from rsi_ray.artifact_store import ArtifactStore
 from rsi_ray.disk import RUN_FILE, STUDY_FILE, open_folder
+from rsi_ray.errors import SweepError
 from rsi_ray.heritage import Parent
 from rsi_ray.loop import Found, Standing
 from rsi_ray.records import RECORD
@@ -51,11 +52,28 @@ def near(engine, generation=2):
 def test_what_fits_on_no_gpu_here_is_not_drafted(tmp_path, monkeypatch):
     monkeypatch.setattr("rsi_ray.search_engine.smallest_gpu", lambda: 10**12)
     engine = engine_of(tmp_path, gpus="auto")
-    champion, found = near(engine)
-    assert found
+    assert near(engine)[1]
     assert engine.job(2, None).resources.gpu_memory == 10**12
     monkeypatch.setattr("rsi_ray.search_engine.smallest_gpu", lambda: 1000)
-    assert engine.drafts(champion, 2, None) == []
+    engine = engine_of(tmp_path, gpus="auto")
+    assert engine.drafts(champion_of(engine), 2, None) == []
+
+
+def test_a_later_generation_is_searched_on_gpus_that_are_away_by_then(tmp_path, monkeypatch):
+    there = [10**12]
+    monkeypatch.setattr("rsi_ray.search_engine.smallest_gpu", lambda: there.pop() if there else 0)
+    engine = engine_of(tmp_path, gpus="auto")
+    assert [engine.gpu_memory() for _ in range(2)] == [10**12] * 2
+    assert engine.generation_sweep(2, None).checked_plan().resources.gpu_memory == 10**12
+    with pytest.raises(SweepError, match=r"set resources\.gpu_memory"):
+        engine_of(tmp_path, gpus="auto").gpu_memory()
+
+
+@pytest.mark.parametrize(
+    ("asked", "known"), [({"gpus": 0.5}, 0), ({"gpus": "auto"}, 7), ({"gpus": "auto", "gpu_memory": 9}, 9)]
+)
+def test_what_was_found_before_holds_where_the_file_says_nothing_and_it_matters(tmp_path, asked, known):
+    assert engine_of(tmp_path, **asked).gpu_memory(found=7) == known
 
 
 def kinds(engine, champion, configs):
