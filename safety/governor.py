@@ -227,7 +227,7 @@ class Governor(Promoter, EmergencyClient):
             return verdict
         near = proximity(sweep.limits, report.domains)
         if near:
-            self._ledger.warn(lease, near)
+            self._ledger.approach(lease, near)
         return verdict
 
     def void(self, key: str, reason: str) -> None:

@@ -263,11 +263,11 @@ class Ledger(SweepLedger):
         with self._transaction() as connection:
             leases.hear(connection, lease, usage, number)
 
-    def warn(self, lease: Lease, near: Iterable[Nearness]) -> None:
-        """Keep how near a trial has come to its ceilings; see `proximity.warn`."""
+    def approach(self, lease: Lease, near: Iterable[Nearness]) -> None:
+        """Keep how near a trial has come to its ceilings; see `proximity.keep`."""
         with self._transaction() as connection:
             for one in near:
-                proximity.warn(connection, self._clock, lease, one)
+                proximity.keep(connection, self._clock, lease, one)
 
     def nearest(self, sweep: str) -> tuple[Nearness, ...]:
         """How near a sweep has come to its capability ceilings; see `proximity.nearest`."""

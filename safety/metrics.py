@@ -66,7 +66,7 @@ METRICS = {
     "rsi_budget_share": Metric(text="part of the cap that is spent or held, 0 to 1", labels=_BUDGET),
     "rsi_ceiling_share": Metric(
         text="part of a candidate's ceiling that the largest open trial claims, or that a capability has "
-        "reached where it is 0.8 or more",
+        "reached in any report",
         labels=("sweep", "ceiling"),
     ),
     "rsi_improvement_rate": Metric(
@@ -165,7 +165,11 @@ def _shares(running: RunningSweep) -> dict[str, float]:
         for ceiling, amount in CEILINGS.items()
         if (limit := getattr(bounds, ceiling)) is not None
     }
-    return found | {f"max_performance.{near.domain}": near.share for near in running.near}
+    return found | {
+        f"max_performance.{domain}": share(score, bounds.max_performance[domain])
+        for domain, score in running.highest.items()
+        if domain in bounds.max_performance
+    }
 
 
 def _of_lineages(found: Observed) -> Iterator[Sample]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -27,12 +27,14 @@ class RunningSweep:
         leases: that hold budget.
         budgets: its own.
         near: how near it has come to its capability ceilings.
+        highest: by domain with a ceiling, the highest score of its reports.
     """
 
     sweep: Sweep
     leases: Sequence[Lease]
     budgets: Sequence[Budget]
     near: Sequence[Nearness]
+    highest: Mapping[str, float]
 
     @property
     def holders(self) -> frozenset[str]:
@@ -84,4 +86,5 @@ def _running(connection: sa.Connection, name: str) -> RunningSweep:
         leases=leases.open_ones(connection, name),
         budgets=budgets.of_scope(connection, budgets.scopes(name)[1]),
         near=proximity.nearest(connection, name),
+        highest=proximity.highest(connection, name),
     )

@@ -177,7 +177,7 @@ def _budget(budget: Budget, told: History) -> dict[str, Any]:
     }
 
 
-def share(amount: int, ceiling: float) -> float:
+def share(amount: float, ceiling: float) -> float:
     """Part of a ceiling; 1 where that is nothing."""
     return amount / ceiling if ceiling else 1.0
 

@@ -1,6 +1,7 @@
 """The values of a ledger's metrics."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -77,12 +78,31 @@ def test_the_largest_of_what_runs_is_held_against_each_ceiling(ledger, values):
     assert values()["rsi_ceiling_share", "s", "max_params"] == 0.1
 
 
-def test_a_capability_near_its_ceiling_is_told(ledger, values):
+@pytest.mark.parametrize(("score", "part"), [(0.855, 0.9), (0.475, 0.5), (0.0, 0.0)])
+def test_the_highest_that_a_capability_has_reached_is_held_against_its_ceiling(ledger, values, score, part):
+    assert ("rsi_ceiling_share", "s", "max_performance.reasoning") not in values()
     ledger.reserve(request())
-    grant = ledger.activate("s/1", "d1", "w1")
-    usage = grant.used(reports=1, elapsed_ms=1)
-    Governor(ledger).report("s/1", Report(score=0.5, domains={"reasoning": 0.855}, usage=usage))
-    assert values()["rsi_ceiling_share", "s", "max_performance.reasoning"] == 0.9
+    ledger.activate("s/1", "d1", "w1")
+    for told in (score, score / 2):
+        Governor(ledger).report("s/1", Report(score=0.5, domains={"reasoning": told}))
+    assert values()["rsi_ceiling_share", "s", "max_performance.reasoning"] == part
+
+
+@pytest.mark.parametrize(("ceilings", "part"), [({"reasoning": 0.5, "b": 1.0}, 0.8), ({"b": 1.0}, None)])
+def test_a_capability_is_held_against_the_ceiling_in_force(ledger, clock, ceilings, part):
+    ledger.reserve(request())
+    ledger.activate("s/1", "d1", "w1")
+    Governor(ledger).report("s/1", Report(score=0.5, domains={"reasoning": 0.4}))
+    with ledger.reading() as connection:
+        found = observe(connection, now_ms=clock.wall, alive_ms=clock.wall, before=Tally())
+    (running,) = found.overview.sweeps
+    policy = running.sweep.limits
+    policy = policy.model_copy(
+        update={"bounds": policy.bounds.model_copy(update={"max_performance": ceilings})}
+    )
+    running = replace(running, sweep=replace(running.sweep, limits=policy))
+    told = by_place(samples(replace(found, overview=replace(found.overview, sweeps=[running]))))
+    assert told.get(("rsi_ceiling_share", "s", "max_performance.reasoning")) == part
 
 
 def test_leases_are_counted_by_state_and_sweeps_too(ledger, values):

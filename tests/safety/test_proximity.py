@@ -108,3 +108,53 @@ def test_of_several_trials_the_best_counts(report, governor, ledger):
     governor.activate("s/2", "d1", "w1", measured(claim()))
     governor.report("s/2", Report(score=0.5, domains={"reasoning": 0.8}))
     assert [near.score for near in ledger.nearest("s")] == [0.93]
+
+
+# --- the highest of a sweep, near or not
+
+
+def highest(ledger, sweep="s"):
+    (found,) = [running for running in ledger.overview().sweeps if running.sweep.name == sweep]
+    return found.highest
+
+
+def test_the_highest_score_of_a_sweep_is_known_at_any_level_and_is_no_warning(report, governor, ledger):
+    assert highest(ledger) == {}
+    for score, known in ((0.0, 0.0), (0.5, 0.5), (0.3, 0.5), (0.6, 0.6), (0.89, 0.89), (0.895, 0.895)):
+        report(score)
+        assert highest(ledger) == {"reasoning": known}
+    assert warned(ledger) == [90]
+    ledger.open_sweep("t", limits())
+    assert highest(ledger, "t") == {}
+
+
+def test_a_score_below_the_first_level_is_not_near(report, governor, ledger):
+    report(0.5)
+    assert governor.status("s").near == ledger.overview().sweeps[0].near == ()
+
+
+def test_the_highest_is_written_anew_only_where_it_rises_by_over_a_hundredth_of_the_ceiling(report, ledger):
+    for score in (0.5, 0.5094, 0.5):
+        report(score)
+    assert highest(ledger) == {"reasoning": 0.5}
+    report(0.51)
+    assert highest(ledger) == {"reasoning": 0.51}
+
+
+def test_the_highest_of_several_trials_is_known_and_a_restart_forgets_none(report, governor, url, clock):
+    report(0.6)
+    governor.admit(request("s/2"))
+    governor.activate("s/2", "d1", "w1", measured(claim()))
+    again = Ledger(url, clock.clock())
+    Governor(again).report("s/2", Report(score=0.5, domains={"reasoning": 0.4}))
+    assert highest(again) == {"reasoning": 0.6}
+    again.close()
+
+
+def test_a_trial_that_is_called_as_its_sweep_is_warned_of_once_all_the_same(governor, ledger):
+    governor.admit(request("s"))
+    governor.activate("s", "d1", "w1", measured(claim()))
+    for score in (0.5, 0.77, 0.79, 0.81):
+        governor.report("s", Report(score=0.5, domains={"reasoning": score}))
+    assert warned(ledger) == [80]
+    assert highest(ledger) == {"reasoning": 0.81}
