@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rsi_ray.members import Members, choose, chosen_of
-from rsi_ray.stacked import run_epoch_stacked
+from rsi_ray.stacked import Stack
 from rsi_ray.tensor_file import Under
 from rsi_ray.train import Report, Trainer
 
@@ -32,6 +32,7 @@ class MemberTrainer:
         """
         self._trainers, self._members = trainers, members
         self._stacked, self._latency = stacked, latency
+        self._stack: Stack | None = None
         self._chosen = 0
 
     @property
@@ -91,8 +92,10 @@ class MemberTrainer:
         for index, trainer in enumerate(self._trainers):
             trainer.load_state(Under(state, f"{index}."))
         self._chosen = int(state[CHOSEN])
+        self._stack = None
 
     def _reports(self) -> list[Report]:
         if self._stacked:
-            return run_epoch_stacked(self._trainers)
+            self._stack = self._stack or Stack(self._trainers)
+            return self._stack.run_epoch()
         return [trainer.run_epoch() for trainer in self._trainers]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from math import sqrt
 from typing import Any
 
@@ -23,21 +24,6 @@ EPSILON = 1e-8
 
 CLIP_EPSILON = 1e-6
 """That of `clip_grad_norm_`."""
-
-
-def run_epoch_stacked(trainers: Sequence[Trainer]) -> list[Report]:
-    """Train one epoch of all of them as each would by itself, but for rounding, and evaluate each.
-
-    Args:
-        trainers: of models that `can_stack` takes, of one shape, on one device; their trainings differ in
-            learning rate and seed alone, and all have done as many epochs.
-    """
-    stack = _Stack(trainers)
-    total = torch.zeros(len(trainers), device=trainers[0].device)
-    for step, batches in _drawn(trainers):
-        total += stack.step(step, batches)
-    losses = (total / trainers[0].training.steps_per_epoch).tolist()
-    return [trainer.end_epoch(loss) for trainer, loss in zip(trainers, losses, strict=True)]
 
 
 def can_stack(build: Callable[[], nn.Module], samples: Mapping[str, Sample]) -> bool:
@@ -70,12 +56,18 @@ def can_stack(build: Callable[[], nn.Module], samples: Mapping[str, Sample]) -> 
     return all(gradient is not None for gradient in gradients)
 
 
-class _Stack:
-    """Weights and moments of all members, (members, numbers of a model), of which the models have views."""
+class Stack:
+    """Weights and moments of all members, (members, numbers of a model), of which the models have views.
+
+    Args:
+        trainers: of models that `can_stack` takes, of one shape, on one device; their trainings differ in
+            learning rate and seed alone, and all have done as many epochs. Whoever gives one of them another
+            state makes another stack.
+    """
 
     def __init__(self, trainers: Sequence[Trainer]) -> None:
         self._trainers = trainers
-        self._model = trainers[0].model.train()
+        self._model = trainers[0].model
         self._device = trainers[0].device
         # matrices first, since they alone decay
         named = sorted(self._model.named_parameters(), key=lambda one: one[1].ndim < 2)
@@ -88,13 +80,28 @@ class _Stack:
         models = [
             [dict(trainer.model.named_parameters())[name] for name in self._shapes] for trainer in trainers
         ]
-        self._weights = _beside(models)
-        moments = [[_moments(t, p) for p in model] for t, model in zip(trainers, models, strict=True)]
-        self._mean, self._square = (_beside([[pair[i] for pair in one] for one in moments]) for i in (0, 1))
+        # one after the other, so that no more than one of them is there twice
+        self._weights = self._taken(models)
+        self._mean, self._square = (self._taken_moments(models, name) for name in ("exp_avg", "exp_avg_sq"))
+        self._gradients = torch.empty_like(self._weights)
         self._leaves = {name: view.requires_grad_() for name, view in self._views(self._weights)}
-        self._share(models)
+        for name, view in self._views(self._gradients):
+            leaf: Any = self._leaves[name]
+            leaf.register_post_accumulate_grad_hook(partial(_put, view))
 
-    def step(self, step: int, batches: Sequence[Batches]) -> Tensor:
+    def run_epoch(self) -> list[Report]:
+        """Train one epoch of all of them as each would by itself, but for rounding, and evaluate each."""
+        self._model.train()
+        total = torch.zeros(len(self._trainers), device=self._device)
+        for step, batches in _drawn(self._trainers):
+            total += self._step(step, batches)
+        for trainer in self._trainers:
+            for moments in trainer.optimizer.state.values():
+                moments["step"].fill_((trainer.epoch + 1) * trainer.training.steps_per_epoch)
+        losses = (total / self._trainers[0].training.steps_per_epoch).tolist()
+        return [trainer.end_epoch(loss) for trainer, loss in zip(self._trainers, losses, strict=True)]
+
+    def _step(self, step: int, batches: Sequence[Batches]) -> Tensor:
         """Train all members by one step, and return their losses, (members,)."""
         inputs = _side_by_side([{name: one.inputs for name, one in b.items()} for b in batches], self._device)
         targets = _side_by_side(
@@ -102,9 +109,9 @@ class _Stack:
         )
         with Folding():
             losses = vmap(self._loss, randomness="error")(self._leaves, inputs, targets)
-        gradients = torch.autograd.grad(losses.sum(), list(self._leaves.values()))
+        losses.sum().backward()  # type: ignore[no-untyped-call]  # `_put` has them, one by one
         with torch.no_grad():
-            self._update(step, torch.cat([one.flatten(1) for one in gradients], dim=1))
+            self._update(step, self._gradients)
         return losses.detach()
 
     def _loss(
@@ -138,27 +145,34 @@ class _Stack:
         for (name, shape), part in zip(self._shapes.items(), torch.split(flat, sizes, dim=1), strict=True):
             yield name, part.view(len(flat), *shape)
 
-    def _share(self, models: Sequence[Sequence[nn.Parameter]]) -> None:
-        """Give every model and optimizer its part: nothing is there twice, nor to be copied back."""
-        flats = (self._weights, self._mean, self._square)
-        views = [[view for _, view in self._views(flat)] for flat in flats]
-        for index, (trainer, model) in enumerate(zip(self._trainers, models, strict=True)):
-            done = (trainer.epoch + 1) * trainer.training.steps_per_epoch
-            for parameter, weights, mean, square in zip(model, *views, strict=True):
-                parameter.data = weights.detach()[index]
-                trainer.optimizer.state[parameter] = {
-                    "step": torch.tensor(float(done)),
-                    "exp_avg": mean[index],
-                    "exp_avg_sq": square[index],
-                }
+    def _taken(self, models: Sequence[Sequence[nn.Parameter]]) -> Tensor:
+        """The weights of all in one tensor, of which every model has its part from now on."""
+        flat = _beside(models)
+        for (_, view), *parameters in zip(self._views(flat), *models, strict=True):
+            for parameter, part in zip(parameters, view, strict=True):
+                parameter.data = part
+        return flat
+
+    def _taken_moments(self, models: Sequence[Sequence[nn.Parameter]], name: str) -> Tensor:
+        """The same of one of the optimizer's two; zeros before the first step."""
+        pairs = zip(self._trainers, models, strict=True)
+        states = [[trainer.optimizer.state[one] for one in model] for trainer, model in pairs]
+        if name in states[0][0]:
+            flat = _beside([[state[name] for state in one] for one in states])
+        else:
+            flat = torch.zeros_like(self._weights)
+        for (_, view), *several in zip(self._views(flat), *states, strict=True):
+            for state, part in zip(several, view, strict=True):
+                state.setdefault("step", torch.zeros((), device=self._device))
+                state[name] = part
+        return flat
 
 
-def _moments(trainer: Trainer, parameter: nn.Parameter) -> tuple[Tensor, Tensor]:
-    """The optimizer's two, zeros before the first step."""
-    state = trainer.optimizer.state[parameter]
-    if not state:
-        return torch.zeros_like(parameter), torch.zeros_like(parameter)
-    return state["exp_avg"], state["exp_avg_sq"]
+def _put(place: Tensor, leaf: Tensor) -> None:
+    """Move a gradient to its place, as soon as it is there."""
+    if leaf.grad is not None:
+        place.copy_(leaf.grad)
+        leaf.grad = None
 
 
 def _beside(members: Sequence[Sequence[Tensor]]) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -69,6 +71,10 @@ def test_a_stack_holds_no_more_than_was_claimed_for_all_members(case: str) -> No
     # weights, gradients and two moments; the inputs are those of the data
     held = activations + 16 * claim.members * claim.params
     assert held <= 1.05 * claim.memory_bytes
+
+
+def test_a_process_that_trains_a_stack_grows_by_no_more_than_was_claimed() -> None:
+    subprocess.run([sys.executable, "-m", "tests.rsi_ray.growth", "stack"], check=True, timeout=240)
 
 
 def test_members_differ_by_their_learning_rate_and_by_their_seed() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, load_file, save_file
+from safetensors.torch import load_file, save_file
 
 from rsi_ray.tensor_file import DTYPES, Under, reading_tensors, write_tensors
 from safety import ArtifactError
@@ -90,48 +90,5 @@ def test_a_part_of_the_names_is_found_without_the_prefix() -> None:
     assert (found["x"] is TENSORS["scalar"], len(found), "b.x" in found) == (True, 2, False)
 
 
-GROWTH = """
-import sys, threading, time
-from pathlib import Path
-import torch
-from rsi_ray.placement import Resources
-from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
-from rsi_ray.training import Training
-from rsi_ray.training_job import TrainingJob
-from safety.resources import is_over, resident_bytes
-from search_spaces import MLPSpace
-
-torch.set_num_threads(1)
-task = breast_cancer_task(BreastCancerOptions(holdout_size=32))
-space = MLPSpace(heads=task.heads, batch_size=8, depth=(2, 2), widths=(6144,), dropouts=(0.0,))
-training = Training(epochs=2, steps_per_epoch=2, batch_size=8)
-job = TrainingJob(space=space, load_task=lambda: task, training=training, seed=3, trial_seconds=60)
-config = {"activation": "relu", "norm": "none", "residual": False}
-small = MLPSpace(heads=task.heads, batch_size=8, depth=(2, 2), widths=(16,), dropouts=(0.0,))
-TrainingJob(space=small, load_task=lambda: task, training=training, seed=3, trial_seconds=60).begin(
-    config).next_report()
-claim, before, peak, over = job.price(config), resident_bytes(), 0, threading.Event()
-
-def look():
-    global peak
-    while not over.wait(0.002):
-        peak = max(peak, resident_bytes() - before)
-
-threading.Thread(target=look).start()
-run, path = job.begin(config), Path(sys.argv[1])
-run.next_report()
-run.save(path)
-run.next_report()
-run.restore(path)
-run.next_report()
-run.export(path)
-over.set()
-assert peak > 16 * claim.params, "nothing was seen"
-assert claim.params > 30e6
-print(peak, claim.memory_bytes)
-assert not is_over(claim, peak), f"{peak:,} of {claim.memory_bytes:,}"
-"""
-
-
-def test_to_keep_and_to_restore_a_state_takes_no_more_than_was_claimed(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-c", GROWTH, str(tmp_path / "state")], check=True, timeout=240)
+def test_to_keep_and_to_restore_a_state_takes_no_more_than_was_claimed() -> None:
+    subprocess.run([sys.executable, "-m", "tests.rsi_ray.growth", "state"], check=True, timeout=240)
