@@ -15,6 +15,7 @@ from rsi_ray.crew import Assignment
 from rsi_ray.crew_line import Orders
 from rsi_ray.cuda_memory import CudaMemory, begin_cuda
 from rsi_ray.device_metrics import ToldMemory
+from rsi_ray.gpu_check import require_gpu
 from rsi_ray.printable import one_line
 from rsi_ray.training_group import TrainingGroup
 from rsi_ray.training_run import TrainingRun
@@ -39,6 +40,7 @@ def work(assignment: Assignment, rank: int) -> None:
         orders.answer(rank=rank, pid=os.getpid())
         # data and CUDA are loaded before the lease is joined: under it they would count as the candidate's
         assignment.job.digest()
+        require_gpu(assignment.placement.gpus)
         begin_cuda(assignment.job.device)
         orders.answer()
         run = _begun(assignment, orders, keeper, rank)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from rsi_ray.cuda_memory import begin_cuda, hold_to
+from rsi_ray.gpu_check import require_gpu
 from rsi_ray.heritage import Parent
 from rsi_ray.hyperparameters import TrainingChoices, space_for
 from rsi_ray.member_trainer import MemberTrainer
@@ -135,9 +136,13 @@ class TrainingJob:
 
         Data, and CUDA on a GPU, are loaded before a lease begins: under it they would count as the
         candidate's memory.
+
+        Raises:
+            TrainingError: there is a GPU that torch can't use.
         """
         self.digest()
         if self.resources.workers == 1 or self.placement(config).workers == 1:
+            require_gpu(self.resources.gpus)
             begin_cuda(self.device)  # what several workers train is on their GPUs
         found = measure_space(self.space, self.candidate(config).spec)
         return Measured(params=found.params, forward_flops=found.forward_flops)

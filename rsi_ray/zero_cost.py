@@ -19,7 +19,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rsi_ray.scoring import loss_of
 from rsi_ray.tasks.task import Batch
-from rsi_ray.train import build
 from rsi_ray.training_job import TrainingJob
 from safety import Claim
 
@@ -190,8 +189,7 @@ def screen(
 def _measured(
     job: TrainingJob, config: Mapping[str, Any], batches: Batches, seed: int, proxies: Sequence[str]
 ) -> Values:
-    model = build(job.space, job.candidate(config).spec, seed=seed, device=job.device)
-    return measured(model, batches, loss_of, proxies)
+    return measured(job.model(config, seed), batches, loss_of, proxies)
 
 
 def measured(

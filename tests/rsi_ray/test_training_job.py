@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
+from rsi_ray.errors import TrainingError
 from rsi_ray.heritage import Parent
 from rsi_ray.hyperparameters import TrainingChoices
 from rsi_ray.placement import Resources
@@ -259,3 +260,11 @@ def test_each_workers_gpu_has_copies_and_hold_out_whole_and_its_time_is_claimed(
 def test_a_configuration_whose_batch_is_smaller_than_its_workers_has_no_price():
     with pytest.raises(ValueError, match="workers: 9, expected at most the 8 samples"):
         spread(9).price(CONFIG)
+
+
+def test_a_gpu_that_torch_can_not_use_is_no_candidates(monkeypatch):
+    monkeypatch.setattr("rsi_ray.gpu_check.has_driver", lambda drivers: True)
+    monkeypatch.setattr("rsi_ray.gpu_check.hidden_by", lambda: "")
+    job(resources=Resources(workers=2, gpus=1.0), training=replace(TRAINING, batch_size=8)).measure(CONFIG)
+    with pytest.raises(TrainingError, match="torch can't use one"):
+        job(resources=Resources(gpus=1.0)).measure(CONFIG)
