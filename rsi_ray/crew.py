@@ -147,9 +147,8 @@ class Crew:
     def _send(self, order: str, path: Path) -> None:
         path.open("rb").close()  # a file that can't be read is no worker's fault
         self._tell(order)
-        for rank, line in self._lines.items():
-            with _losing(rank):
-                line.send_file(path)
+        with _losing(0):
+            self._lines[0].send_file(path)  # the others hear of it from the first one
         self._answers()
 
     def end(self) -> None:

@@ -103,15 +103,18 @@ def _send(write: Callable[[BinaryIO | None], None], orders: Orders, rank: int) -
     return {}
 
 
-def _restore(run: TrainingRun, orders: Orders, _rank: int) -> dict[str, Any]:
-    return _receive(run.restore, orders)
+def _restore(run: TrainingRun, orders: Orders, rank: int) -> dict[str, Any]:
+    return _receive(run.restore, orders, rank)
 
 
-def _give(run: TrainingRun, orders: Orders, _rank: int) -> dict[str, Any]:
-    return _receive(run.give, orders)
+def _give(run: TrainingRun, orders: Orders, rank: int) -> dict[str, Any]:
+    return _receive(run.give, orders, rank)
 
 
-def _receive(read: Callable[[Path], None], orders: Orders) -> dict[str, Any]:
+def _receive(read: Callable[[Path | None], None], orders: Orders, rank: int) -> dict[str, Any]:
+    if rank:
+        read(None)
+        return {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "file"
         orders.receive_file(path)

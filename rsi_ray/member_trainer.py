@@ -68,6 +68,10 @@ class MemberTrainer:
         """All of a tensor, which one process alone has."""
         return tensor
 
+    def heard(self, read: Mapping[str, Tensor] | None) -> Mapping[str, Tensor]:
+        """Tensors that were read: one process alone has them all."""
+        return read or {}
+
     def state(self) -> dict[str, Tensor]:
         """Return the tensors themselves that change while training, of every member, by name."""
         states = {

@@ -173,6 +173,10 @@ class Trainer:
         """All of a tensor of `weights` or `state`, of which this process may have a part."""
         return self._group.whole(tensor)
 
+    def heard(self, read: Mapping[str, Tensor] | None) -> Mapping[str, Tensor]:
+        """Tensors that the first of the processes reads, in each of them."""
+        return self._group.heard(read, self.device)
+
     def sealed_scores(self) -> dict[str, Scored]:
         """Score every domain on the sealed part of the task.
 

@@ -87,6 +87,13 @@ class TrainingGroup:
         """The tensor itself; of one that is shared out all of it, on the CPU."""
         return _spreading().whole(tensor) if self.sharded else tensor
 
+    def heard(self, read: Mapping[str, Tensor] | None, device: torch.device) -> Mapping[str, Tensor]:
+        """What the first process reads, in every one; None in the others."""
+        if self.workers > 1:
+            heard: Mapping[str, Tensor] = _exchanging().HeardTensors(read, device)
+            return heard
+        return read or {}
+
     def part(self, whole: Tensor, own: Tensor) -> Tensor:
         """What this process puts of a tensor into its own part of it; scalars aren't shared out."""
         return _spreading().part(whole, own) if self.sharded and whole.ndim else whole
@@ -104,6 +111,10 @@ def _start(rows: int, size: int, rank: int) -> int:
 def _spreading() -> Any:
     """DDP and FSDP2, which take a second to load: one process alone never needs them."""
     return importlib.import_module("rsi_ray.spreading")
+
+
+def _exchanging() -> Any:
+    return importlib.import_module("rsi_ray.heard_tensors")
 
 
 ALONE = TrainingGroup()

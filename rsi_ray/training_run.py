@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from torch import Tensor
 
 from rsi_ray.member_trainer import MemberTrainer
 from rsi_ray.scoring import Scored
@@ -41,24 +45,29 @@ class TrainingRun:
         """The same; None where this process only has a part of it, and another one writes."""
         write_tensors(self._trainer.state(), file, whole=self._trainer.whole)
 
-    def restore(self, path: Path) -> None:
-        """Continue from `save`.
+    def restore(self, path: Path | None) -> None:
+        """Continue from `save`; None where this process hears of it from the first one, which reads.
 
         Raises:
             ArtifactError: it is a link.
             SafetensorError: it is no safetensors file, such as a pickle, which is never loaded.
         """
-        with reading_tensors(path) as state:
+        with self._reading(path) as state:
             self._trainer.load_state(state)
 
-    def give(self, path: Path) -> None:
-        """Take weights alone, as `export` writes them.
+    def give(self, path: Path | None) -> None:
+        """Take weights alone, as `export` writes them; None as for `restore`.
 
         Raises:
             ArtifactError, SafetensorError, ValueError: it isn't such a file.
         """
-        with reading_tensors(path) as weights:
+        with self._reading(path) as weights:
             self._single.put(weights)
+
+    @contextmanager
+    def _reading(self, path: Path | None) -> Iterator[Mapping[str, Tensor]]:
+        with reading_tensors(path) if path else nullcontext() as read:
+            yield self._trainer.heard(read)
 
     def sealed_scores(self) -> dict[str, Scored]:
         """Score every domain on the sealed part; see `Trainer.sealed_scores`."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from rsi_ray.crew import Assignment, Crew
 from rsi_ray.errors import TrainingError, WorkerLost
@@ -94,6 +94,21 @@ def test_two_workers_report_and_export_what_one_does_and_go_on_from_what_they_sa
         torch.testing.assert_close(ours[name], tensor, rtol=1e-3, atol=1e-5)
     run.restore(tmp_path / "state")  # one process goes on from it as well
     are_alike(run.next_report(), expected[1])
+
+
+@pytest.mark.parametrize("content", [b"none", None])
+def test_a_state_that_is_none_or_another_candidates_fails_them_all(start, processes, tmp_path, content):
+    crew, path = start(), tmp_path / "state"
+    crew.next_report()
+    if content is None:
+        save_file({"epoch": torch.tensor(1)}, path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(TrainingError, match=r"worker [01]: (SafetensorError|ValueError)") as failed:
+        crew.restore(path)
+    assert not isinstance(failed.value, WorkerLost)
+    crew.end()
+    assert processes.ended_within(30)
 
 
 def test_nothing_is_computed_until_the_next_report_is_asked_for(start, tmp_path):
