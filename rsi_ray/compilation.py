@@ -61,9 +61,7 @@ def lacking(device: str) -> str:
     Args:
         device: kind of it. Kernels of a GPU are started by functions in C, those of a CPU are C++.
     """
-    variable, names, language = (
-        ("CC", ("gcc", "clang"), "c") if device == "cuda" else ("CXX", ("g++",), "c++")
-    )
+    variable, names, language = COMPILERS.get(device, COMPILERS["cpu"])
     packages = f"install {names[0]}, libc6-dev and python3-dev (Debian's names) on every node that trains"
     compiler = os.environ.get(variable) or next(filter(None, map(shutil.which, names)), "")
     if not compiler:
