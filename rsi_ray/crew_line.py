@@ -201,6 +201,15 @@ class Orders:
             while chunk := self._heard.get()[1]:
                 file.write(chunk)
 
+    def wait_to_be_left(self, seconds: float) -> None:
+        """Wait for the order to end, or at most so long; where the line ends before it, `lost` is called."""
+        until = self._clock() + seconds
+        with suppress(queue.Empty):
+            while True:
+                kind, rest = self._heard.get(timeout=max(0.0, until - self._clock()))
+                if kind == _MESSAGE and json.loads(rest)["order"] == "end":
+                    return
+
     def end(self) -> None:
         """Hang up, as ordered."""
         self._ended = True

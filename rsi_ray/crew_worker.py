@@ -23,6 +23,9 @@ from safety import KernelTimer, LeaseKeeper
 from safety.resources import resident_bytes
 from safety.trainable import keeper_of_this_process
 
+# after which a worker that failed fails, whoever has heard of it: more than the trial's process takes to look
+LEFT_SECONDS = 30.0
+
 
 def work(assignment: Assignment, rank: int) -> None:
     """Train as one of several, until the trial's process sends this one away.
@@ -78,6 +81,9 @@ def _telling(orders: Orders) -> Iterator[None]:
         yield
     except Exception as error:
         orders.answer(error=f"{type(error).__name__}: {one_line(error)}")
+        # Ray Train kills the others once one has failed: the trial's process is to see first who it was
+        orders.wait_to_be_left(LEFT_SECONDS)
+        orders.end()
         raise
 
 

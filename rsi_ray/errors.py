@@ -8,6 +8,7 @@ UsageError              it can't be done as it is asked for; the message is one 
 └── SweepError          a sweep can't run as it is asked for
 
 TrainingError           one of the processes that train a candidate failed
+├── GpuError            its node has a GPU that torch can't use
 └── WorkerLost          it died, or can't be reached
 """
 
@@ -34,6 +35,10 @@ class RunError(UsageError):
 
 class TrainingError(RuntimeError):
     """One of the processes that train a candidate failed."""
+
+
+class GpuError(TrainingError):
+    """A node has a GPU that torch can't use: no fault of a candidate's."""
 
 
 class WorkerLost(TrainingError):

@@ -11,7 +11,7 @@ import ray
 
 from rsi_ray.crew import Assignment, ray_train
 from rsi_ray.crew_evaluation import leading_under, measurements_together
-from rsi_ray.errors import EvaluationError, TrainingError, WorkerLost
+from rsi_ray.errors import EvaluationError, GpuError, SweepError, TrainingError, WorkerLost
 from rsi_ray.evaluation import Subject, evaluation_claim, evidence_of, measurements
 from rsi_ray.evidence import Discrepancy, Evidence, Measurement, discrepancies
 from rsi_ray.fresh_process import in_fresh_process
@@ -114,6 +114,7 @@ def evaluate_in_fresh_process(
         SafetyError: the limits or the budgets don't admit it, or its lease was lost.
         ArtifactError: the weights aren't what they are said to be.
         EvaluationError: there are no numbers, or its process died.
+        SweepError: its node has a GPU that torch can't use.
     """
     placement = job.placement(subject.config)
     if placement.workers > 1:
@@ -129,6 +130,8 @@ def _evaluate_alone(
 ) -> Evaluation:
     try:
         return evaluate_under_lease(authority, keeper_of(authority), *arguments, sweep=sweep)
+    except GpuError as error:  # another candidate would fare no better there
+        raise SweepError(f"sweep {sweep}: the evaluator: {error}") from None
     except TrainingError as error:
         raise EvaluationError(f"sweep {sweep}: the evaluator: {error}") from None
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from rsi_ray.cuda_memory import begin_cuda
-from rsi_ray.errors import TrainingError
+from rsi_ray.errors import GpuError
 from rsi_ray.placement import Gpus
 from rsi_ray.printable import one_line
 
@@ -38,7 +38,7 @@ def require_gpu(gpus: Gpus, drivers: Sequence[Path] = DRIVERS) -> None:
         drivers: files that tell of a driver.
 
     Raises:
-        TrainingError: there is a driver, and torch can't use a GPU.
+        GpuError: there is a driver, and torch can't use a GPU.
     """
     if not gpus or torch.cuda.is_available():
         return
@@ -47,7 +47,7 @@ def require_gpu(gpus: Gpus, drivers: Sequence[Path] = DRIVERS) -> None:
     elif hidden := hidden_by():
         _warn(f"{hidden} shows this process none")
     else:
-        raise TrainingError(f"GPU: {gpus} asked for, and torch can't use one: {fault_of_gpu()}; {TO_DO}")
+        raise GpuError(f"GPU: {gpus} asked for, and torch can't use one: {fault_of_gpu()}; {TO_DO}")
 
 
 @cache  # once in a process

@@ -41,13 +41,21 @@ def torch_on(nodes: Sequence[str]) -> dict[str, Torch]:
     probes = {node: _probe(node) for node in nodes}
     there = {probe.is_there.remote(): node for node, probe in probes.items()}
     try:
-        begun, _ = ray.wait(list(there), num_returns=len(there), timeout=FREE_SECONDS) if there else ([], [])
+        begun = _ready(list(there), FREE_SECONDS)
         asked = {there[one]: probes[there[one]].torch.remote() for one in begun}
+        ray.wait(
+            list(asked.values()), num_returns=max(1, len(asked)), timeout=TORCH_SECONDS
+        ) if asked else None
         return {node: _answer(answer) for node, answer in asked.items()}
     finally:
         for probe in probes.values():
             with suppress(RayError):
                 ray.kill(probe)
+
+
+def _ready(asked: list[Any], seconds: float) -> list[Any]:
+    """Those that are answered, as soon as all are, or after so long."""
+    return ray.wait(asked, num_returns=len(asked), timeout=seconds)[0] if asked else []
 
 
 def _probe(node: str) -> Any:
@@ -57,7 +65,7 @@ def _probe(node: str) -> Any:
 
 def _answer(asked: Any) -> Torch:
     try:
-        found: Torch = ray.get(asked, timeout=TORCH_SECONDS)
+        found: Torch = ray.get(asked, timeout=1)
     except GetTimeoutError:
         return Torch(fault=f"no answer within {TORCH_SECONDS:g} s")
     except RayActorError:  # Ray tells at length what may have ended it; here it may have been CUDA

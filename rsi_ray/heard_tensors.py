@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from rsi_ray.tensor_file import ByName
 
-class HeardTensors(Mapping[str, Tensor]):
+
+class HeardTensors(ByName):
     """The same in every process of torch's default group; all ask for the same ones in the same order.
 
     Args:
@@ -20,9 +22,9 @@ class HeardTensors(Mapping[str, Tensor]):
 
     def __init__(self, read: Mapping[str, Tensor] | None, device: torch.device) -> None:
         self._read, self._device = read, device
-        self._names: list[str] = self._said([*read] if read is not None else None)
+        super().__init__(self._said([*read] if read is not None else None))
 
-    def __getitem__(self, name: str) -> Tensor:
+    def _had(self, name: str) -> Tensor:
         own = self._read[name].to(self._device) if self._read is not None else None
         shape, dtype = self._said((own.shape, own.dtype) if own is not None else None)
         tensor = torch.empty(shape, dtype=dtype, device=self._device) if own is None else own.contiguous()
@@ -30,12 +32,6 @@ class HeardTensors(Mapping[str, Tensor]):
             # as bytes: not every backend knows every type
             dist.broadcast(tensor.view(-1).view(torch.uint8), 0)
         return tensor
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
 
     def _said(self, what: Any) -> Any:
         """What the first process says; the others say None."""

@@ -93,10 +93,12 @@ class MemberTrainer:
                 f"the saved state has {len(found)} members, expected {len(self._trainers)}: it belongs to "
                 f"another training"
             )
+        self._stack = None
+        for trainer in self._trainers:  # the stack's moments go with the last who has a part of them
+            trainer.optimizer.state.clear()
         for index, trainer in enumerate(self._trainers):
             trainer.load_state(Under(state, f"{index}."))
         self._chosen = int(state[CHOSEN])
-        self._stack = None
 
     def _reports(self) -> list[Report]:
         if self._stacked:

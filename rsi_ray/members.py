@@ -104,6 +104,26 @@ _WORTH = {
 }
 
 
+STACKED_BYTES = 8
+"""Of each parameter of a stack: a gradient before it is at its place, and a copy where it comes transposed.
+
+That is of one tensor at a time, but one may be nearly all of a model."""
+
+
+def may_stack(members: Members, *, params: int, step_flops: int, device: str) -> bool:
+    """Whether members are trained as one batch, if their model can be: as told, or else where it is faster.
+
+    Args:
+        members: several; one alone is never stacked.
+        params, step_flops, device: see `should_stack`.
+    """
+    if members.count == 1:
+        return False
+    if members.stacked is not None:
+        return members.stacked
+    return should_stack(members.count, params=params, step_flops=step_flops, device=device)
+
+
 def should_stack(count: int, *, params: int, step_flops: int, device: str) -> bool:
     """Whether so many members are expected to train faster as one batch than one after the other.
 

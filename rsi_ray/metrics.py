@@ -11,12 +11,12 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from rsi_ray.records import best, record_of
-from rsi_ray.spec_text import spec_text
+from rsi_ray.spec_text import MOST_CHARACTERS, spec_text
 from safety.metrics import Metric, Sample
 from safety.rules import is_finite_number
 
-# trials in training that have a curve of their own, and characters of their spec
-MOST_TRAINING, MOST_CHARACTERS = 100, 120
+# trials in training that have a curve of their own
+MOST_TRAINING = 100
 _RUN = ("sweep", "run")
 # beside those of the ledger; the run is a generation's, where a loop has several under one sweep
 METRICS = {

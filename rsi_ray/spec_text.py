@@ -7,6 +7,8 @@ from typing import Any
 
 from rsi_ray.hyperparameters import PREFIX
 
+# of a spec, where it names something
+MOST_CHARACTERS = 120
 STEMS = {"learning_rate": "lr", "weight_decay": "wd"}
 
 

@@ -52,11 +52,11 @@ def _is_by_itself(block: nn.Module, model: nn.Module) -> bool:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor that is shared out, on the CPU; every process waits for the others."""
+    """All of a tensor that is shared out; every process waits for the others."""
     if not isinstance(tensor, DTensor):
         return tensor
     full: Tensor = tensor.full_tensor()
-    return full.detach().cpu()
+    return full.detach()
 
 
 def part(tensor: Tensor, own: Tensor) -> Tensor:

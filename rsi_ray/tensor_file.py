@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -29,6 +29,13 @@ DTYPES = {
     torch.int8: "I8",
     torch.uint8: "U8",
     torch.bool: "BOOL",
+    torch.uint16: "U16",
+    torch.uint32: "U32",
+    torch.uint64: "U64",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e4m3fnuz: "F8_E4M3FNUZ",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.float8_e5m2fnuz: "F8_E5M2FNUZ",
 }
 """As the format calls them."""
 
@@ -37,7 +44,7 @@ def write_tensors(
     tensors: Mapping[str, Tensor],
     file: BinaryIO | None,
     *,
-    whole: Whole = torch.Tensor.contiguous,
+    whole: Whole = torch.Tensor.detach,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write a file as `safetensors.torch.save_file` does, but hold no copy of more than one tensor.
@@ -62,7 +69,7 @@ def write_tensors(
     for name in names:
         found = whole(tensors[name])
         if file:
-            file.write(found.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            file.write(found.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> dict[str, Any]:
@@ -92,33 +99,46 @@ def reading_tensors(path: Path) -> Iterator[Mapping[str, Tensor]]:
         yield _Tensors(opened)
 
 
-class _Tensors(Mapping[str, Tensor]):
-    def __init__(self, opened: Any) -> None:
-        self._opened, self._names = opened, [*opened.keys()]
+class ByName(Mapping[str, Tensor]):
+    """Tensors of which the names are known, and each is had when it is asked for."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = dict.fromkeys(names)
 
     def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._had(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def _had(self, name: str) -> Tensor:
+        raise NotImplementedError
+
+
+class _Tensors(ByName):
+    def __init__(self, opened: Any) -> None:
+        super().__init__(opened.keys())
+        self._opened = opened
+
+    def _had(self, name: str) -> Tensor:
         tensor: Tensor = self._opened.get_tensor(name)
         return tensor
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
 
-    def __len__(self) -> int:
-        return len(self._names)
-
-
-class Under(Mapping[str, Tensor]):
-    """The tensors whose name starts with a prefix, without it; none is read before it is asked for."""
+class Under(ByName):
+    """The tensors whose name starts with a prefix, without it."""
 
     def __init__(self, tensors: Mapping[str, Tensor], prefix: str) -> None:
+        super().__init__(name.removeprefix(prefix) for name in tensors if name.startswith(prefix))
         self._tensors, self._prefix = tensors, prefix
-        self._names = [name.removeprefix(prefix) for name in tensors if name.startswith(prefix)]
 
-    def __getitem__(self, name: str) -> Tensor:
+    def _had(self, name: str) -> Tensor:
         return self._tensors[self._prefix + name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)

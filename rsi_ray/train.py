@@ -212,7 +212,7 @@ class Trainer:
         """
         if "epoch" not in state:
             raise ValueError("the saved state has no epoch: it belongs to another architecture")
-        self.optimizer.zero_grad()  # each tensor comes beside what is there
+        self.optimizer.zero_grad()  # makes room for the tensor that is read
         try:
             put_weights(self.model, Under(state, "model."), self._group.part)
         except ValueError as error:

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from rsi_ray.device_data import Samples
+from rsi_ray.heard_tensors import HeardTensors
 from rsi_ray.tasks.task import Batch
 
 
@@ -84,14 +85,13 @@ class TrainingGroup:
         return whole
 
     def whole(self, tensor: Tensor) -> Tensor:
-        """The tensor itself; of one that is shared out all of it, on the CPU."""
+        """The tensor itself; of one that is shared out all of it."""
         return _spreading().whole(tensor) if self.sharded else tensor
 
     def heard(self, read: Mapping[str, Tensor] | None, device: torch.device) -> Mapping[str, Tensor]:
         """What the first process reads, in every one; None in the others."""
         if self.workers > 1:
-            heard: Mapping[str, Tensor] = _exchanging().HeardTensors(read, device)
-            return heard
+            return HeardTensors(read, device)
         return read or {}
 
     def part(self, whole: Tensor, own: Tensor) -> Tensor:
@@ -111,10 +111,6 @@ def _start(rows: int, size: int, rank: int) -> int:
 def _spreading() -> Any:
     """DDP and FSDP2, which take a second to load: one process alone never needs them."""
     return importlib.import_module("rsi_ray.spreading")
-
-
-def _exchanging() -> Any:
-    return importlib.import_module("rsi_ray.heard_tensors")
 
 
 ALONE = TrainingGroup()

@@ -16,7 +16,7 @@ from rsi_ray.gpu_check import require_gpu
 from rsi_ray.heritage import Parent
 from rsi_ray.hyperparameters import TrainingChoices, space_for
 from rsi_ray.member_trainer import MemberTrainer
-from rsi_ray.members import Members, member_seed, should_stack
+from rsi_ray.members import STACKED_BYTES, Members, may_stack, member_seed
 from rsi_ray.placement import Placement, Resources
 from rsi_ray.resident import kept_bytes
 from rsi_ray.stacked import can_stack
@@ -121,13 +121,20 @@ class TrainingJob:
         whole, memory = 0, cost.memory_bytes
         if self.resources.gpus:  # autocast's copies and the hold-out are on every GPU
             memory, whole = self._gpu_bytes(candidate, cost), BYTES_OF_A_COPY * cost.params + self._kept_bytes
-        memory *= self._times(candidate.training.members)
+        memory = self._of_all(candidate, cost, memory)
         placement = self.resources.placement(memory, params=cost.params, rows=rows, whole=whole)
         return placement, placement.worker_bytes(memory, params=cost.params, rows=rows, whole=whole)
 
     def on_gpus_of(self, gpu_memory: int) -> TrainingJob:
         """The same where the smallest GPU has so many bytes; a task that is loaded isn't loaded again."""
-        job = replace(self, resources=replace(self.resources, gpu_memory=gpu_memory))
+        return self._with(gpu_memory=gpu_memory)
+
+    def by_one(self) -> TrainingJob:
+        """The same where one process has all of a candidate, on a GPU if it is to be trained on one."""
+        return self._with(workers=1, gpus=1.0 if self.resources.gpus else 0.0)
+
+    def _with(self, **resources: Any) -> TrainingJob:
+        job = replace(self, resources=replace(self.resources, **resources))
         vars(job).update({name: value for name, value in vars(self).items() if name == "task"})
         return job
 
@@ -138,7 +145,7 @@ class TrainingJob:
         candidate's memory.
 
         Raises:
-            TrainingError: there is a GPU that torch can't use.
+            GpuError: there is a GPU that torch can't use.
         """
         self.digest()
         if self.resources.workers == 1 or self.placement(config).workers == 1:
@@ -207,13 +214,14 @@ class TrainingJob:
         hold_to(self._placed(candidate, self._cost(candidate))[1], self.device)
 
     def _is_stacked(self, candidate: Candidate) -> bool:
-        members, cost = candidate.training.members, self._cost(candidate)
-        stacked = members.stacked
-        if stacked is None:
-            stacked = should_stack(
-                members.count, params=cost.params, step_flops=cost.train_step_flops, device=self.device.type
-            )
-        return stacked and can_stack(partial(self.space.build, candidate.spec), self.space.samples())
+        return self._may_be_stacked(candidate, self._cost(candidate)) and can_stack(
+            partial(self.space.build, candidate.spec), self.space.samples()
+        )
+
+    def _may_be_stacked(self, candidate: Candidate, cost: Cost) -> bool:
+        device = "cuda" if self.resources.gpus else "cpu"  # a driver may see none of its trials' GPUs
+        members, flops = candidate.training.members, cost.train_step_flops
+        return may_stack(members, params=cost.params, step_flops=flops, device=device)
 
     @property
     def device(self) -> torch.device:
@@ -255,11 +263,14 @@ class TrainingJob:
         candidate, _ = spec_from(self, config)
         return candidate
 
-    def _times(self, members: Members) -> int:
+    def _of_all(self, candidate: Candidate, cost: Cost, memory: int) -> int:
         """Memory of all members, which hold theirs at a time even where they are trained one by one."""
-        may_stack = members.count > 1 and members.stacked is not False
+        count = candidate.training.members.count
+        if not self._may_be_stacked(candidate, cost):
+            return memory * count
         # operators of a stack may keep what fused ones needn't; in our spaces they don't
-        return members.count * (2 if may_stack and not isinstance(self.space, OURS) else 1)
+        each = memory * (1 if isinstance(self.space, OURS) else 2)
+        return count * (each + STACKED_BYTES * cost.params)
 
     def _priced_space(self, candidate: Candidate) -> SearchSpace[Any]:
         # a space of the user's own without a batch size prices the one that everything is trained with

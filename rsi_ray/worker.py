@@ -18,7 +18,7 @@ from rsi_ray.cuda_memory import told as told_out_of_memory
 from rsi_ray.device_metrics import ToldMemory
 from rsi_ray.errors import ArtifactStoreError, WorkerLost
 from rsi_ray.job import Job, Run
-from rsi_ray.spec_text import spec_text
+from rsi_ray.spec_text import MOST_CHARACTERS, spec_text
 from rsi_ray.states import States
 from rsi_ray.stored_weights import export_weights
 from rsi_ray.training_job import TrainingJob
@@ -37,8 +37,6 @@ from safety.trainable import is_own_process, keeper_of_this_process
 log = logging.getLogger(__name__)
 
 STATE_FILE = "state.safetensors"
-# of a spec, in what a worker calls itself
-MOST_CHARACTERS = 120
 
 
 class Candidate(Trainable):

@@ -17,14 +17,19 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from rsi_ray.cuda_memory import hold_to
 from rsi_ray.scoring import loss_of
 from rsi_ray.tasks.task import Batch
+from rsi_ray.train import build
 from rsi_ray.training_job import TrainingJob
 from safety import Claim
 
 Batches = Mapping[str, Batch]
 Loss = Callable[[nn.Module, Batches, torch.device], Tensor]
 Values = Mapping[str, float]
+
+DOUBLES_BYTES = 4
+"""Of each parameter, by which `synflow` goes beyond a training: weight and gradient in float64."""
 
 NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, _BatchNorm)
 # operators that let pass what is positive, by their names in torch
@@ -54,7 +59,8 @@ def synflow(model: nn.Module, batches: Batches, loss: Loss) -> float:
     with _linear(flowing):
         outputs = flowing({name: _ones(batch, device) for name, batch in batches.items()})
         torch.stack([output.sum() for output in outputs.values()]).sum().backward()  # type: ignore[no-untyped-call]
-    flows = [(p.detach() * p.grad).abs().sum() for p in flowing.parameters() if p.grad is not None]
+    with torch.no_grad():  # in place: a copy may have no room
+        flows = [p.mul_(p.grad).abs_().sum() for p in flowing.parameters() if p.grad is not None]
     return _log(float(torch.stack(flows).sum()))
 
 
@@ -133,7 +139,7 @@ def screening_claim(
     Raises:
         ValueError: there are no candidates.
     """
-    claims = [job.price(config) for config in configs]
+    claims = [job.by_one().price(config) for config in configs]
     if not claims:
         raise ValueError("configs: none, expected one candidate or more to screen")
     size = job.training.batch_size
@@ -141,7 +147,7 @@ def screening_claim(
         claims[0],
         params=max(claim.params for claim in claims),
         forward_flops=max(claim.forward_flops for claim in claims),
-        memory_bytes=max(claim.memory_bytes for claim in claims),
+        memory_bytes=max(claim.memory_bytes + DOUBLES_BYTES * claim.params for claim in claims),
         train_flops=sum(proxies_flops(proxies, claim.forward_flops, size) for claim in claims),
         reports=1,
     )
@@ -181,15 +187,14 @@ def screen(
         seed: of weights and batch.
         proxies: by name.
     """
+    hold_to(screening_claim(job, configs, proxies).memory_bytes, job.device)
     batches = job.task.batch(np.random.default_rng(seed), job.training.batch_size)
-    values = [_measured(job, config, batches, seed, proxies) for config in configs]
-    return by_rank(values)[:best]
 
+    def values(config: Mapping[str, Any]) -> Values:  # one model after the other
+        model = build(job.space, job.candidate(config).spec, seed=seed, device=job.device)
+        return measured(model, batches, loss_of, proxies)
 
-def _measured(
-    job: TrainingJob, config: Mapping[str, Any], batches: Batches, seed: int, proxies: Sequence[str]
-) -> Values:
-    return measured(job.model(config, seed), batches, loss_of, proxies)
+    return by_rank([*map(values, configs)])[:best]
 
 
 def measured(

@@ -114,7 +114,9 @@ class _DrillTuner(GovernedTuner):
             reports=None,
             counted=frozenset(),
         )
-        super().__init__(tuner, pricing=pricing, limits=_LIMITS, home=_HOME, sweep=sweep, meter=None)
+        super().__init__(
+            tuner, pricing=pricing, limits=_LIMITS, home=_HOME, sweep=sweep, meter=None, device_memory=None
+        )
         self._client = client
 
     def governor(self) -> GovernorClient:

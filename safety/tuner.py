@@ -156,7 +156,7 @@ class GovernedTuner(Tuner):
         sweep: str | None,
         lineage: str | None = None,
         meter: Meter | Literal["auto"] | None,
-        device_memory: DeviceMemory | Literal["auto"] | None = None,
+        device_memory: DeviceMemory | Literal["auto"] | None,
     ) -> None:
         self._internal = _copied(tuner._local_tuner)
         super().__init__(_tuner_internal=self._internal)

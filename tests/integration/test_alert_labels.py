@@ -22,10 +22,13 @@ _SECONDS = 60
 def sessions(metric: str) -> set[str]:
     """Sessions of Ray that this node tells a metric of."""
     (node,) = ray.nodes()
-    with urlopen(
-        f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics", timeout=10
-    ) as page:
-        return set(re.findall(rf'^{metric}\{{.*SessionName="([^"]+)"', page.read().decode(), re.MULTILINE))
+    url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    try:
+        with urlopen(url, timeout=10) as page:
+            told = page.read().decode()
+    except OSError:  # who tells it isn't there yet
+        return set()
+    return set(re.findall(rf'^{metric}\{{.*SessionName="([^"]+)"', told, re.MULTILINE))
 
 
 def test_a_governor_and_its_node_are_told_under_one_session(make_sweep: Maker):

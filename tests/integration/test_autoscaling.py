@@ -46,7 +46,15 @@ START = """
 RAY_FAKE_CLUSTER=1 RAY_enable_autoscaler_v2=0 AUTOSCALER_UPDATE_INTERVAL_S=1 ray start --head --port=6379
 --num-cpus=0 --num-gpus=0 --include-dashboard=false --autoscaling-config=~/grows.json
 """
-NODES = "import ray; ray.init('auto'); print('CPUs:', ray.cluster_resources().get('CPU', 0))"
+# a node that was started may still be on its way
+NODES = """
+import ray, time
+ray.init("auto")
+until = time.monotonic() + 60
+while (cpus := ray.cluster_resources().get("CPU", 0)) < 6 and time.monotonic() < until:
+    time.sleep(0.5)
+print("CPUs:", cpus)
+"""
 
 
 @pytest.fixture
@@ -69,4 +77,5 @@ def test_a_sweep_on_a_head_alone_has_as_many_trials_at_a_time_as_nodes_may_be_st
     (head.home / "sweep.yaml").write_text(sweep + "resources: {cpu: 2}\n")
     assert "3 measured" in head.shell("rsi-ray run sweep.yaml --address auto", seconds=240)
     # one after the other they would have been trained on one node
-    assert "CPUs: 6" in head.shell(f'python -c "{NODES}"')
+    (head.home / "nodes.py").write_text(NODES)
+    assert "CPUs: 6" in head.shell("python nodes.py", seconds=90)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import threading
 import time
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing.connection import wait
 from typing import Any
 
 import torch.distributed as dist
@@ -57,7 +59,16 @@ class Processes:
             arguments = (assignment, rank, port)
             self.started.append(fork.Process(target=_work, args=arguments, daemon=True))
             self.started[-1].start()
+        threading.Thread(target=self._end_with_the_first, daemon=True).start()
         return self
+
+    def _end_with_the_first(self) -> None:
+        """As Ray Train does: once one has failed, all are killed."""
+        wait([process.sentinel for process in self.started])
+        time.sleep(0.5)
+        if any(process.exitcode for process in self.started):
+            for process in self.started:
+                process.kill()
 
     def trouble(self) -> str:
         return "" if all(process.is_alive() for process in self.started) else "one has ended"

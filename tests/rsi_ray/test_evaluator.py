@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rsi_ray.errors import EvaluationError, TrainingError, WorkerLost
+from rsi_ray.errors import EvaluationError, GpuError, SweepError, TrainingError, WorkerLost
 from rsi_ray.evaluation import Subject, evaluation_claim
-from rsi_ray.evaluator import Reported, evaluate_under_lease
+from rsi_ray.evaluator import Reported, _evaluate_alone, evaluate_under_lease
 from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
 from rsi_ray.training import Training
 from rsi_ray.training_job import TrainingJob
@@ -139,6 +139,18 @@ def test_a_lease_under_which_a_worker_was_lost_is_left_to_be_reaped(
         evaluate()
     assert len(ledger.open_leases("s")) == held
     assert incidents(ledger) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "told"), [(GpuError("no GPU"), SweepError), (TrainingError("no"), EvaluationError)]
+)
+def test_a_node_whose_gpu_torch_can_not_use_is_no_fault_of_a_candidate(ledger, monkeypatch, error, told):
+    def evaluate_under_lease(*_, **__):
+        raise error
+
+    monkeypatch.setattr("rsi_ray.evaluator.evaluate_under_lease", evaluate_under_lease)
+    with pytest.raises(told, match=f"^sweep s: the evaluator: {error}$"):
+        _evaluate_alone(lambda _: None, ledger, sweep="s")
 
 
 def test_a_candidate_over_a_ceiling_is_not_trained_again(evaluate):

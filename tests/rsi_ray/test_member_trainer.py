@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from rsi_ray.evaluation import Subject, evaluate_weights, evaluation_claim, evidence_of
 from rsi_ray.evidence import discrepancies
 from rsi_ray.heritage import Parent
-from rsi_ray.members import Members, member_seed
+from rsi_ray.members import STACKED_BYTES, Members, member_seed
 from rsi_ray.scoring import evaluate
 from safety import artifact_digest
 from search_spaces import Cost
@@ -40,8 +40,11 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_a_claim_holds_the_training_and_the_memory_of_all_members_and_the_size_of_one() -> None:
     (single, config), (several, _) = job_of("mlp", members=Members()), job_of("mlp")
     one, all_of_them = single.price(config), several.price(config)
-    assert all_of_them == replace(
-        one, train_flops=6 * one.train_flops, memory_bytes=6 * one.memory_bytes, members=6
+    assert all_of_them.memory_bytes == 6 * (one.memory_bytes + STACKED_BYTES * one.params)
+    by_turns = replace(several, training=replace(several.training, members=replace(MEMBERS, stacked=False)))
+    assert by_turns.price(config).memory_bytes == 6 * one.memory_bytes
+    assert replace(all_of_them, memory_bytes=one.memory_bytes) == replace(
+        one, train_flops=6 * one.train_flops, members=6
     )
     assert all_of_them.charges()["concurrent_params"] == 6 * one.params
 
@@ -51,7 +54,8 @@ def test_a_stack_of_somebody_elses_modules_claims_twice_the_memory() -> None:
     own = replace(job, space=Own())
     alone = replace(own, training=replace(own.training, members=replace(MEMBERS, stacked=False)))
     one = replace(own, training=replace(own.training, members=Members()))
-    assert [each.price(config).memory_bytes for each in (one, alone, own)] == [5, 30, 60]
+    gradients = 6 * STACKED_BYTES * own.price(config).params
+    assert [each.price(config).memory_bytes for each in (one, alone, own)] == [5, 30, 60 + gradients]
 
 
 @pytest.mark.parametrize("stacked", [True, False])

@@ -73,8 +73,9 @@ def test_a_stack_holds_no_more_than_was_claimed_for_all_members(case: str) -> No
     assert held <= 1.05 * claim.memory_bytes
 
 
-def test_a_process_that_trains_a_stack_grows_by_no_more_than_was_claimed() -> None:
-    subprocess.run([sys.executable, "-m", "tests.rsi_ray.growth", "stack"], check=True, timeout=240)
+@pytest.mark.parametrize("what", ["stack", "one_matrix", "restored"])
+def test_a_process_that_trains_a_stack_grows_by_no_more_than_was_claimed(what: str) -> None:
+    subprocess.run([sys.executable, "-m", "tests.rsi_ray.claim_kept", what], check=True, timeout=240)
 
 
 def test_members_differ_by_their_learning_rate_and_by_their_seed() -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -39,6 +40,22 @@ def test_what_is_written_is_read_by_the_library_and_no_longer_than_what_it_write
         assert opened.metadata() == {"spec": "{}"}
     save_file({name: one.contiguous() for name, one in TENSORS.items()}, theirs, metadata={"spec": "{}"})
     assert ours.stat().st_size == theirs.stat().st_size
+
+
+def test_every_type_of_the_library_is_written() -> None:
+    known = {one for one in safetensors.torch._TYPES.values() if one is not None}
+    assert {DTYPES[one] for one in known} == {
+        name for name, one in safetensors.torch._TYPES.items() if one is not None
+    }
+
+
+def test_a_name_that_is_not_there_is_no_name_and_nothing_is_read_to_know_it(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    save_file({"a.x": torch.ones(2)}, path)
+    with reading_tensors(path) as tensors:
+        assert (tensors.get("y"), "y" in tensors, "a.x" in tensors) == (None, False, True)
+        with pytest.raises(KeyError):
+            Under(tensors, "a.")["y"]
 
 
 def test_what_the_library_writes_is_read_tensor_by_tensor(tmp_path: Path) -> None:
@@ -91,4 +108,4 @@ def test_a_part_of_the_names_is_found_without_the_prefix() -> None:
 
 
 def test_to_keep_and_to_restore_a_state_takes_no_more_than_was_claimed() -> None:
-    subprocess.run([sys.executable, "-m", "tests.rsi_ray.growth", "state"], check=True, timeout=240)
+    subprocess.run([sys.executable, "-m", "tests.rsi_ray.claim_kept", "state"], check=True, timeout=240)

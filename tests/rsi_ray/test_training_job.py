@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from rsi_ray.errors import TrainingError
+from rsi_ray.errors import GpuError
 from rsi_ray.heritage import Parent
 from rsi_ray.hyperparameters import TrainingChoices
 from rsi_ray.placement import Resources
@@ -263,8 +263,9 @@ def test_a_configuration_whose_batch_is_smaller_than_its_workers_has_no_price():
 
 
 def test_a_gpu_that_torch_can_not_use_is_no_candidates(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr("rsi_ray.gpu_check.has_driver", lambda drivers: True)
     monkeypatch.setattr("rsi_ray.gpu_check.hidden_by", lambda: "")
     job(resources=Resources(workers=2, gpus=1.0), training=replace(TRAINING, batch_size=8)).measure(CONFIG)
-    with pytest.raises(TrainingError, match="torch can't use one"):
+    with pytest.raises(GpuError, match="torch can't use one"):
         job(resources=Resources(gpus=1.0)).measure(CONFIG)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import random
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +15,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from rsi_ray.placement import Resources
 from rsi_ray.scoring import loss_of
 from rsi_ray.tasks import (
     BreastCancerOptions,
@@ -27,6 +30,7 @@ from rsi_ray.train import build
 from rsi_ray.training import Training
 from rsi_ray.training_job import TrainingJob
 from rsi_ray.zero_cost import (
+    DOUBLES_BYTES,
     PROXIES,
     by_rank,
     grad_norm,
@@ -225,7 +229,13 @@ def test_the_price_of_a_screening_is_the_sum_over_its_candidates_and_its_size_th
     assert claim.train_flops == sum(one.forward_flops * (3 + SIZE + 3 * SIZE) for one in claims)
     assert screening_claim(job, configs, ["synflow"]).train_flops == 3 * sum(c.forward_flops for c in claims)
     assert claim.params == max(one.params for one in claims)
-    assert claim.memory_bytes == max(one.memory_bytes for one in claims)
+    assert claim.memory_bytes == max(one.memory_bytes + DOUBLES_BYTES * one.params for one in claims)
+    spread = replace(job, resources=Resources(workers=4, strategy="fsdp2"))
+    assert screening_claim(spread, configs) == claim  # one process has each of them whole
+
+
+def test_a_process_that_screens_grows_by_no_more_than_was_claimed():
+    subprocess.run([sys.executable, "-m", "tests.rsi_ray.claim_kept", "screening"], check=True, timeout=240)
 
 
 def test_no_candidates_have_no_price():

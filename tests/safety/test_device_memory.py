@@ -10,7 +10,7 @@ from safety.device_memory import BUILT_IN, DeviceMemories, found_device_memories
 from safety.lease import object_digest
 from safety.meter import _Watcher
 from safety.resources import ALLOWANCE_BYTES
-from safety.trainable import Terms, keeper_of_this_process, leased
+from safety.trainable import Terms, leased
 from tests.safety.fakes import FakeAuthority, claim
 from tests.safety.test_keeper import FakeSwitch
 
@@ -137,4 +137,3 @@ def test_in_a_process_with_others_work_nobody_looks(monkeypatch):
     told = {"authority": authority, "sweep": "s", "digest": object_digest, "meters": None, "max_memory": 1}
     Terms(**told, device_memory=MAKERS).tenure()
     assert seen == [(authority, None, None)]
-    assert keeper_of_this_process(authority)._device is None

@@ -1,4 +1,4 @@
-"""Fails where a training takes more memory than was claimed: `python -m tests.rsi_ray.growth WHAT`."""
+"""Fails where a training takes more memory than was claimed: `python -m tests.rsi_ray.claim_kept WHAT`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rsi_ray.members import Members
 from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
 from rsi_ray.training import Training
 from rsi_ray.training_job import TrainingJob
+from rsi_ray.zero_cost import screen, screening_claim
 from safety.resources import is_over, resident_bytes
 from search_spaces import MLPSpace
 
@@ -46,26 +47,36 @@ def stack(job: TrainingJob) -> None:
     run.next_report()
 
 
-SHAPES: dict[Callable[[TrainingJob], None], tuple[int, int, Members]] = {
-    state: (6144, 2, Members()),
-    stack: (2048, 4, Members(seeds=3, stacked=True)),
+def screening(job: TrainingJob) -> None:
+    """Look at a candidate by every proxy."""
+    screen(job, [CONFIG], best=1, seed=0)
+
+
+THREE = Members(seeds=3, stacked=True)
+CASES: dict[str, tuple[Callable[[TrainingJob], None], int, int, Members]] = {
+    "state": (state, 6144, 2, Members()),
+    "stack": (stack, 2048, 4, THREE),
+    "one_matrix": (stack, 4096, 2, THREE),
+    "restored": (state, 2048, 4, THREE),
+    "screening": (screening, 6144, 2, Members()),
 }
 
 
-def main(act: Callable[[TrainingJob], None]) -> None:
+def main(what: str) -> None:
     """Train as asked, and fail where more was taken than a worker would be let take."""
     torch.set_num_threads(1)
-    width, layers, members = SHAPES[act]
-    stack(job_of(16, layers, members))  # what loads late is loaded
+    act, width, layers, members = CASES[what]
+    act(job_of(16, layers, members))  # what loads late is loaded
     job = job_of(width, layers, members)
-    claim, before, over = job.price(CONFIG), resident_bytes(), threading.Event()
+    claim = screening_claim(job, [CONFIG]) if act is screening else job.price(CONFIG)
+    before, over = resident_bytes(), threading.Event()
     grown = [0]
 
     def look() -> None:
         while not over.wait(0.002):
             grown.append(resident_bytes() - before)
 
-    looking = threading.Thread(target=look)
+    looking = threading.Thread(target=look, daemon=True)
     looking.start()
     act(job)
     over.set()
@@ -76,4 +87,4 @@ def main(act: Callable[[TrainingJob], None]) -> None:
 
 
 if __name__ == "__main__":
-    main({"state": state, "stack": stack}[sys.argv[1]])
+    main(sys.argv[1])
