@@ -28,8 +28,8 @@ from search_spaces.space import Suggests
 METRIC = SCORE
 # proposals of the sampler for one trial, before one is drawn elsewhere
 PATIENCE = 3
-# times that a candidate is run again whose lease was lost, before it counts as failed
-MOST_LOST = 3
+# times that a candidate is proposed again whose trial was lost for good, before it counts as failed
+MOST_LOST = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,7 +36,7 @@ from rsi_ray.observer import Observer, Watch, signals_as_stop
 from rsi_ray.plan import Plan, check_plan, judge_config
 from rsi_ray.redraw import redraw
 from rsi_ray.result import Result, result_of, write_table
-from rsi_ray.sampling import METRIC, MOST_LOST, OptunaSearcher
+from rsi_ray.sampling import METRIC, OptunaSearcher
 from rsi_ray.schedulers import recall
 from rsi_ray.stored_weights import settle_weights
 from rsi_ray.study import scores_by_report, trained_count
@@ -65,6 +65,10 @@ TUNE_ENVIRONMENT = {
     # a worker that is stuck in a step is killed after so many seconds when the sweep ends
     "TUNE_FORCE_TRIAL_CLEANUP_S": "2",
 }
+
+
+# that a trial is begun again: one fault of a host may cost it several workers, until Ray knows of the fault
+MOST_TIMES_LOST = 10
 
 
 def run_sweep(plan: Plan, watch: Watch | None = None) -> Result:
@@ -277,7 +281,7 @@ def _tuner(
             **_storage(plan),
             stop=GovernedStopper(governance, METRIC),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            failure_config=tune.FailureConfig(max_failures=MOST_LOST),
+            failure_config=tune.FailureConfig(max_failures=MOST_TIMES_LOST),
             callbacks=[observer],
             verbose=0,
         ),
