@@ -57,7 +57,6 @@ CASES: dict[str, tuple[Callable[[TrainingJob], None], int, int, Members]] = {
     "state": (state, 6144, 2, Members()),
     "stack": (stack, 2048, 4, THREE),
     "one_matrix": (stack, 4096, 2, THREE),
-    "restored": (state, 2048, 4, THREE),
     "screening": (screening, 6144, 2, Members()),
 }
 

@@ -7,7 +7,6 @@ import threading
 import time
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing.connection import wait
 from typing import Any
 
 import torch.distributed as dist
@@ -55,20 +54,22 @@ class Processes:
     def __call__(self, assignment: Assignment) -> Processes:
         port, fork = free_port(), multiprocessing.get_context("forkserver")
         fork.set_forkserver_preload([__name__])  # torch takes seconds to load, once
+        failed = fork.Event()
         for rank in range(assignment.placement.workers):
-            arguments = (assignment, rank, port)
+            arguments = (assignment, rank, port, failed)
             self.started.append(fork.Process(target=_work, args=arguments, daemon=True))
             self.started[-1].start()
-        threading.Thread(target=self._end_with_the_first, daemon=True).start()
+        threading.Thread(target=self._end_with_the_first, args=(failed,), daemon=True).start()
         return self
 
-    def _end_with_the_first(self) -> None:
+    def _end_with_the_first(self, failed: Any) -> None:
         """As Ray Train does: once one has failed, all are killed."""
-        wait([process.sentinel for process in self.started])
+        while not failed.wait(0.1):
+            if not any(process.is_alive() for process in self.started):
+                return
         time.sleep(0.5)
-        if any(process.exitcode for process in self.started):
-            for process in self.started:
-                process.kill()
+        for process in self.started:
+            process.kill()
 
     def trouble(self) -> str:
         return "" if all(process.is_alive() for process in self.started) else "one has ended"
@@ -88,7 +89,11 @@ class Processes:
             process.join()
 
 
-def _work(assignment: Assignment, rank: int, port: int) -> None:
+def _work(assignment: Assignment, rank: int, port: int, failed: Any) -> None:
     meet(rank, assignment.placement.workers, port)
-    work(assignment, rank)
+    try:
+        work(assignment, rank)
+    except Exception:
+        failed.set()
+        time.sleep(60)  # an actor lives on when its training has failed
     dist.destroy_process_group()

@@ -99,6 +99,17 @@ def test_a_state_of_a_stack_goes_on_one_after_the_other_and_the_other_way_round(
         assert there.run_epoch().loss == pytest.approx(here.run_epoch().loss, abs=1e-5)
 
 
+def test_a_stack_that_has_run_on_is_taken_back_to_a_state() -> None:
+    trainer = trainers("mlp", stacked=True)
+    trainer.run_epoch()
+    state = copied(trainer.state())
+    expected = trainer.run_epoch(), copied(trainer.state())
+    trainer.load_state(state)
+    found = trainer.run_epoch(), copied(trainer.state())
+    assert found[0] == expected[0]
+    assert all(torch.equal(found[1][name], one) for name, one in expected[1].items())
+
+
 def test_a_state_of_other_members_is_refused() -> None:
     job, config = job_of("mlp", members=Members(seeds=2))
     state = job.trainer(config).state()
