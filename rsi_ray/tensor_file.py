@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -119,8 +120,8 @@ class ByName(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._names)
 
-    def _had(self, name: str) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def _had(self, name: str) -> Tensor: ...
 
 
 class _Tensors(ByName):
