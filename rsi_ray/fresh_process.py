@@ -11,7 +11,7 @@ import torch
 from ray.exceptions import RayError, RayTaskError
 
 from rsi_ray.cuda_memory import CudaMemory
-from rsi_ray.errors import EvaluationError
+from rsi_ray.errors import EvaluationError, SweepError
 from safety import Authority, KernelTimer, LeaseKeeper, SafetyError
 from safety.kernel import bury_children, parent_runs
 from safety.resources import resident_bytes
@@ -35,7 +35,7 @@ def in_fresh_process(
         keywords: likewise.
 
     Raises:
-        SafetyError, EvaluationError: the function's own.
+        SafetyError, EvaluationError, SweepError: the function's own.
         EvaluationError: it failed otherwise, or its process died.
     """
     run: Any = ray.remote(max_calls=1, max_retries=0)(_alone).options(
@@ -45,7 +45,7 @@ def in_fresh_process(
     try:
         found: FoundT = ray.get(running)
     except RayTaskError as error:
-        if isinstance(error.cause, SafetyError | EvaluationError):
+        if isinstance(error.cause, SafetyError | EvaluationError | SweepError):
             raise error.cause from None
         line = "".join(str(error.cause).strip().splitlines()[-1:])
         raise EvaluationError(f"{what} failed: {type(error.cause).__name__}: {line}") from error

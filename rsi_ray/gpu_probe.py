@@ -43,9 +43,7 @@ def torch_on(nodes: Sequence[str]) -> dict[str, Torch]:
     try:
         begun = _ready(list(there), FREE_SECONDS)
         asked = {there[one]: probes[there[one]].torch.remote() for one in begun}
-        ray.wait(
-            list(asked.values()), num_returns=max(1, len(asked)), timeout=TORCH_SECONDS
-        ) if asked else None
+        _ready(list(asked.values()), TORCH_SECONDS)
         return {node: _answer(answer) for node, answer in asked.items()}
     finally:
         for probe in probes.values():

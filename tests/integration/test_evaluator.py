@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from rsi_ray.errors import EvaluationError, SweepError
 from rsi_ray.evaluation import Subject
 from rsi_ray.evaluator import Reported, evaluate_in_fresh_process
+from rsi_ray.fresh_process import in_fresh_process
 from rsi_ray.screener import screen_in_fresh_process
 from rsi_ray.tasks import BreastCancerOptions, breast_cancer_task
 from rsi_ray.training import Training
@@ -101,3 +103,21 @@ def test_what_the_limits_do_not_admit_is_not_screened(job: TrainingJob, tmp_path
     governor.open_sweep("s", limits_from_dict({"bounds": {**BOUNDS, "max_params": 1}}))
     with pytest.raises(SafetyError, match=r"s/screening-.*parameters"):
         screen_in_fresh_process(governor, job, [CONFIG], best=1, proxies=("synflow",), sweep="s")
+
+
+def fails(_keeper_of: object, error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (SweepError("no GPU"), "^no GPU$"),
+        (EvaluationError("no"), "^no$"),
+        (KeyError("x"), "^it failed: KeyError: 'x'$"),
+    ],
+)
+def test_what_is_no_fault_of_a_candidate_comes_out_as_it_is(shared_ray: None, error: Exception, told: str):
+    kind = SweepError if isinstance(error, SweepError) else EvaluationError
+    with pytest.raises(kind, match=told):
+        in_fresh_process(fails, error, what="it", cpus=0, gpus=0.0)
