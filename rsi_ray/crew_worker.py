@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -92,39 +93,27 @@ def _train(run: TrainingRun, _orders: Orders, rank: int) -> dict[str, Any]:
     return {"report": dict(report)} if rank == 0 else {}
 
 
-def _save(run: TrainingRun, orders: Orders, rank: int) -> dict[str, Any]:
-    return _send(run.write_state, orders, rank)
-
-
-def _export(run: TrainingRun, orders: Orders, rank: int) -> dict[str, Any]:
-    return _send(run.write_weights, orders, rank)
-
-
-def _send(write: Callable[[BinaryIO | None], None], orders: Orders, rank: int) -> dict[str, Any]:
+def _send(
+    write: Callable[[TrainingRun, BinaryIO | None], None], run: TrainingRun, orders: Orders, rank: int
+) -> dict[str, Any]:
     if rank:
-        write(None)  # all of them gather, the first one sends
+        write(run, None)  # all of them gather, the first one sends
     else:
         with orders.sending_file() as file:
-            write(file)
+            write(run, file)
     return {}
 
 
-def _restore(run: TrainingRun, orders: Orders, rank: int) -> dict[str, Any]:
-    return _receive(run.restore, orders, rank)
-
-
-def _give(run: TrainingRun, orders: Orders, rank: int) -> dict[str, Any]:
-    return _receive(run.give, orders, rank)
-
-
-def _receive(read: Callable[[Path | None], None], orders: Orders, rank: int) -> dict[str, Any]:
+def _receive(
+    read: Callable[[TrainingRun, Path | None], None], run: TrainingRun, orders: Orders, rank: int
+) -> dict[str, Any]:
     if rank:
-        read(None)
+        read(run, None)
         return {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "file"
         orders.receive_file(path)
-        read(path)
+        read(run, path)
     return {}
 
 
@@ -135,9 +124,9 @@ def _measure(run: TrainingRun, _orders: Orders, rank: int) -> dict[str, Any]:
 
 _ORDERS: dict[str, Callable[[TrainingRun, Orders, int], dict[str, Any]]] = {
     "train": _train,
-    "save": _save,
-    "export": _export,
-    "restore": _restore,
-    "give": _give,
+    "save": partial(_send, TrainingRun.write_state),
+    "export": partial(_send, TrainingRun.write_weights),
+    "restore": partial(_receive, TrainingRun.restore),
+    "give": partial(_receive, TrainingRun.give),
     "measure": _measure,
 }

@@ -12,6 +12,7 @@ from rsi_ray.members import Members, choose, chosen_of
 from rsi_ray.stacked import Stack
 from rsi_ray.tensor_file import Under
 from rsi_ray.train import Report, Trainer
+from rsi_ray.training_group import TrainingGroup
 
 CHOSEN = "chosen"
 
@@ -41,6 +42,16 @@ class MemberTrainer:
         return self._trainers[0].epoch
 
     @property
+    def group(self) -> TrainingGroup:
+        """Of the processes that train it: one alone."""
+        return self._trainers[0].group
+
+    @property
+    def device(self) -> torch.device:
+        """Of every member's model."""
+        return self._trainers[0].device
+
+    @property
     def model(self) -> nn.Module:
         """That of the member that stands for all, as the last report chose it; before, the first one."""
         return self._trainers[self._chosen].model
@@ -63,14 +74,6 @@ class MemberTrainer:
     def weights(self) -> dict[str, Tensor]:
         """Return the tensors of that model."""
         return self._trainers[self._chosen].weights()
-
-    def whole(self, tensor: Tensor) -> Tensor:
-        """All of a tensor, which one process alone has."""
-        return tensor
-
-    def heard(self, read: Mapping[str, Tensor] | None) -> Mapping[str, Tensor]:
-        """Tensors that were read: one process alone has them all."""
-        return read or {}
 
     def state(self) -> dict[str, Tensor]:
         """Return the tensors themselves that change while training, of every member, by name."""

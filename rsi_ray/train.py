@@ -120,7 +120,7 @@ class Trainer:
         self.epoch = 0
         self._task, self._cost, self._shapes = task, cost, shapes
         self._latency, self._clock = latency, clock
-        self._group, trained = group, group.spread(model, device)
+        self.group, trained = group, group.spread(model, device)
         self.optimizer = _optimizer(model, training)
         self._stepped = compiled(model) if self._compiles(task.holdout_size) else trained
         self._draw = (drawn_on(task, device) if device.type == "cuda" else None) or task.batch
@@ -130,14 +130,14 @@ class Trainer:
     def run_epoch(self) -> Report:
         """Train one epoch and evaluate."""
         # Dropout draws from torch's own stream, which other work in the process moves on.
-        own, rank = np.random.SeedSequence((self.seed, self.epoch)), self._group.rank
+        own, rank = np.random.SeedSequence((self.seed, self.epoch)), self.group.rank
         torch.manual_seed(int(own.generate_state(rank + 1)[rank]))
         self.model.train()
         total = torch.zeros((), device=self.device)
         for step, batches in self.batches():
             total += self._step(step, batches)
-        self._group.agree(self.model)
-        return self.end_epoch(self._group.mean(total).item() / self.training.steps_per_epoch)
+        self.group.agree(self.model)
+        return self.end_epoch(self.group.mean(total).item() / self.training.steps_per_epoch)
 
     def batches(self) -> Iterator[tuple[int, Batches]]:
         """Draw the batches of the epoch that is next, each with the number of its step, from 0.
@@ -161,21 +161,13 @@ class Trainer:
 
     def timed(self, report: Report) -> Report:
         """Time the model's forward, and tell that and its FLOPs in a report."""
-        flops = report.flops + self._group.workers * LATENCY_FORWARDS * self._cost.forward_flops
+        flops = report.flops + self.group.workers * LATENCY_FORWARDS * self._cost.forward_flops
         latency = latency_ms(self.model, self._task, self.device, self._clock)
         return replace(report, flops=flops, latency_ms=latency)
 
     def weights(self) -> dict[str, Tensor]:
         """Return the model's tensors themselves, by name; tied ones once."""
         return {name: tensor.detach() for name, tensor in distinct(self.model)}
-
-    def whole(self, tensor: Tensor) -> Tensor:
-        """All of a tensor of `weights` or `state`, of which this process may have a part."""
-        return self._group.whole(tensor)
-
-    def heard(self, read: Mapping[str, Tensor] | None) -> Mapping[str, Tensor]:
-        """Tensors that the first of the processes reads, in each of them."""
-        return self._group.heard(read, self.device)
 
     def sealed_scores(self) -> dict[str, Scored]:
         """Score every domain on the sealed part of the task.
@@ -186,7 +178,7 @@ class Trainer:
         batches, _ = sealed_part(self._task)
         check_rows(batches, self._task.holdout_size, self._shapes)
         rows = rows_at_a_time(self.device, self.training.batch_size)
-        return scored(self.model, batches, self.device, rows, self._group)
+        return scored(self.model, batches, self.device, rows, self.group)
 
     def put(self, weights: Mapping[str, Tensor]) -> None:
         """Take weights, whole, in place of its own.
@@ -194,7 +186,7 @@ class Trainer:
         Raises:
             ValueError: they are of another architecture.
         """
-        put_weights(self.model, weights, self._group.part)
+        put_weights(self.model, weights, self.group.part)
 
     def state(self) -> dict[str, Tensor]:
         """Return the tensors themselves that change while training, by name: a copy may have no room."""
@@ -214,20 +206,20 @@ class Trainer:
             raise ValueError("the saved state has no epoch: it belongs to another architecture")
         self.optimizer.zero_grad()  # makes room for the tensor that is read
         try:
-            put_weights(self.model, Under(state, "model."), self._group.part)
+            put_weights(self.model, Under(state, "model."), self.group.part)
         except ValueError as error:
             raise ValueError(f"the saved state belongs to another architecture: {error}") from None
         self.optimizer.state.clear()
         for name, parameter in self.model.named_parameters():
             moments = Under(state, f"optimizer.{name}.")
             self.optimizer.state[parameter] = {
-                moment: self._group.part(tensor.to(self.device, copy=True), parameter)
+                moment: self.group.part(tensor.to(self.device, copy=True), parameter)
                 for moment, tensor in moments.items()
             }
         self.epoch = int(state["epoch"])
 
     def _compiles(self, holdout_size: int) -> bool:
-        if self._group.workers > 1:
+        if self.group.workers > 1:
             return False
         training = self.training
         flops = planned_flops(self._cost, training, holdout_size)
@@ -238,8 +230,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(step, self.training)
         rows = self.training.batch_size
-        loss = loss_of(self._stepped, self._group.share(batches, rows), self.device)
-        loss = self._group.weighed(loss, rows)
+        loss = loss_of(self._stepped, self.group.share(batches, rows), self.device)
+        loss = self.group.weighed(loss, rows)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), self.training.max_grad_norm)
@@ -248,7 +240,7 @@ class Trainer:
 
     def _report(self, loss: float) -> Report:
         rows = rows_at_a_time(self.device, self.training.batch_size)
-        domains = scores(self.model, self._holdout, self.device, rows, self._group)
+        domains = scores(self.model, self._holdout, self.device, rows, self.group)
         steps = self.epoch * self.training.steps_per_epoch
         return Report(
             epoch=self.epoch,
@@ -260,7 +252,7 @@ class Trainer:
         )
 
     def _flops(self) -> int:
-        holdout_size, workers = self._task.holdout_size, self._group.workers
+        holdout_size, workers = self._task.holdout_size, self.group.workers
         return flops_after(self.epoch, self._cost, self.training, holdout_size, workers=workers)
 
 

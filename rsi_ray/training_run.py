@@ -43,7 +43,7 @@ class TrainingRun:
 
     def write_state(self, file: BinaryIO | None) -> None:
         """The same; None where this process only has a part of it, and another one writes."""
-        write_tensors(self._trainer.state(), file, whole=self._trainer.whole)
+        write_tensors(self._trainer.state(), file, whole=self._trainer.group.whole)
 
     def restore(self, path: Path | None) -> None:
         """Continue from `save`; None where this process hears of it from the first one, which reads.
@@ -67,7 +67,7 @@ class TrainingRun:
     @contextmanager
     def _reading(self, path: Path | None) -> Iterator[Mapping[str, Tensor]]:
         with reading_tensors(path) if path else nullcontext() as read:
-            yield self._trainer.heard(read)
+            yield self._trainer.group.heard(read, self._trainer.device)
 
     def sealed_scores(self) -> dict[str, Scored]:
         """Score every domain on the sealed part; see `Trainer.sealed_scores`."""
@@ -87,7 +87,7 @@ class TrainingRun:
     def write_weights(self, file: BinaryIO | None) -> None:
         """The same; None as for `write_state`."""
         metadata = {"spec": json.dumps(_plain(self._spec))}
-        write_tensors(self._trainer.weights(), file, whole=self._trainer.whole, metadata=metadata)
+        write_tensors(self._trainer.weights(), file, whole=self._trainer.group.whole, metadata=metadata)
 
 
 def _plain(spec: Any) -> Any:
