@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rsi_ray.tensor_file import ByName
+from rsi_ray.tensor_file import ByName, kind, kinds_of
 
 
 class HeardTensors(ByName):
@@ -22,19 +21,16 @@ class HeardTensors(ByName):
 
     def __init__(self, read: Mapping[str, Tensor] | None, device: torch.device) -> None:
         self._read, self._device = read, device
-        super().__init__(self._said([*read] if read is not None else None))
+        told = [{name: (one.shape, one.dtype) for name, one in kinds_of(read or {}).items()}]
+        dist.broadcast_object_list(told, 0, device=device)
+        super().__init__({name: kind(*one) for name, one in told[0].items()})
 
     def _had(self, name: str) -> Tensor:
-        own = self._read[name].to(self._device) if self._read is not None else None
-        shape, dtype = self._said((own.shape, own.dtype) if own is not None else None)
-        tensor = torch.empty(shape, dtype=dtype, device=self._device) if own is None else own.contiguous()
+        if self._read is None:
+            tensor = torch.empty_like(self.kinds[name], device=self._device)
+        else:
+            tensor = self._read[name].to(self._device).contiguous()
         if tensor.numel():
             # as bytes: not every backend knows every type
             dist.broadcast(tensor.view(-1).view(torch.uint8), 0)
         return tensor
-
-    def _said(self, what: Any) -> Any:
-        """What the first process says; the others say None."""
-        said = [what]
-        dist.broadcast_object_list(said, 0, device=self._device)
-        return said[0]

@@ -101,32 +101,48 @@ def reading_tensors(path: Path) -> Iterator[Mapping[str, Tensor]]:
 
 
 class ByName(Mapping[str, Tensor]):
-    """Tensors of which the names are known, and each is had when it is asked for."""
+    """Tensors of which shape and type are known, and each is had when it is asked for.
 
-    def __init__(self, names: Iterable[str]) -> None:
-        self._names = dict.fromkeys(names)
+    Args:
+        kinds: the same on the meta device.
+    """
+
+    def __init__(self, kinds: Mapping[str, Tensor]) -> None:
+        self.kinds = kinds
 
     def __getitem__(self, name: str) -> Tensor:
-        if name not in self._names:
+        if name not in self.kinds:
             raise KeyError(name)
         return self._had(name)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._names
+        return name in self.kinds
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter(self.kinds)
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self.kinds)
 
     @abstractmethod
     def _had(self, name: str) -> Tensor: ...
 
 
+def kinds_of(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Tensors of the same names, shapes and types, for which none is read."""
+    return tensors.kinds if isinstance(tensors, ByName) else tensors
+
+
+def kind(shape: Iterable[int], dtype: torch.dtype) -> Tensor:
+    """A tensor on the meta device."""
+    return torch.empty([*shape], dtype=dtype, device="meta")
+
+
 class _Tensors(ByName):
     def __init__(self, opened: Any) -> None:
-        super().__init__(opened.keys())
+        types = {told: dtype for dtype, told in DTYPES.items()}
+        slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118  # no mapping
+        super().__init__({n: kind(one.get_shape(), types[one.get_dtype()]) for n, one in slices.items()})
         self._opened = opened
 
     def _had(self, name: str) -> Tensor:
@@ -138,7 +154,8 @@ class Under(ByName):
     """The tensors whose name starts with a prefix, without it."""
 
     def __init__(self, tensors: Mapping[str, Tensor], prefix: str) -> None:
-        super().__init__(name.removeprefix(prefix) for name in tensors if name.startswith(prefix))
+        every = kinds_of(tensors).items()
+        super().__init__({name.removeprefix(prefix): one for name, one in every if name.startswith(prefix)})
         self._tensors, self._prefix = tensors, prefix
 
     def _had(self, name: str) -> Tensor:

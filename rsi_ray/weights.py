@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
+from rsi_ray.tensor_file import kinds_of
 from safety import ArtifactError, read_artifact, same_artifact
 from search_spaces.first_weights import distinct
 
@@ -46,7 +47,7 @@ def put_weights(
     Raises:
         ValueError: see `check_weights`; nothing is changed.
     """
-    check_weights(model, weights)
+    check_weights(model, kinds_of(weights))
     with torch.no_grad():
         for name, tensor in distinct(model):
             tensor.copy_(part(weights[name], tensor))

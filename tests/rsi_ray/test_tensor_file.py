@@ -13,7 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from rsi_ray.tensor_file import DTYPES, Under, reading_tensors, write_tensors
+from rsi_ray.tensor_file import DTYPES, ByName, Under, reading_tensors, write_tensors
+from rsi_ray.weights import put_weights
 from safety import ArtifactError
 
 TENSORS = {
@@ -56,6 +57,30 @@ def test_a_name_that_is_not_there_is_no_name_and_nothing_is_read_to_know_it(tmp_
         assert (tensors.get("y"), "y" in tensors, "a.x" in tensors) == (None, False, True)
         with pytest.raises(KeyError):
             Under(tensors, "a.")["y"]
+
+
+class Counted(ByName):
+    """Tells which tensors were read, in order."""
+
+    def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
+        super().__init__({name: one.to("meta") for name, one in tensors.items()})
+        self.tensors, self.read = tensors, list[str]()
+
+    def _had(self, name: str) -> torch.Tensor:
+        self.read.append(name)
+        return self.tensors[name]
+
+
+def test_a_model_takes_weights_by_reading_each_once_and_none_of_another_architecture() -> None:
+    model, other = torch.nn.Linear(2, 3), torch.nn.Linear(2, 4)
+    weights = Counted({name: torch.ones_like(one) for name, one in model.state_dict().items()})
+    put_weights(model, Under(Counted({f"a.{n}": one for n, one in weights.tensors.items()}), "a."))
+    assert bool((model.weight == 1).all())
+    with pytest.raises(ValueError, match="expected"):
+        put_weights(other, weights)
+    assert weights.read == []
+    put_weights(model, weights)
+    assert sorted(weights.read) == ["bias", "weight"]
 
 
 def test_what_the_library_writes_is_read_tensor_by_tensor(tmp_path: Path) -> None:
